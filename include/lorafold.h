@@ -1,0 +1,259 @@
+/*
+ * lorafold.h - fold LoRA adapters into a base model without ever holding the model
+ *
+ * The calling sequence of a merge:
+ *
+ *     struct lorafold_merge_options options;
+ *     struct lorafold_merge *merge = NULL;
+ *     struct lorafold_error err = { 0 };
+ *
+ *     lorafold_merge_options_init(&options);
+ *     options.base = "/models/Llama-3.1-8B";
+ *     options.adapters = (struct lorafold_adapter[]){ { "/adapters/chat", 1.0 } };
+ *     options.adapter_count = 1;
+ *     options.output = "/models/merged";
+ *     status = lorafold_merge_open(&merge, &options, &err);     plan: headers only, writes nothing
+ *     if (!status)
+ *         status = lorafold_merge_run(merge, &err);             work: fixed memory, fixed threads
+ *     if (status)
+ *         fprintf(stderr, "%s\n", err.text);
+ *     lorafold_merge_close(merge);
+ *
+ * Every function that can fail returns 0 or an enum lorafold_status and writes
+ * one sentence to *err.  Nothing is printed, nothing exits.  Strings given in
+ * options are borrowed until the call returns, or, for a merge, until
+ * lorafold_merge_close().  Sizes are in bytes.
+ *
+ * Threads: separate objects may be used by separate threads at once.  One object
+ * belongs to one thread, but for lorafold_merge_cancel() and
+ * lorafold_verify_options.cancel.  Callbacks come on the thread that called.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef LORAFOLD_H
+#define LORAFOLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LORAFOLD_API __attribute__((visibility("default")))
+
+/* Each is one exit status of the program (LORAFOLD_CANCELLED: 130 or 143 there). */
+enum lorafold_status {
+    LORAFOLD_OK = 0,
+    LORAFOLD_FAILED = 1,    /* the machine failed: I/O, no space, no memory; a retry may help */
+    LORAFOLD_USAGE = 2,     /* cannot be run as given: options, paths, budget */
+    LORAFOLD_FORMAT = 3,    /* an input is damaged or unsupported, or a result is not finite */
+    LORAFOLD_MISMATCH = 4,  /* base and adapter do not fit each other */
+    LORAFOLD_DIFFERENT = 5, /* verification found a difference */
+    LORAFOLD_CANCELLED = 6  /* lorafold_merge_cancel(), or a cancel flag */
+};
+
+struct lorafold_error {
+    int code;        /* an enum lorafold_status */
+    char text[1024]; /* lower case, no full stop: what, where, the value, the limit, what to do */
+};
+
+enum lorafold_level {
+    LORAFOLD_WARNING, /* the result may not be what was meant; an error with strict */
+    LORAFOLD_NOTICE,
+    LORAFOLD_DETAIL   /* for -v */
+};
+
+typedef void lorafold_message_fn(void *context, enum lorafold_level level, const char *sentence);
+
+/* What limits a merge at the moment. */
+enum lorafold_limit { LORAFOLD_LIMIT_READ, LORAFOLD_LIMIT_COMPUTE, LORAFOLD_LIMIT_WRITE };
+
+struct lorafold_progress {
+    uint64_t bytes_done;  /* of the output (verify: of the files read) */
+    uint64_t bytes_total;
+    double seconds;       /* since the work began */
+    enum lorafold_limit limit;
+    const char *file;     /* the output file of the newest block */
+};
+
+/* Called at most ten times a second, and once at the end. */
+typedef void lorafold_progress_fn(void *context, const struct lorafold_progress *progress);
+
+enum lorafold_dtype {
+    LORAFOLD_DTYPE_KEEP, /* dtypes as in the base */
+    LORAFOLD_DTYPE_BF16,
+    LORAFOLD_DTYPE_F16,
+    LORAFOLD_DTYPE_F32
+};
+
+enum lorafold_tied {
+    LORAFOLD_TIED_EXACT, /* two tensors where the adapter changes one side of a tied pair */
+    LORAFOLD_TIED_SHARED /* fold into the one tensor, which changes both sides */
+};
+
+enum lorafold_format { LORAFOLD_TEXT, LORAFOLD_JSON };
+
+struct lorafold_adapter {
+    const char *path; /* a directory, or org/name[@revision] in the Hugging Face cache */
+    double weight;    /* factor on the adapter's scale, finite; usually 1.0 */
+};
+
+struct lorafold_merge_options {
+    const char *base;   /* directory, .safetensors file or org/name[@revision]; NULL: the base that
+                           the first adapter names */
+    const struct lorafold_adapter *adapters;
+    size_t adapter_count;
+    const char *output;    /* directory to make; may be NULL for a plan alone */
+    const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
+    enum lorafold_dtype dtype;
+    enum lorafold_tied tied;
+    uint64_t max_shard_bytes; /* of tensor data per output file; default 5,000,000,000 */
+    uint64_t memory_bytes;    /* ceiling on this process's resident memory; default 128 MiB */
+    unsigned threads;         /* workers; 0: one per processor that may be used */
+    bool overwrite;           /* replace an existing model directory, at the end, in one step */
+    bool allow_unused;        /* adapter tensors that cannot be folded are listed, not refused */
+    bool allow_nonfinite;     /* NaN and infinite results are written, not refused */
+    bool strict;              /* warnings that may mean a wrong merge are refusals */
+
+    lorafold_message_fn *message; /* or NULL */
+    lorafold_progress_fn *progress; /* or NULL */
+    void *context;                  /* for both */
+
+    /* For tests: force one of several equal ways.  NULL: chosen by probing. */
+    const char *io_engine; /* "uring", "threads" */
+    const char *io_direct; /* "on", "off" */
+    const char *kernels;   /* "scalar", "avx2", "avx512", "neon" */
+};
+
+LORAFOLD_API void lorafold_merge_options_init(struct lorafold_merge_options *options);
+
+struct lorafold_merge;
+
+/*
+ * Read headers and configurations, check everything that can be checked, lay out every output
+ * byte.  Writes nothing.  On success the caller closes *out; on failure it is unchanged.
+ */
+LORAFOLD_API int lorafold_merge_open(struct lorafold_merge **out,
+                                     const struct lorafold_merge_options *options,
+                                     struct lorafold_error *err);
+
+/*
+ * The plan as the text of `lorafold plan`, or as one JSON object.  The caller frees it with
+ * lorafold_free(); NULL if there is no memory.
+ */
+LORAFOLD_API char *lorafold_merge_describe(const struct lorafold_merge *merge,
+                                           enum lorafold_format format);
+
+/*
+ * Do the work and publish the output directory.  Once per merge.  On failure, also when cancelled,
+ * nothing that looks finished is left and what existed before is as it was.
+ */
+LORAFOLD_API int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err);
+
+/* Ask a running (or not yet running) merge to stop; any thread, and async-signal-safe. */
+LORAFOLD_API void lorafold_merge_cancel(struct lorafold_merge *merge);
+
+/* After a successful run. */
+struct lorafold_report {
+    uint64_t bytes_read;      /* of the base */
+    uint64_t bytes_written;
+    size_t tensors_folded;
+    size_t tensors_copied;    /* byte for byte */
+    size_t tensors_converted; /* to another dtype, without a delta */
+    size_t file_count;        /* shards written */
+    double seconds;
+    double seconds_planning;
+    double seconds_to_first_write; /* since lorafold_merge_open() */
+    double share_read;        /* of the time in which the disk or the workers were busy: these */
+    double share_compute;     /* three say what limited the run, and add up to 1 */
+    double share_write;
+    uint64_t memory_peak_bytes; /* resident set, as the kernel counts it */
+    uint64_t cgroup_peak_bytes; /* of the process's memory cgroup, 0 if unknown */
+    const char *io_engine;      /* "io_uring", "threads" */
+    bool io_direct;             /* both sides */
+    const char *kernels;
+    unsigned threads;
+    char output[4096];
+};
+LORAFOLD_API void lorafold_merge_report(const struct lorafold_merge *merge,
+                                        struct lorafold_report *out);
+
+/* The report as the closing summary, or as one JSON object; freed with lorafold_free(). */
+LORAFOLD_API char *lorafold_report_describe(const struct lorafold_report *report,
+                                            enum lorafold_format format);
+
+LORAFOLD_API void lorafold_merge_close(struct lorafold_merge *merge); /* NULL is allowed */
+
+/* ---- verify: is an output still what was written? ---- */
+
+struct lorafold_verify_options {
+    uint64_t memory_bytes; /* default 128 MiB */
+    unsigned threads;
+    const volatile int *cancel; /* stop soon once it is not 0; or NULL */
+    lorafold_message_fn *message;
+    lorafold_progress_fn *progress;
+    void *context;
+    const char *io_engine; /* as for a merge */
+    const char *io_direct;
+};
+LORAFOLD_API void lorafold_verify_options_init(struct lorafold_verify_options *options);
+
+struct lorafold_verify_report {
+    size_t file_count;
+    uint64_t bytes;
+    double seconds;
+};
+
+/*
+ * Re-read every file that lorafold.json in `directory` names and compare sizes and digests.
+ * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
+ * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.
+ */
+LORAFOLD_API int lorafold_verify(const char *directory,
+                                 const struct lorafold_verify_options *options,
+                                 struct lorafold_verify_report *report,
+                                 struct lorafold_error *err);
+
+/* ---- inspect and bench ---- */
+
+/*
+ * What a path is: a base, an adapter, one .safetensors file, or an output of lorafold.  The text
+ * goes to *out and is freed with lorafold_free().
+ */
+LORAFOLD_API int lorafold_inspect(const char *path, enum lorafold_format format, bool all_tensors,
+                                  char **out, struct lorafold_error *err);
+
+struct lorafold_bench_options {
+    const char *directory; /* where the test file is made; default "." */
+    uint64_t file_bytes;   /* default 2 GiB, at least 64 MiB */
+    unsigned threads;
+    bool skip_disk;
+    bool skip_kernels;
+    lorafold_message_fn *message;
+    void *context;
+    const volatile int *cancel;
+};
+LORAFOLD_API void lorafold_bench_options_init(struct lorafold_bench_options *options);
+
+/* Measure disk (read, write, copy), memory and kernels of this machine; removes its test file. */
+LORAFOLD_API int lorafold_bench(const struct lorafold_bench_options *options,
+                                enum lorafold_format format, char **out,
+                                struct lorafold_error *err);
+
+LORAFOLD_API void lorafold_free(char *text);       /* NULL is allowed */
+LORAFOLD_API const char *lorafold_version(void); /* "0.1.0" */
+
+/*
+ * "5GB", "200MB", "5000000000": a size as the Hugging Face libraries write it (decimal), also with
+ * binary units ("128MiB", "1GiB").  False if it is not a size, is 0, or is too large.
+ */
+LORAFOLD_API bool lorafold_parse_size(const char *text, uint64_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

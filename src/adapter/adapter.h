@@ -1,0 +1,87 @@
+/*
+ * adapter.h - a PEFT LoRA adapter: its configuration and its factor pairs
+ *
+ * An adapter is a directory with adapter_config.json and
+ * adapter_model.safetensors.  Only headers and configuration are read here.
+ * Every tensor of the file ends up in a pair or is an error; there is no third way.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef ADAPTER_ADAPTER_H
+#define ADAPTER_ADAPTER_H
+
+#include "adapter/config.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "format/model.h"
+#include "format/safetensors.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One LoRA module of the adapter: delta = scale * B A. */
+struct adapter_pair {
+    char *module;      /* runtime path, "model.layers.0.self_attn.q_proj" */
+    uint32_t tensor_a; /* index in header.tensors: [rank, in] */
+    uint32_t tensor_b; /* [out, rank] */
+    uint32_t rank;
+    double scale; /* alpha/r or alpha/sqrt(r), before the weight */
+};
+
+struct adapter {
+    char *directory;
+    char *weights_path;
+    char *name;        /* last component of the directory: for messages, cards and manifest */
+    char *config_text; /* adapter_config.json as read */
+    size_t config_bytes;
+    struct adapter_config config;
+    struct st_header header;
+    struct file_identity identity; /* of the weights file */
+    uint64_t weights_bytes;
+    uint64_t header_digest[2]; /* XXH3-128 (low, high) of prefix and JSON of the weights */
+    uint64_t config_digest[2];
+    struct adapter_pair *pairs; /* sorted by module */
+    size_t pair_count;
+    char **unused; /* names that allow_unused let pass */
+    size_t unused_count;
+};
+
+/*
+ * Open and check an adapter directory.  ERR_USAGE: not there.  ERR_FORMAT: no configuration (the
+ * sentence says what a full model or a pickle-only adapter needs instead), damaged file, factor
+ * without its partner, factors whose ranks differ from each other or from the configuration,
+ * factors that are not 2-D BF16/F16/F32, a kind of tensor that is not folded (embedding, DoRA,
+ * bias, saved modules, experts) named as what it is.  ERR_MISMATCH: a tensor of a module that
+ * target_modules does not name (PEFT would ignore it silently); with allow_unused it is listed in
+ * `unused` instead, as are tensors that are not LoRA factors at all.
+ */
+int adapter_open(struct adapter *out, const char *path, bool allow_unused, const struct log *log,
+                 struct error *err);
+void adapter_release(struct adapter *adapter);
+
+/*
+ * The base tensor that a pair changes: exactly one tensor `<module>.weight`, by the table of
+ * naming rules in targets.c, whose shape [out, in] fits the factors and whose dtype is BF16, F16
+ * or F32.  ERR_MISMATCH otherwise: nothing (with the nearest names), several (with their names),
+ * or the two shapes.
+ */
+int adapter_find_target(const struct adapter *adapter, const struct adapter_pair *pair,
+                        const struct model *model, struct model_ref *out, struct error *err);
+
+/*
+ * Is this the output embedding (lm_head, embed_out, output, by the last component)?  A base that
+ * ties it to the input embedding has no tensor of that name.
+ */
+bool adapter_pair_is_head(const struct adapter_pair *pair);
+
+/*
+ * Modules of the base that the configuration targets but that have no factors in the file: 2-D
+ * tensors `<name>.weight`.  Returns their number; up to `count` names (owned by the model, with
+ * ".weight") go to `names`.
+ */
+int adapter_count_missing(const struct adapter *adapter, const struct model *model,
+                          const char **names, size_t count, size_t *missing, struct error *err);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * config.h - adapter_config.json
+ *
+ * Field names and meanings are PEFT's LoraConfig (0.21).  What changes the
+ * result and cannot be folded is refused by name here; what does not change the
+ * result is ignored; unknown fields are noticed with -v, as PEFT ignores them.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef ADAPTER_CONFIG_H
+#define ADAPTER_CONFIG_H
+
+#include "adapter/pattern.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* "This module": a list of names (exact or last components) or one regular expression. */
+struct module_matcher {
+    char **names; /* name == n, or name ends in "." + n */
+    size_t name_count;
+    struct pattern *pattern; /* fullmatch; NULL if a list */
+    bool all;                /* "all-linear": matches everything */
+    bool present;            /* false: the field is null or absent */
+};
+
+struct pattern_value {
+    char *text; /* the key, as written */
+    struct pattern *pattern;
+    double value;
+};
+
+struct adapter_config {
+    char *base_model;   /* base_model_name_or_path, or NULL */
+    char *revision;     /* of the base, or NULL */
+    char *peft_version; /* or NULL */
+    uint32_t rank;      /* r, >= 1 */
+    double alpha;       /* lora_alpha, finite */
+    bool rslora;
+    bool fan_in_fan_out;
+    struct pattern_value *rank_pattern; /* in the order of the file: the first match wins */
+    size_t rank_pattern_count;
+    struct pattern_value *alpha_pattern;
+    size_t alpha_pattern_count;
+    struct module_matcher target_modules;
+    struct module_matcher exclude_modules;
+    int64_t *layers_to_transform; /* NULL: all layers */
+    size_t layers_to_transform_count;
+    char **layers_pattern;
+    size_t layers_pattern_count;
+};
+
+/*
+ * Parse the text of an adapter_config.json.  ERR_FORMAT: damaged; unknown peft_type; r <= 0 or too
+ * large; alpha not finite or not a number; a pattern outside the admitted subset; a kind of LoRA
+ * that is not folded yet (use_dora, modules_to_save, bias, target_parameters, ...), with the
+ * field, its value and what to do.  On success the caller releases *out.
+ */
+int adapter_config_parse(struct adapter_config *out, const char *json, size_t bytes,
+                         const struct log *log, struct error *err);
+void adapter_config_release(struct adapter_config *config);
+
+/*
+ * Rank and scale of the module `name` (runtime path without "base_model.model."), after the
+ * patterns: scale = alpha / r, with rslora alpha / sqrt(r), in double, without the weight.
+ */
+int adapter_config_module(const struct adapter_config *config, const char *name, uint32_t *rank,
+                          double *scale, struct error *err);
+
+/* Would PEFT put LoRA on the module `name`: targeted, not excluded, in the chosen layers? */
+int adapter_config_targets(const struct adapter_config *config, const char *name, bool *targeted,
+                           struct error *err);
+
+#endif

@@ -1,0 +1,98 @@
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+int error_set(struct error *err, int code, const char *format, ...)
+{
+    va_list args;
+
+    err->code = code;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof(err->text), format, args);
+    va_end(args);
+    return code;
+}
+
+int error_set_errno(struct error *err, const char *format, ...)
+{
+    int saved = errno;
+    char reason[128];
+    va_list args;
+    size_t used;
+
+    err->code = ERR_FAILED;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof(err->text), format, args);
+    va_end(args);
+    used = strlen(err->text);
+    snprintf(err->text + used, sizeof(err->text) - used, ": %s",
+             strerror_r(saved, reason, sizeof(reason)));
+    return ERR_FAILED;
+}
+
+int error_no_memory(struct error *err, const char *what)
+{
+    return error_set(err, ERR_FAILED, "out of memory for %s", what);
+}
+
+void error_prefix(struct error *err, const char *format, ...)
+{
+    char text[sizeof(err->text)];
+    va_list args;
+    size_t used;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    used = strlen(text);
+    /* The precision is what fits behind ": ", so that a cut is meant and not an accident. */
+    snprintf(text + used, sizeof(text) - used, ": %.*s",
+             used + 3 < sizeof(text) ? (int)(sizeof(text) - used - 3) : 0, err->text);
+    memcpy(err->text, text, sizeof(text));
+}
+
+/* Length of the valid UTF-8 sequence at `p`, or 0. */
+static size_t utf8_length(const unsigned char *p, size_t bytes)
+{
+    size_t length = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+
+    if (length == 0 || length > bytes || p[0] == 0xc0 || p[0] == 0xc1 || p[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if (p[i] >> 6 != 2)
+            return 0;
+    }
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return length;
+}
+
+const char *error_quote(char *buf, size_t buf_bytes, const char *text, size_t text_bytes)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    size_t used = 0;
+
+    for (size_t i = 0; i < text_bytes;) {
+        size_t length = utf8_length(p + i, text_bytes - i);
+        bool plain = length > 1 || (length == 1 && p[i] >= 0x20 && p[i] != 0x7f);
+        size_t needed = plain ? length : 4;
+
+        if (used + needed + 4 > buf_bytes) { /* room for "..." and the NUL */
+            memcpy(buf + used, "...", 4);
+            return buf;
+        }
+        if (plain)
+            memcpy(buf + used, p + i, length);
+        else
+            snprintf(buf + used, 5, "\\x%02x", p[i]);
+        used += needed;
+        i += plain ? length : 1;
+    }
+    buf[used] = '\0';
+    return buf;
+}

@@ -1,0 +1,139 @@
+#include "base/text.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Make room for `count` more bytes and the NUL. */
+static bool reserve(struct text *text, size_t count)
+{
+    size_t wanted;
+    size_t capacity;
+    char *data;
+
+    if (text->failed)
+        return false;
+    if (__builtin_add_overflow(text->bytes, count, &wanted) || wanted >= SIZE_MAX / 2) {
+        text->failed = true;
+        return false;
+    }
+    if (wanted < text->capacity)
+        return true;
+    capacity = wanted + 1;
+    if (capacity < text->capacity + text->capacity / 2)
+        capacity = text->capacity + text->capacity / 2;
+    if (capacity < 64)
+        capacity = 64;
+    data = realloc(text->data, capacity);
+    if (!data) {
+        text->failed = true;
+        return false;
+    }
+    text->data = data;
+    text->capacity = capacity;
+    return true;
+}
+
+void text_release(struct text *text)
+{
+    free(text->data);
+    *text = (struct text){ 0 };
+}
+
+void text_clear(struct text *text)
+{
+    text->bytes = 0;
+    text->failed = false;
+    if (text->data)
+        text->data[0] = '\0';
+}
+
+void text_add(struct text *text, const char *bytes, size_t count)
+{
+    if (!reserve(text, count))
+        return;
+    if (count)
+        memcpy(text->data + text->bytes, bytes, count);
+    text->bytes += count;
+    text->data[text->bytes] = '\0';
+}
+
+void text_adds(struct text *text, const char *string)
+{
+    text_add(text, string, strlen(string));
+}
+
+void text_addf(struct text *text, const char *format, ...)
+{
+    char small[256];
+    va_list args;
+    int length;
+
+    va_start(args, format);
+    length = vsnprintf(small, sizeof(small), format, args);
+    va_end(args);
+    if (length < 0) {
+        text->failed = true;
+        return;
+    }
+    if ((size_t)length < sizeof(small)) {
+        text_add(text, small, (size_t)length);
+        return;
+    }
+    if (!reserve(text, (size_t)length))
+        return;
+    va_start(args, format);
+    vsnprintf(text->data + text->bytes, (size_t)length + 1, format, args);
+    va_end(args);
+    text->bytes += (size_t)length;
+}
+
+void text_add_json(struct text *text, const char *bytes, size_t count)
+{
+    text_add(text, "\"", 1);
+    for (size_t i = 0; i < count; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+
+        if (c == '"' || c == '\\')
+            text_addf(text, "\\%c", c);
+        else if (c == '\n')
+            text_add(text, "\\n", 2);
+        else if (c < 0x20)
+            text_addf(text, "\\u%04x", c);
+        else
+            text_add(text, bytes + i, 1);
+    }
+    text_add(text, "\"", 1);
+}
+
+char *text_take(struct text *text)
+{
+    char *data = text->data;
+
+    if (text->failed) {
+        text_release(text);
+        return NULL;
+    }
+    if (!data)
+        data = calloc(1, 1);
+    *text = (struct text){ 0 };
+    return data;
+}
+
+void text_add_bytes(struct text *text, unsigned long long bytes)
+{
+    static const char *const units[] = { "kB", "MB", "GB", "TB", "PB", "EB" };
+    double value = (double)bytes / 1000;
+    size_t unit = 0;
+
+    if (bytes < 1000) {
+        text_addf(text, "%llu bytes", bytes);
+        return;
+    }
+    while (value >= 999.95 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1000;
+        unit++;
+    }
+    text_addf(text, "%.*f %s", value < 100 ? 2 : 1, value, units[unit]);
+}

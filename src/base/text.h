@@ -1,0 +1,42 @@
+/*
+ * text.h - a growing string
+ *
+ * `data` is always followed by a NUL once anything was added; it is NULL before.
+ * After the first failed allocation `failed` stays set, further additions do
+ * nothing, and one check of `failed` at the end is enough.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct text {
+    char *data;
+    size_t bytes; /* without the NUL */
+    size_t capacity;
+    bool failed;
+};
+
+/* All zero is an empty text: struct text t = { 0 }. */
+void text_release(struct text *text);
+
+void text_clear(struct text *text); /* keeps the memory */
+void text_add(struct text *text, const char *bytes, size_t count);
+void text_adds(struct text *text, const char *string);
+void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Add as a JSON string with its quotes; non-ASCII bytes are written as they are. */
+void text_add_json(struct text *text, const char *bytes, size_t count);
+
+/* Give the memory away: the caller frees it; NULL if an allocation failed.  `text` is then empty. */
+char *text_take(struct text *text);
+
+/* "16.06 GB", "512 bytes": decimal units with three or four digits. */
+void text_add_bytes(struct text *text, unsigned long long bytes);
+
+#endif

@@ -1,0 +1,85 @@
+/* card.c - README.md of the output: what it is made of and how */
+#include "merge.h"
+
+#include "io/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CARD_BYTES_MAX (4 * MIB)
+
+/* Fields of the base's card that go with the weights. */
+static const char *const kept_fields[] = { "license:", "license_name:", "license_link:" };
+
+/* Copy such lines out of the YAML block at the head of the base's README.md. */
+static void add_license(const struct lorafold_merge *merge, struct text *out)
+{
+    struct error ignored = { 0 };
+    char *card = NULL;
+    size_t bytes = 0;
+    char path[4096];
+
+    if (!merge->model.directory ||
+        snprintf(path, sizeof(path), "%s/README.md", merge->model.directory) >=
+            (int)sizeof(path) ||
+        file_read_all(&card, &bytes, path, CARD_BYTES_MAX, &ignored))
+        return; /* a base without a card is common */
+    if (strncmp(card, "---\n", 4) == 0) {
+        for (const char *line = card + 4; *line && strncmp(line, "---", 3) != 0;) {
+            size_t line_bytes = strcspn(line, "\n");
+
+            for (size_t i = 0; i < sizeof(kept_fields) / sizeof(kept_fields[0]); i++) {
+                if (strncmp(line, kept_fields[i], strlen(kept_fields[i])) == 0) {
+                    text_add(out, line, line_bytes);
+                    text_adds(out, "\n");
+                }
+            }
+            line += line_bytes + (line[line_bytes] == '\n');
+        }
+    }
+    free(card);
+}
+
+/* The name under which others know the base: the repository, as far as it is known. */
+static const char *public_base_name(const struct lorafold_merge *merge)
+{
+    const char *named = merge->adapters[0].config.base_model;
+
+    if (!merge->base.from_hub && named && named[0] != '/' && named[0] != '.' &&
+        hub_is_repo_name(named))
+        return named;
+    return merge->base.name;
+}
+
+void card_write(const struct lorafold_merge *merge, struct text *out)
+{
+    const char *base = public_base_name(merge);
+
+    text_adds(out, "---\n");
+    text_adds(out, "base_model: ");
+    text_add_json(out, base, strlen(base));
+    text_adds(out, "\nbase_model_relation: finetune\nlibrary_name: transformers\n");
+    add_license(merge, out);
+    text_adds(out, "tags:\n- lora\n- lorafold\n---\n\n# ");
+    text_adds(out, base);
+    text_adds(out, " with LoRA folded in\n\nThis is the base model [");
+    text_addf(out, "%s] with ", base);
+    text_adds(out, merge->adapter_count == 1 ? "this LoRA adapter" : "these LoRA adapters");
+    text_adds(out, " folded into its weights; it needs no adapter to run.\n\n");
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        const struct adapter *adapter = &merge->adapters[i];
+        char name[QUOTED_BYTES];
+
+        error_quote(name, sizeof(name), adapter->name, strlen(adapter->name));
+        text_addf(out, "- `%s`: rank %u, alpha %g%s, weight %g, %zu modules\n", name,
+                  adapter->config.rank, adapter->config.alpha,
+                  adapter->config.rslora ? " (rank-stabilised)" : "",
+                  merge->plan_adapters[i].weight, adapter->pair_count);
+    }
+    text_addf(out,
+              "\n%zu tensors were folded, %zu converted, %zu copied byte for byte, by lorafold "
+              "%s.\n`%s` holds digests of every file: check them with `lorafold verify`.\n",
+              merge->plan.folded, merge->plan.converted, merge->plan.copied, LORAFOLD_VERSION,
+              MANIFEST_NAME);
+}

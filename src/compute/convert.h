@@ -1,0 +1,120 @@
+/*
+ * convert.h - BF16 and F16 to and from fp32, on bit patterns
+ *
+ * Integer arithmetic only, so that no compiler flag, rounding mode or flush to
+ * zero changes a result.  Every rounding is to nearest, ties to even; a NaN
+ * becomes the canonical one.  Device code that shares this file defines
+ * CONVERT_QUALIFIERS before it includes it.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef COMPUTE_CONVERT_H
+#define COMPUTE_CONVERT_H
+
+#include <stdint.h>
+#include <string.h>
+
+#ifndef CONVERT_QUALIFIERS
+#define CONVERT_QUALIFIERS static inline
+#endif
+
+#define BF16_NAN 0x7fc0u
+#define F16_NAN 0x7e00u
+#define F32_NAN 0x7fc00000u
+
+#define F32_MAGNITUDE 0x7fffffffu
+#define F32_INFINITY 0x7f800000u
+
+/* The least magnitudes that round to infinity: half a step above the largest finite number. */
+#define BF16_OVERFLOW 0x7f7f8000u
+#define F16_OVERFLOW 0x477ff000u /* 65520 */
+#define F32_OVERFLOW F32_INFINITY
+
+CONVERT_QUALIFIERS uint32_t f32_bits(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+CONVERT_QUALIFIERS float f32_from_bits(uint32_t bits)
+{
+    float value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+/* value / 2^shift, rounded; shift is 1..31 and the value below 2^31. */
+CONVERT_QUALIFIERS uint32_t shift_right_even(uint32_t value, unsigned shift)
+{
+    uint32_t below_half = (1u << (shift - 1)) - 1;
+
+    return (value + below_half + (value >> shift & 1u)) >> shift;
+}
+
+/* The fp32 pattern of the same number; a NaN keeps its payload. */
+CONVERT_QUALIFIERS uint32_t bf16_decode(uint16_t bf16)
+{
+    return (uint32_t)bf16 << 16;
+}
+
+/* The fp32 pattern of the same number; a NaN keeps its payload and becomes quiet. */
+CONVERT_QUALIFIERS uint32_t f16_decode(uint16_t f16)
+{
+    uint32_t sign = (uint32_t)(f16 & 0x8000u) << 16;
+    uint32_t magnitude = f16 & 0x7fffu;
+    uint32_t exponent = 113; /* fp32's exponent field for 2^-14, the smallest normal F16 */
+
+    if (magnitude > 0x7c00u)
+        return sign | F32_NAN | (magnitude & 0x3ffu) << 13;
+    if (magnitude == 0x7c00u)
+        return sign | F32_INFINITY;
+    if (magnitude >= 0x400u)
+        return sign | ((magnitude << 13) + (112u << 23));
+    if (magnitude == 0)
+        return sign;
+    while (magnitude < 0x400u) {
+        magnitude <<= 1;
+        exponent--;
+    }
+    return sign | exponent << 23 | (magnitude & 0x3ffu) << 13;
+}
+
+CONVERT_QUALIFIERS uint16_t bf16_encode(uint32_t f32)
+{
+    uint32_t sign = f32 >> 16 & 0x8000u;
+    uint32_t magnitude = f32 & F32_MAGNITUDE;
+
+    if (magnitude > F32_INFINITY)
+        return BF16_NAN;
+    return (uint16_t)(sign | shift_right_even(magnitude, 16));
+}
+
+CONVERT_QUALIFIERS uint16_t f16_encode(uint32_t f32)
+{
+    uint32_t sign = f32 >> 16 & 0x8000u;
+    uint32_t magnitude = f32 & F32_MAGNITUDE;
+    uint32_t exponent = magnitude >> 23;
+
+    if (magnitude > F32_INFINITY)
+        return F16_NAN;
+    if (magnitude >= F16_OVERFLOW)
+        return (uint16_t)(sign | 0x7c00u);
+    if (exponent >= 113)
+        return (uint16_t)(sign | shift_right_even(magnitude - (112u << 23), 13));
+    if (exponent < 102) /* below 2^-25, half of the smallest subnormal */
+        return (uint16_t)sign;
+    /* The unit of a subnormal is 2^-24, that of the significand 2^(exponent - 150). */
+    return (uint16_t)(sign | shift_right_even((magnitude & 0x7fffffu) | 0x800000u, 126 - exponent));
+}
+
+/* The same pattern, a NaN as the canonical one. */
+CONVERT_QUALIFIERS uint32_t f32_encode(uint32_t f32)
+{
+    return (f32 & F32_MAGNITUDE) > F32_INFINITY ? F32_NAN : f32;
+}
+
+#endif

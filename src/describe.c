@@ -1,0 +1,241 @@
+/* describe.c - a plan and a report, for people and for machines */
+#include "merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void add_quoted(struct text *out, const char *name)
+{
+    char quoted[QUOTED_BYTES];
+
+    text_adds(out, error_quote(quoted, sizeof(quoted), name, strlen(name)));
+}
+
+static const char *device_note(const struct lorafold_merge *merge)
+{
+    return strcmp(merge->ops->name, "scalar") == 0 ? " (slow: no SIMD on this processor)" : "";
+}
+
+/* Which computed dtypes the base has, "BF16" or "BF16, F32". */
+static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
+{
+    bool seen[DTYPE_COUNT] = { false };
+    bool first = true;
+
+    for (size_t i = 0; i < merge->plan.tensor_count; i++)
+        seen[merge->plan.tensors[i].dtype_in] = true;
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        if (!seen[i])
+            continue;
+        text_addf(out, "%s%s", first ? "" : ", ", dtype_name((enum dtype)i));
+        first = false;
+    }
+}
+
+static void add_base(const struct lorafold_merge *merge, struct text *out)
+{
+    text_adds(out, "base      ");
+    add_quoted(out, merge->base.name);
+    if (merge->base.revision)
+        text_addf(out, "@%.12s", merge->base.revision);
+    text_addf(out, ": %zu tensors in %zu %s, ", merge->model.tensor_count,
+              merge->model.shard_count, merge->model.shard_count == 1 ? "file" : "shards");
+    text_add_bytes(out, merge->model.data_bytes);
+    text_adds(out, ", ");
+    add_dtypes(merge, out);
+    if (merge->facts.architecture[0])
+        text_addf(out, ", %s", merge->facts.architecture);
+    text_adds(out, "\n");
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        const struct adapter *adapter = &merge->adapters[i];
+
+        text_adds(out, "adapter   ");
+        add_quoted(out, adapter->name);
+        text_addf(out, ": %zu modules, rank %u%s, alpha %g%s%s, weight %g\n", adapter->pair_count,
+                  adapter->config.rank, adapter->config.rank_pattern_count ? " and others" : "",
+                  adapter->config.alpha, adapter->config.alpha_pattern_count ? " and others" : "",
+                  adapter->config.rslora ? ", rank-stabilised" : "",
+                  merge->plan_adapters[i].weight);
+        for (size_t u = 0; u < adapter->unused_count; u++) {
+            text_adds(out, "unused    ");
+            add_quoted(out, adapter->unused[u]);
+            text_adds(out, "\n");
+        }
+    }
+}
+
+static void add_work(const struct lorafold_merge *merge, struct text *out)
+{
+    const struct plan *plan = &merge->plan;
+
+    text_addf(out, "tensors   %zu folded, %zu converted, %zu copied byte for byte\n", plan->folded,
+              plan->converted, plan->copied);
+    if (plan->tied_head) {
+        text_adds(out, "tied      the adapter changes one side of a tied pair: '");
+        add_quoted(out, plan->tied_head);
+        text_adds(out, "' is written as a tensor of its own (");
+        text_add_bytes(out, plan->tied_head_bytes);
+        text_adds(out, ") and the config says untied\n");
+    }
+    text_adds(out, "output    ");
+    if (merge->options.output)
+        add_quoted(out, merge->options.output);
+    else
+        text_adds(out, "(none given)");
+    text_addf(out, ": %zu %s, ", plan->file_count, plan->file_count == 1 ? "file" : "shards");
+    text_add_bytes(out, plan->bytes_out);
+    text_addf(out, ", and %zu other files\n",
+              merge->side_files.count + (merge->config ? 1 : 0) + (plan->file_count > 1 ? 1 : 0) +
+                  3);
+}
+
+static void add_mib(struct text *out, uint64_t bytes)
+{
+    text_addf(out, "%.1f MiB", (double)bytes / (double)MIB);
+}
+
+static void add_machine(const struct lorafold_merge *merge, struct text *out)
+{
+    const struct plan_memory *memory = &merge->plan.memory;
+
+    text_adds(out, "memory    ");
+    add_mib(out, memory->needed_bytes);
+    text_adds(out, " of ");
+    add_mib(out, memory->budget_bytes);
+    text_addf(out, ": %u blocks of ", memory->slot_count);
+    add_mib(out, memory->slot_bytes);
+    text_adds(out, ", factors 2 x ");
+    add_mib(out, memory->region_bytes);
+    text_addf(out, ", %u workers x ", memory->thread_count);
+    add_mib(out, memory->scratch_bytes);
+    text_adds(out, ", the rest ");
+    add_mib(out, memory->fixed_bytes);
+    text_addf(out, "\nblocks    %llu, %llu of them folded in place\n",
+              (unsigned long long)merge->plan.block_count,
+              (unsigned long long)merge->plan.in_place_blocks);
+    text_addf(out, "device    cpu: %u workers, %s kernels%s\n", memory->thread_count,
+              merge->ops->name, device_note(merge));
+}
+
+static void add_key_text(struct text *out, const char *key, const char *value)
+{
+    text_addf(out, ",\"%s\":", key);
+    if (value)
+        text_add_json(out, value, strlen(value));
+    else
+        text_adds(out, "null");
+}
+
+static void add_key_number(struct text *out, const char *key, uint64_t value)
+{
+    text_addf(out, ",\"%s\":%llu", key, (unsigned long long)value);
+}
+
+static void plan_json(const struct lorafold_merge *merge, struct text *out)
+{
+    const struct plan *plan = &merge->plan;
+
+    text_adds(out, "{\"type\":\"plan\"");
+    add_key_text(out, "base", merge->base.name);
+    add_key_text(out, "revision", merge->base.revision);
+    add_key_text(out, "output", merge->options.output);
+    text_adds(out, ",\"adapters\":[");
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        const struct adapter *adapter = &merge->adapters[i];
+
+        text_adds(out, i ? ",{\"name\":" : "{\"name\":");
+        text_add_json(out, adapter->name, strlen(adapter->name));
+        add_key_number(out, "modules", adapter->pair_count);
+        add_key_number(out, "unused_tensors", adapter->unused_count);
+        text_addf(out, ",\"weight\":%.17g}", merge->plan_adapters[i].weight);
+    }
+    text_adds(out, "]");
+    add_key_number(out, "tensors_folded", plan->folded);
+    add_key_number(out, "tensors_converted", plan->converted);
+    add_key_number(out, "tensors_copied", plan->copied);
+    add_key_text(out, "tied_head", plan->tied_head);
+    add_key_number(out, "bytes_in", plan->bytes_in);
+    add_key_number(out, "bytes_out", plan->bytes_out);
+    add_key_number(out, "blocks", plan->block_count);
+    add_key_number(out, "blocks_in_place", plan->in_place_blocks);
+    add_key_number(out, "memory_budget_bytes", plan->memory.budget_bytes);
+    add_key_number(out, "memory_needed_bytes", plan->memory.needed_bytes);
+    add_key_number(out, "memory_least_bytes", plan->memory.least_bytes);
+    add_key_number(out, "workers", plan->memory.thread_count);
+    add_key_text(out, "kernels", merge->ops->name);
+    text_adds(out, ",\"files\":[");
+    for (size_t i = 0; i < plan->file_count; i++) {
+        text_adds(out, i ? ",{\"name\":" : "{\"name\":");
+        text_add_json(out, plan->files[i].name, strlen(plan->files[i].name));
+        add_key_number(out, "bytes", plan->files[i].bytes);
+        add_key_number(out, "tensors", plan->files[i].tensor_count);
+        text_adds(out, "}");
+    }
+    text_adds(out, "]}\n");
+}
+
+char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_format format)
+{
+    struct text out = { 0 };
+
+    if (format == LORAFOLD_JSON) {
+        plan_json(merge, &out);
+    } else {
+        add_base(merge, &out);
+        add_work(merge, &out);
+        add_machine(merge, &out);
+    }
+    return text_take(&out);
+}
+
+static double rate(uint64_t bytes, double seconds)
+{
+    return seconds > 0 ? (double)bytes / seconds / 1e9 : 0;
+}
+
+static void report_json(const struct lorafold_report *report, struct text *out)
+{
+    text_adds(out, "{\"type\":\"report\"");
+    add_key_text(out, "output", report->output);
+    add_key_number(out, "bytes_read", report->bytes_read);
+    add_key_number(out, "bytes_written", report->bytes_written);
+    add_key_number(out, "tensors_folded", report->tensors_folded);
+    add_key_number(out, "tensors_converted", report->tensors_converted);
+    add_key_number(out, "tensors_copied", report->tensors_copied);
+    add_key_number(out, "shards", report->file_count);
+    text_addf(out,
+              ",\"seconds\":%.6f,\"seconds_planning\":%.6f,\"seconds_to_first_write\":%.6f"
+              ",\"share_read\":%.4f,\"share_compute\":%.4f,\"share_write\":%.4f",
+              report->seconds, report->seconds_planning, report->seconds_to_first_write,
+              report->share_read, report->share_compute, report->share_write);
+    add_key_number(out, "memory_peak_bytes", report->memory_peak_bytes);
+    add_key_number(out, "cgroup_peak_bytes", report->cgroup_peak_bytes);
+    add_key_text(out, "io_engine", report->io_engine);
+    text_addf(out, ",\"io_direct\":%s", report->io_direct ? "true" : "false");
+    add_key_text(out, "kernels", report->kernels);
+    add_key_number(out, "workers", report->threads);
+    text_adds(out, "}\n");
+}
+
+char *lorafold_report_describe(const struct lorafold_report *report, enum lorafold_format format)
+{
+    struct text out = { 0 };
+
+    if (format == LORAFOLD_JSON) {
+        report_json(report, &out);
+        return text_take(&out);
+    }
+    text_adds(&out, "wrote     ");
+    add_quoted(&out, report->output);
+    text_addf(&out, ": %zu %s, ", report->file_count, report->file_count == 1 ? "file" : "shards");
+    text_add_bytes(&out, report->bytes_written);
+    text_addf(&out, "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
+              "computing, %.0f %% writing\n",
+              report->seconds, rate(report->bytes_written, report->seconds),
+              100 * report->share_read, 100 * report->share_compute, 100 * report->share_write);
+    text_adds(&out, "memory    ");
+    add_mib(&out, report->memory_peak_bytes);
+    text_addf(&out, " at the peak; %s, %s I/O, %u workers, %s kernels\n", report->io_engine,
+              report->io_direct ? "direct" : "buffered", report->threads, report->kernels);
+    return text_take(&out);
+}

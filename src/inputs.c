@@ -1,0 +1,195 @@
+#include "merge.h"
+
+#include "io/file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+#define CONFIG_BYTES_MAX (16 * MIB)
+
+void source_release(struct source *source)
+{
+    free(source->path);
+    free(source->name);
+    free(source->revision);
+    *source = (struct source){ 0 };
+}
+
+/* The last component of the path, "model" for ".../model/". */
+static char *last_component(const char *path)
+{
+    char resolved[PATH_MAX];
+    const char *from = realpath(path, resolved) ? resolved : path;
+    size_t bytes = strlen(from);
+    const char *slash;
+
+    while (bytes > 1 && from[bytes - 1] == '/')
+        bytes--;
+    slash = memrchr(from, '/', bytes);
+    if (slash && slash + 1 < from + bytes)
+        return strndup(slash + 1, (size_t)(from + bytes - slash - 1));
+    return strndup(from, bytes);
+}
+
+int source_find(struct source *out, const char *text, const char *what, struct error *err)
+{
+    struct hub_snapshot snapshot;
+    struct stat st;
+
+    if (text[0] == '\0')
+        return error_set(err, ERR_USAGE, "the %s is an empty string", what);
+    if (stat(text, &st) == 0 || errno != ENOENT || lstat(text, &st) == 0) {
+        /* What is there, even as a dangling link, is meant; whoever opens it explains. */
+        *out = (struct source){ .path = strdup(text), .name = last_component(text) };
+    } else if (!hub_is_repo_name(text)) {
+        return error_set(err, ERR_USAGE, "%s '%s': no such file or directory", what, text);
+    } else {
+        if (hub_cache_find(&snapshot, text, err)) {
+            error_prefix(err, "%s '%s' is no path here", what, text);
+            return err->code;
+        }
+        *out = (struct source){ .path = strdup(snapshot.directory),
+                                .name = strdup(snapshot.repo),
+                                .revision = strdup(snapshot.commit),
+                                .from_hub = true };
+        hub_snapshot_release(&snapshot);
+        if (!out->revision) {
+            source_release(out);
+            return error_no_memory(err, what);
+        }
+    }
+    if (!out->path || !out->name) {
+        source_release(out);
+        return error_no_memory(err, what);
+    }
+    return 0;
+}
+
+static int open_adapters(struct lorafold_merge *merge, struct error *err)
+{
+    const struct lorafold_merge_options *options = &merge->options;
+
+    merge->adapters = calloc(options->adapter_count, sizeof(*merge->adapters));
+    merge->adapter_sources = calloc(options->adapter_count, sizeof(*merge->adapter_sources));
+    merge->plan_adapters = calloc(options->adapter_count, sizeof(*merge->plan_adapters));
+    if (!merge->adapters || !merge->adapter_sources || !merge->plan_adapters)
+        return error_no_memory(err, "the adapters");
+    for (size_t i = 0; i < options->adapter_count; i++) {
+        struct source *source = &merge->adapter_sources[i];
+
+        if (!isfinite(options->adapters[i].weight))
+            return error_set(err, ERR_USAGE, "the weight of adapter '%s' is not a finite number",
+                             options->adapters[i].path);
+        if (source_find(source, options->adapters[i].path, "adapter", err))
+            return err->code;
+        merge->adapter_count = i + 1;
+        if (adapter_open(&merge->adapters[i], source->path, options->allow_unused, &merge->log,
+                         err))
+            return err->code;
+        merge->plan_adapters[i] =
+            (struct plan_adapter){ &merge->adapters[i], options->adapters[i].weight };
+    }
+    return 0;
+}
+
+static int find_base(struct lorafold_merge *merge, struct error *err)
+{
+    const struct adapter *first = &merge->adapters[0];
+
+    if (merge->options.base)
+        return source_find(&merge->base, merge->options.base, "base", err);
+    if (!first->config.base_model || first->config.base_model[0] == '\0')
+        return error_set(err, ERR_USAGE,
+                         "adapter '%s' does not name its base: give BASE on the command line",
+                         first->name);
+    if (source_find(&merge->base, first->config.base_model, "base", err)) {
+        error_prefix(err, "adapter '%s' names its base", first->name);
+        return err->code;
+    }
+    return 0;
+}
+
+static bool same_place(const char *x, const char *y)
+{
+    struct stat a;
+    struct stat b;
+
+    return stat(x, &a) == 0 && stat(y, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Is the base that the adapter names another than the one used?  Only where that can be known. */
+static bool names_another_base(const struct source *base, const char *named)
+{
+    struct stat st;
+
+    if (base->from_hub && hub_is_repo_name(named) && strncmp(named, "./", 2) != 0 &&
+        named[0] != '/') {
+        size_t bytes = strcspn(named, "@");
+
+        return strlen(base->name) != bytes || strncasecmp(base->name, named, bytes) != 0;
+    }
+    if (stat(named, &st) == 0)
+        return !same_place(named, base->path);
+    return false;
+}
+
+static int check_identity(struct lorafold_merge *merge, struct error *err)
+{
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        const struct adapter *adapter = &merge->adapters[i];
+        const char *named = adapter->config.base_model;
+        char quoted[QUOTED_BYTES];
+
+        if (!named || !names_another_base(&merge->base, named))
+            continue;
+        error_quote(quoted, sizeof(quoted), named, strlen(named));
+        if (merge->options.strict)
+            return error_set(err, ERR_MISMATCH,
+                             "adapter '%s' was made for '%s', the base given is '%s' (--strict)",
+                             adapter->name, quoted, merge->base.name);
+        log_say(&merge->log, LOG_WARNING, "adapter '%s' was made for '%s', the base given is '%s'",
+                adapter->name, quoted, merge->base.name);
+    }
+    return 0;
+}
+
+static int read_config(struct lorafold_merge *merge, struct error *err)
+{
+    char *path = NULL;
+    struct stat st;
+    int status = 0;
+
+    merge->facts.tied = -1;
+    if (!merge->model.directory)
+        return 0;
+    if (asprintf(&path, "%s/config.json", merge->model.directory) < 0)
+        return error_no_memory(err, "a path");
+    if (lstat(path, &st) == 0)
+        status = file_read_all(&merge->config, &merge->config_bytes, path, CONFIG_BYTES_MAX, err);
+    if (!status && merge->config) {
+        status = config_read_facts(&merge->facts, merge->config, merge->config_bytes, err);
+        if (status)
+            error_prefix(err, "'%s'", path);
+    }
+    free(path);
+    return status;
+}
+
+int inputs_open(struct lorafold_merge *merge, struct error *err)
+{
+    if (merge->options.adapter_count == 0)
+        return error_set(err, ERR_USAGE, "no adapter is given");
+    if (open_adapters(merge, err) || find_base(merge, err))
+        return err->code;
+    if (model_open(&merge->model, merge->base.path, &merge->log, err))
+        return err->code;
+    if (read_config(merge, err) || check_identity(merge, err))
+        return err->code;
+    return 0;
+}

@@ -1,0 +1,88 @@
+#include "io/file.h"
+
+#include "base/bytes.h"
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+/* A sentence holds 1024 bytes; a longer path ends in "...". */
+#define SHOWN_BYTES 512
+
+static uint64_t free_bytes(int fd)
+{
+    struct statvfs vfs;
+    uint64_t bytes;
+
+    if (fstatvfs(fd, &vfs) < 0 || !mul_u64(vfs.f_bavail, vfs.f_frsize, &bytes))
+        return UINT64_MAX;
+    return bytes;
+}
+
+static int no_space(int fd, const char *shown, uint64_t bytes, struct error *err)
+{
+    struct text text = { 0 };
+    uint64_t available = free_bytes(fd);
+
+    text_addf(&text, "no space for '%s': ", shown);
+    text_add_bytes(&text, bytes);
+    text_adds(&text, " wanted");
+    if (available != UINT64_MAX) {
+        text_adds(&text, ", ");
+        text_add_bytes(&text, available);
+        text_adds(&text, " free");
+    }
+    error_set(err, ERR_FAILED, "%s", text.failed ? "no space left for the output" : text.data);
+    text_release(&text);
+    return ERR_FAILED;
+}
+
+static int allocate(int fd, const char *shown, uint64_t bytes, struct error *err)
+{
+    int result;
+
+    if (bytes == 0)
+        return 0;
+    if (bytes > INT64_MAX)
+        return error_set(err, ERR_FAILED, "'%s' would have %" PRIu64 " bytes, no file can", shown,
+                         bytes);
+    do {
+        result = fallocate(fd, 0, 0, (off_t)bytes);
+    } while (result < 0 && errno == EINTR);
+    if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+        /* Without allocation a full disk would show only when it is full. */
+        if (free_bytes(fd) < bytes)
+            return no_space(fd, shown, bytes, err);
+        do {
+            result = ftruncate(fd, (off_t)bytes);
+        } while (result < 0 && errno == EINTR);
+    }
+    if (result == 0)
+        return 0;
+    if (errno == ENOSPC || errno == EDQUOT)
+        return no_space(fd, shown, bytes, err);
+    return error_set_errno(err, "cannot make '%s' %" PRIu64 " bytes long", shown, bytes);
+}
+
+int file_create_output(int directory_fd, const char *name, uint64_t bytes, struct error *err)
+{
+    char shown[SHOWN_BYTES];
+    int status;
+    int fd;
+
+    error_quote(shown, sizeof(shown), name, strlen(name));
+    do {
+        fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return error_set_errno(err, "cannot create '%s'", shown);
+    status = allocate(fd, shown, bytes, err);
+    close(fd);
+    if (status)
+        unlinkat(directory_fd, name, 0);
+    return status;
+}

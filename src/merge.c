@@ -1,0 +1,453 @@
+#include "merge.h"
+
+#include "format/index.h"
+#include "io/usage.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_SHARD_BYTES_DEFAULT UINT64_C(5000000000)
+#define MEMORY_BYTES_DEFAULT (128 * MIB)
+#define MAX_SHARD_BYTES_MIN UINT64_C(1000)
+
+void lorafold_merge_options_init(struct lorafold_merge_options *options)
+{
+    *options = (struct lorafold_merge_options){ .max_shard_bytes = MAX_SHARD_BYTES_DEFAULT,
+                                                .memory_bytes = MEMORY_BYTES_DEFAULT };
+}
+
+static void write_log(void *context, enum log_level level, const char *sentence)
+{
+    struct lorafold_merge *merge = context;
+
+    if (merge->options.message)
+        merge->options.message(merge->options.context, (enum lorafold_level)level, sentence);
+}
+
+static int choose(const char *text, const char *option, const char *const *names, int count,
+                  int *out, struct error *err)
+{
+    *out = 0;
+    if (!text)
+        return 0;
+    for (int i = 1; i < count; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return 0;
+        }
+    }
+    return error_set(err, ERR_USAGE, "%s '%s' is not known", option, text);
+}
+
+static int read_options(struct lorafold_merge *merge, struct error *err)
+{
+    static const char *const rings[] = { NULL, "uring", "threads" };
+    static const char *const directs[] = { NULL, "off", "on" };
+    const struct lorafold_merge_options *options = &merge->options;
+    int ring;
+    int direct;
+
+    if (choose(options->io_engine, "I/O engine", rings, 3, &ring, err) ||
+        choose(options->io_direct, "direct I/O", directs, 3, &direct, err))
+        return err->code;
+    merge->ring = (enum ring_kind)ring;
+    merge->direct = (enum file_direct)direct;
+    merge->ops = cpu_fold_find(options->kernels);
+    if (!merge->ops)
+        return error_set(err, ERR_USAGE, "kernels '%s' cannot run on this processor",
+                         options->kernels);
+    if ((unsigned)options->dtype > LORAFOLD_DTYPE_F32 ||
+        (unsigned)options->tied > LORAFOLD_TIED_SHARED)
+        return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
+    if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
+        return error_set(err, ERR_USAGE,
+                         "--max-shard-size %" PRIu64 " is below the least of %" PRIu64 " bytes",
+                         options->max_shard_bytes, MAX_SHARD_BYTES_MIN);
+    return 0;
+}
+
+/* Directories that the output may not touch: the base and the adapters. */
+static size_t input_directories(const struct lorafold_merge *merge, const char **list)
+{
+    size_t count = 0;
+
+    if (merge->model.directory)
+        list[count++] = merge->model.directory;
+    else
+        list[count++] = merge->base.path;
+    for (size_t i = 0; i < merge->adapter_count; i++)
+        list[count++] = merge->adapters[i].directory;
+    if (merge->options.tokenizer)
+        list[count++] = merge->options.tokenizer;
+    return count;
+}
+
+static uint64_t side_bytes(const struct lorafold_merge *merge)
+{
+    uint64_t bytes = merge->config_bytes + MIB; /* card, manifest and index: bounded below */
+
+    for (size_t i = 0; i < merge->side_files.count; i++)
+        bytes += merge->side_files.list[i].bytes;
+    return bytes + merge->plan.headers_bytes + merge->plan.block_count * 40;
+}
+
+static int check_output(struct lorafold_merge *merge, const char *const *inputs, size_t count,
+                        struct error *err)
+{
+    uint64_t needed = merge->plan.bytes_out + side_bytes(merge);
+    uint64_t available;
+    struct text sizes = { 0 };
+
+    if (outdir_check(merge->options.output, merge->options.overwrite, inputs, count, err) ||
+        outdir_free_bytes(merge->options.output, &available, err))
+        return err->code;
+    if (needed <= available)
+        return 0;
+    text_add_bytes(&sizes, needed);
+    text_adds(&sizes, " are needed, ");
+    text_add_bytes(&sizes, available);
+    text_adds(&sizes, " are free");
+    error_set(err, ERR_FAILED, "no space for '%s': %s", merge->options.output,
+              sizes.failed ? "" : sizes.data);
+    text_release(&sizes);
+    return err->code;
+}
+
+static uint64_t header_memory(const struct st_header *header)
+{
+    return header->tensor_count * sizeof(*header->tensors) + header->names_bytes +
+           header->shapes_count * sizeof(*header->shapes) + header->metadata_bytes;
+}
+
+/* What base and adapters hold in memory besides the plan. */
+static uint64_t input_memory(const struct lorafold_merge *merge)
+{
+    uint64_t bytes = merge->model.tensor_count * sizeof(*merge->model.by_name) + merge->config_bytes +
+                     merge->plan.block_count * sizeof(struct digest);
+
+    for (size_t i = 0; i < merge->model.shard_count; i++)
+        bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
+    for (size_t i = 0; i < merge->adapter_count; i++)
+        bytes += header_memory(&merge->adapters[i].header) +
+                 merge->adapters[i].pair_count * (sizeof(struct adapter_pair) + 96);
+    return bytes;
+}
+
+static int make_plan(struct lorafold_merge *merge, struct error *err)
+{
+    static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
+    const struct lorafold_merge_options *options = &merge->options;
+    const struct plan_options plan_options = {
+        .convert = options->dtype != LORAFOLD_DTYPE_KEEP,
+        .dtype = dtypes[options->dtype],
+        .tied = options->tied == LORAFOLD_TIED_SHARED ? PLAN_TIED_SHARED : PLAN_TIED_EXACT,
+        .max_shard_bytes = options->max_shard_bytes,
+        .strict = options->strict,
+        .allow_unused = options->allow_unused,
+    };
+
+    if (plan_make(&merge->plan, &merge->model, merge->plan_adapters, merge->adapter_count,
+                  &plan_options, merge->facts.tied, &merge->log, err))
+        return err->code;
+    return plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
+                           input_memory(merge), err);
+}
+
+static int open_merge(struct lorafold_merge *merge, struct error *err)
+{
+    const char **inputs;
+    size_t count;
+    int status;
+
+    if (read_options(merge, err) || inputs_open(merge, err) || side_files_find(merge, err) ||
+        make_plan(merge, err))
+        return err->code;
+    if (!merge->options.output)
+        return 0;
+    inputs = calloc(merge->adapter_count + 2, sizeof(*inputs));
+    if (!inputs)
+        return error_no_memory(err, "the list of inputs");
+    count = input_directories(merge, inputs);
+    status = check_output(merge, inputs, count, err);
+    free(inputs);
+    return status;
+}
+
+int lorafold_merge_open(struct lorafold_merge **out, const struct lorafold_merge_options *options,
+                        struct lorafold_error *err)
+{
+    struct lorafold_merge *merge = calloc(1, sizeof(*merge));
+    struct error inner = { 0 };
+
+    if (!merge) {
+        error_no_memory(&inner, "a merge");
+        return give_error(err, &inner);
+    }
+    merge->opened_at = monotonic_seconds();
+    merge->options = *options;
+    merge->log = (struct log){ write_log, merge };
+    if (open_merge(merge, &inner)) {
+        lorafold_merge_close(merge);
+        return give_error(err, &inner);
+    }
+    merge->report.seconds_planning = monotonic_seconds() - merge->opened_at;
+    *out = merge;
+    return 0;
+}
+
+/* ---- the run ---- */
+
+static int compare_lines(const void *left, const void *right)
+{
+    return strcmp(((const struct index_line *)left)->name, ((const struct index_line *)right)->name);
+}
+
+static int write_index(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+{
+    const struct plan *plan = &merge->plan;
+    struct index_line *lines;
+    struct text text = { 0 };
+    int status;
+
+    if (plan->file_count < 2)
+        return 0;
+    lines = calloc(plan->tensor_count, sizeof(*lines));
+    if (!lines)
+        return error_no_memory(err, "the index");
+    for (size_t f = 0; f < plan->file_count; f++) {
+        for (uint64_t t = 0; t < plan->files[f].tensor_count; t++) {
+            uint64_t tensor = plan->files[f].tensor_first + t;
+
+            lines[tensor] =
+                (struct index_line){ plan->tensors[tensor].name, plan->files[f].name };
+        }
+    }
+    qsort(lines, plan->tensor_count, sizeof(*lines), compare_lines);
+    index_emit(&text, lines, plan->tensor_count, plan->tensor_bytes_out, plan->parameter_count);
+    free(lines);
+    status = text.failed ? error_no_memory(err, "the index")
+                         : output_write(merge, outdir, INDEX_NAME, text.data, text.bytes, err);
+    text_release(&text);
+    return status;
+}
+
+static int write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+{
+    static const char *const dtypes[] = { NULL, "bfloat16", "float16", "float32" };
+    const struct config_edits edits = { .untie = merge->plan.untied && merge->facts.tied != 0,
+                                        .dtype = dtypes[merge->options.dtype] };
+    struct text text = { 0 };
+    int status;
+
+    if (!merge->config)
+        return 0;
+    status = config_apply(&text, merge->config, merge->config_bytes, &edits, err);
+    if (!status)
+        status = output_write(merge, outdir, "config.json", text.data, text.bytes, err);
+    text_release(&text);
+    return status;
+}
+
+static int write_card_and_manifest(struct lorafold_merge *merge, struct outdir *outdir,
+                                   struct error *err)
+{
+    struct text card = { 0 };
+    struct text manifest = { 0 };
+    struct text blocks = { 0 };
+    int status;
+
+    card_write(merge, &card);
+    status = card.failed ? error_no_memory(err, "the model card")
+                         : output_write(merge, outdir, "README.md", card.data, card.bytes, err);
+    if (!status) {
+        manifest_write(merge, &manifest, &blocks);
+        if (manifest.failed || blocks.failed)
+            status = error_no_memory(err, "the manifest");
+    }
+    if (!status)
+        status = outdir_write_file(outdir, BLOCKS_NAME, blocks.data, blocks.bytes, err);
+    if (!status)
+        status = outdir_write_file(outdir, MANIFEST_NAME, manifest.data, manifest.bytes, err);
+    text_release(&card);
+    text_release(&manifest);
+    text_release(&blocks);
+    return status;
+}
+
+static int list_shards(struct lorafold_merge *merge, struct error *err)
+{
+    const struct plan *plan = &merge->plan;
+
+    for (size_t i = 0; i < plan->file_count; i++) {
+        const struct plan_file *from = &plan->files[i];
+        struct output_file *file = output_add(&merge->files, from->name, from->bytes);
+
+        if (!file)
+            return error_no_memory(err, "the list of files");
+        for (size_t b = 0; b < file->block_count; b++)
+            memcpy(file->blocks[b].half, merge->result.digests[from->block_first + b],
+                   sizeof(file->blocks[b].half));
+        file->digest = digest_of_blocks(file->blocks, file->block_count);
+    }
+    return 0;
+}
+
+/* A base or adapter that changed under the merge would make the output a mixture. */
+static int check_inputs(const struct lorafold_merge *merge, struct error *err)
+{
+    for (size_t i = 0; i < merge->plan.input_count; i++) {
+        if (file_check_unchanged(merge->plan.inputs[i].path, &merge->plan.inputs[i].identity, err))
+            return err->code;
+    }
+    return 0;
+}
+
+static void show_progress(void *context, const struct pipeline_progress *from)
+{
+    static const enum lorafold_limit limits[STAGE_COUNT] = { LORAFOLD_LIMIT_READ,
+                                                             LORAFOLD_LIMIT_COMPUTE,
+                                                             LORAFOLD_LIMIT_WRITE };
+    struct lorafold_merge *merge = context;
+    const struct lorafold_progress progress = {
+        .bytes_done = from->bytes_done,
+        .bytes_total = merge->plan.bytes_out,
+        .seconds = monotonic_seconds() - merge->opened_at,
+        .limit = limits[from->limit],
+        .file = merge->plan.files[from->file].name,
+    };
+
+    merge->options.progress(merge->options.context, &progress);
+}
+
+static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+{
+    const struct pipeline_options options = {
+        .ring = merge->ring,
+        .direct = merge->direct,
+        .ops = merge->ops,
+        .allow_nonfinite = merge->options.allow_nonfinite,
+        .log = &merge->log,
+        .progress = merge->options.progress ? show_progress : NULL,
+        .context = merge,
+    };
+    const struct pipeline_result *result = &merge->result;
+
+    if (pipeline_run(&merge->plan, outdir_fd(outdir), &options, &merge->stop, &merge->result, err))
+        return err->code;
+    log_say(&merge->log, LOG_DETAIL, "I/O: %s%s%s%s, %s reads, %s writes; kernels: %s",
+            result->ring_name, result->ring_reason[0] ? " (" : "", result->ring_reason,
+            result->ring_reason[0] ? ")" : "", result->direct_in ? "direct" : "buffered",
+            result->direct_out ? "direct" : "buffered", merge->ops->name);
+    return 0;
+}
+
+static int fill_output(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+{
+    if (run_pipeline(merge, outdir, err) || list_shards(merge, err) ||
+        write_index(merge, outdir, err) || write_config(merge, outdir, err) ||
+        side_files_copy(merge, outdir, err) || write_card_and_manifest(merge, outdir, err))
+        return err->code;
+    if (check_inputs(merge, err))
+        return err->code;
+    if (atomic_load(&merge->stop.cancelled))
+        return error_set(err, ERR_CANCELLED, "cancelled");
+    return 0;
+}
+
+static void fill_report(struct lorafold_merge *merge)
+{
+    struct lorafold_report *report = &merge->report;
+    const struct pipeline_result *result = &merge->result;
+    double sum = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        sum += result->stage_seconds[i];
+    if (!(sum > 0))
+        sum = 1;
+    report->share_read = result->stage_seconds[STAGE_READ] / sum;
+    report->share_compute = result->stage_seconds[STAGE_COMPUTE] / sum;
+    report->share_write = result->stage_seconds[STAGE_WRITE] / sum;
+    report->bytes_read = result->bytes_read;
+    report->bytes_written = result->bytes_written;
+    report->tensors_folded = merge->plan.folded;
+    report->tensors_copied = merge->plan.copied;
+    report->tensors_converted = merge->plan.converted;
+    report->file_count = merge->plan.file_count;
+    report->seconds = monotonic_seconds() - merge->opened_at;
+    report->seconds_to_first_write = result->first_write_time - merge->opened_at;
+    report->memory_peak_bytes = usage_peak_rss_bytes();
+    report->cgroup_peak_bytes = usage_cgroup_peak_bytes();
+    report->io_engine = result->ring_name;
+    report->io_direct = result->direct_in && result->direct_out;
+    report->kernels = merge->ops->name;
+    report->threads = merge->plan.memory.thread_count;
+    snprintf(report->output, sizeof(report->output), "%s", merge->options.output);
+}
+
+int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
+{
+    static const char *const last[] = { INDEX_NAME, "config.json", MANIFEST_NAME };
+    struct error inner = { 0 };
+    struct outdir *outdir = NULL;
+    const char **inputs;
+    int status;
+
+    if (!merge->options.output || merge->ran) {
+        error_set(&inner, ERR_USAGE, merge->ran ? "this merge has run already"
+                                                : "no output directory is given");
+        return give_error(err, &inner);
+    }
+    merge->ran = true;
+    inputs = calloc(merge->adapter_count + 2, sizeof(*inputs));
+    if (!inputs) {
+        error_no_memory(&inner, "the list of inputs");
+        return give_error(err, &inner);
+    }
+    status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs,
+                         input_directories(merge, inputs), &merge->log, &inner);
+    if (!status)
+        status = fill_output(merge, outdir, &inner);
+    if (!status)
+        status = outdir_publish(outdir, last, sizeof(last) / sizeof(last[0]), &inner);
+    if (status && outdir)
+        outdir_discard(outdir);
+    outdir_close(outdir);
+    free(inputs);
+    if (status)
+        return give_error(err, &inner);
+    fill_report(merge);
+    return 0;
+}
+
+void lorafold_merge_cancel(struct lorafold_merge *merge)
+{
+    pipeline_cancel(&merge->stop);
+}
+
+void lorafold_merge_report(const struct lorafold_merge *merge, struct lorafold_report *out)
+{
+    *out = merge->report;
+}
+
+void lorafold_merge_close(struct lorafold_merge *merge)
+{
+    if (!merge)
+        return;
+    output_files_release(&merge->files);
+    free(merge->result.digests);
+    plan_release(&merge->plan);
+    side_files_release(&merge->side_files);
+    free(merge->config);
+    model_release(&merge->model);
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        adapter_release(&merge->adapters[i]);
+        source_release(&merge->adapter_sources[i]);
+    }
+    free(merge->adapters);
+    free(merge->adapter_sources);
+    free(merge->plan_adapters);
+    source_release(&merge->base);
+    free(merge);
+}

@@ -1,0 +1,138 @@
+/*
+ * merge.h - what the parts of a merge share; only files directly in src/ include it
+ *
+ * merge.c opens, runs and closes; inputs.c finds base and adapters; sidefiles.c
+ * copies what is not a weight; card.c writes the model card; manifest.c writes and
+ * reads lorafold.json; describe.c prints.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef MERGE_H
+#define MERGE_H
+
+#include "adapter/adapter.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cpu/cpu.h"
+#include "format/config_text.h"
+#include "format/model.h"
+#include "hub/cache.h"
+#include "io/outdir.h"
+#include "lorafold.h"
+#include "pipeline/pipeline.h"
+#include "plan/plan.h"
+
+#define MANIFEST_NAME "lorafold.json"
+#define BLOCKS_NAME "lorafold.blocks"
+#define INDEX_NAME "model.safetensors.index.json"
+
+/* XXH3-128 (low, high). */
+struct digest {
+    uint64_t half[2];
+};
+
+/* Where a base or adapter is and what it is called. */
+struct source {
+    char *path;
+    char *name;     /* org/name, or the last component of the path */
+    char *revision; /* the commit in the cache, or NULL */
+    bool from_hub;
+};
+
+/* A file that is copied into the output as it is. */
+struct side_file {
+    char *path; /* to read */
+    char *name; /* in the output, may hold one '/' */
+    uint64_t bytes;
+};
+
+struct side_files {
+    struct side_file *list; /* sorted by name */
+    size_t count;
+    size_t capacity;
+};
+
+/* A file of the output, for the manifest. */
+struct output_file {
+    char name[256];
+    uint64_t bytes;
+    struct digest digest;
+    struct digest *blocks; /* of PLAN_BLOCK_BYTES each */
+    size_t block_count;
+};
+
+struct output_files {
+    struct output_file *list;
+    size_t count;
+    size_t capacity;
+};
+
+struct lorafold_merge {
+    struct lorafold_merge_options options;
+    struct log log;
+    double opened_at; /* CLOCK_MONOTONIC, seconds */
+    struct source base;
+    struct source *adapter_sources;
+    struct model model;
+    struct adapter *adapters;
+    struct plan_adapter *plan_adapters;
+    size_t adapter_count; /* opened so far */
+    char *config; /* config.json of the base, or NULL if it has none */
+    size_t config_bytes;
+    struct config_facts facts;
+    struct side_files side_files;
+    struct plan plan;
+    const struct fold_ops *ops;
+    enum ring_kind ring;
+    enum file_direct direct;
+    struct pipeline_stop stop;
+    struct pipeline_result result;
+    struct output_files files;
+    struct lorafold_report report;
+    bool ran;
+};
+
+double monotonic_seconds(void);
+
+/* Copy code and sentence to the caller's error; returns the code. */
+int give_error(struct lorafold_error *out, const struct error *err);
+
+/* ---- inputs.c ---- */
+int inputs_open(struct lorafold_merge *merge, struct error *err);
+void source_release(struct source *source);
+
+/* A path that exists, or a repository in the cache. */
+int source_find(struct source *out, const char *text, const char *what, struct error *err);
+
+/* ---- sidefiles.c ---- */
+int side_files_find(struct lorafold_merge *merge, struct error *err);
+void side_files_release(struct side_files *files);
+
+/* Copy them all into the work directory and list them in merge->files. */
+int side_files_copy(struct lorafold_merge *merge, struct outdir *outdir, struct error *err);
+
+/* Write a small file into the work directory and list it. */
+int output_write(struct lorafold_merge *merge, struct outdir *outdir, const char *name,
+                 const char *bytes, size_t count, struct error *err);
+
+/* A new entry of merge->files, or NULL without memory. */
+struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes);
+void output_files_release(struct output_files *files);
+
+/* ---- card.c ---- */
+void card_write(const struct lorafold_merge *merge, struct text *out);
+
+/* ---- manifest.c ---- */
+struct digest digest_bytes(const void *bytes, size_t count);
+struct digest digest_of_blocks(const struct digest *blocks, size_t count);
+void text_add_digest(struct text *out, struct digest digest);
+void manifest_write(const struct lorafold_merge *merge, struct text *manifest,
+                    struct text *blocks);
+
+/* The files that a manifest lists, with their blocks, from the text of both files. */
+int manifest_read(struct output_files *out, const char *json, size_t json_bytes,
+                  const char *blocks, size_t blocks_bytes, struct error *err);
+
+#endif

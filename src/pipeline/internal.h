@@ -1,0 +1,132 @@
+/*
+ * internal.h - what the parts of the pipeline share
+ *
+ * control.c (the calling thread) owns files, slots and the ring; worker.c runs the
+ * workers and their queue; block.c computes one block; factors.c fetches factors.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef PIPELINE_INTERNAL_H
+#define PIPELINE_INTERNAL_H
+
+#include "io/pool.h"
+#include "pipeline/pipeline.h"
+
+#include <pthread.h>
+
+enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WAITING, SLOT_COMPUTING, SLOT_WRITING };
+
+/* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING. */
+struct slot {
+    enum slot_state state;
+    uint8_t *memory;
+    struct plan_block block;
+    struct ring_request reads[PLAN_READS_MAX];
+    unsigned reads_left;
+    struct ring_request write;
+    int status;         /* of the computation */
+    struct error error; /* if status */
+    struct slot *next;  /* in a queue */
+};
+
+/* A factor A that is packed for many blocks: resident target k lies in region k % 2. */
+struct region {
+    float *packed;
+    uint32_t resident; /* number of the resident target, or PLAN_NO_TARGET */
+    bool ready;
+    uint64_t blocks_left; /* of the target, not yet computed */
+    int status;           /* of the loading */
+    struct error error;   /* if status */
+    struct region *next;  /* in a queue */
+};
+
+/* What one worker has to itself (sizes in plan.h). */
+struct scratch {
+    float *a;
+    float *b;
+    float *tile_w; /* NULL if no target goes panel by panel */
+    float *tile_sum;
+    uint8_t *raw;
+};
+
+struct worker {
+    struct crew *crew;
+    pthread_t thread;
+    bool started;
+    struct scratch scratch;
+};
+
+/* The workers and their queue. */
+struct crew {
+    const struct plan *plan;
+    const struct fold_ops *ops;
+    bool allow_nonfinite;
+    struct file *adapters;   /* opened inputs behind the shards: index - shard count */
+    uint32_t shard_count;    /* inputs before the adapters */
+    struct region regions[2];
+    uint64_t (*digests)[2];
+    struct ring *ring;       /* to wake */
+
+    pthread_mutex_t mutex;
+    pthread_cond_t wanted;
+    struct slot *first; /* to compute, in order */
+    struct slot *last;
+    struct slot *finished; /* computed, any order */
+    struct region *load;   /* regions to load, before any block */
+    struct region *loaded; /* loaded, any order */
+    bool ending;
+    struct worker *workers;
+    unsigned worker_count;
+    float *memory; /* of all scratch and regions */
+    size_t memory_bytes;
+};
+
+/*
+ * Take the memory and start the workers.  crew_close() ends them, also after a failure; an all-zero
+ * crew is allowed.
+ */
+int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_options *options,
+              struct ring *ring, struct error *err);
+void crew_close(struct crew *crew);
+
+void crew_give(struct crew *crew, struct slot *slot);        /* to compute */
+void crew_give_region(struct crew *crew, struct region *region); /* to load */
+/* What was finished since the last call, linked by next. */
+void crew_take(struct crew *crew, struct slot **slots, struct region **regions);
+
+/* Compute and hash the block in a slot. */
+int block_compute(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                  struct error *err);
+
+/* Fetch and pack all factors A of a target, one behind the other. */
+int factors_pack(const struct crew *crew, const struct scratch *scratch,
+                 const struct plan_target *target, float *packed, struct error *err);
+
+/*
+ * Fetch `count` elements of `dtype` at `offset` of adapter file `input`, widened to fp32.
+ */
+int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32_t input,
+                  uint64_t offset, enum dtype dtype, float *out, uint64_t count,
+                  struct error *err);
+
+/* Fold a run of elements of a target: src and dst as in fold_segment. */
+struct block_run {
+    const struct plan_tensor *tensor;
+    const struct plan_target *target; /* NULL: a conversion */
+    uint64_t first;                   /* element of the tensor */
+    uint64_t count;
+    const uint8_t *src;
+    uint8_t *dst;
+};
+int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
+             struct error *err);
+
+/* The same for a target whose factor A fits nowhere: panel by panel. */
+int run_fold_panels(const struct crew *crew, const struct scratch *scratch,
+                    const struct block_run *run, struct error *err);
+
+/* ERR_FORMAT that names tensor, element and value. */
+int nonfinite_error(const struct block_run *run, uint64_t index, struct error *err);
+
+#endif

@@ -1,0 +1,131 @@
+/*
+ * panels.c - a target whose factor A is too large to stay in memory
+ *
+ * The run is cut into rectangles of W that fit a tile.  For each rectangle and
+ * each delta, panels of FOLD_PANEL ranks are fetched (A: the columns of the
+ * rectangle; B: its rows) and added up, in the order that docs/NUMERICS.md fixes,
+ * so the bits are those of the direct way.  A is fetched again for every
+ * rectangle below another: slower, and rank never sets the memory.
+ */
+#include "pipeline/internal.h"
+
+#include <string.h>
+
+struct rectangle {
+    uint64_t row; /* of the tensor */
+    uint64_t rows;
+    uint64_t col;
+    uint64_t cols;
+};
+
+static int fetch_panel(const struct crew *crew, const struct scratch *scratch,
+                       const struct plan_delta *delta, uint64_t target_cols,
+                       const struct rectangle *at, uint32_t k, uint32_t ranks, float *b_panel,
+                       struct error *err)
+{
+    uint64_t a_width = dtype_bytes(delta->a_dtype);
+    uint64_t b_width = dtype_bytes(delta->b_dtype);
+    float *row = b_panel; /* first a row of A, then the panel of B */
+
+    for (uint32_t i = 0; i < ranks; i++) {
+        uint64_t offset = delta->a_offset + ((uint64_t)(k + i) * target_cols + at->col) * a_width;
+
+        if (factors_fetch(crew, scratch, delta->input, offset, delta->a_dtype, row, at->cols, err))
+            return err->code;
+        fold_pack_row(scratch->a, ranks, i, row, at->cols);
+    }
+    for (uint64_t r = 0; r < at->rows; r++) {
+        uint64_t offset = delta->b_offset + ((at->row + r) * delta->rank + k) * b_width;
+
+        if (factors_fetch(crew, scratch, delta->input, offset, delta->b_dtype, b_panel + r * ranks,
+                          ranks, err))
+            return err->code;
+    }
+    return 0;
+}
+
+static int add_delta(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_delta *delta, uint64_t target_cols,
+                     const struct rectangle *at, struct error *err)
+{
+    for (uint32_t k = 0; k < delta->rank; k += FOLD_PANEL) {
+        uint32_t ranks = delta->rank - k < FOLD_PANEL ? delta->rank - k : FOLD_PANEL;
+
+        if (fetch_panel(crew, scratch, delta, target_cols, at, k, ranks, scratch->b, err))
+            return err->code;
+        crew->ops->panel_sum(scratch->tile_sum, at->cols, at->rows, at->cols, scratch->a,
+                             scratch->b, ranks, ranks, k == 0);
+    }
+    crew->ops->add_scaled(scratch->tile_w, scratch->tile_sum, delta->scale, at->rows * at->cols);
+    return 0;
+}
+
+/* Decode the rectangle, add every delta, encode it. */
+static int fold_rectangle(const struct crew *crew, const struct scratch *scratch,
+                          const struct block_run *run, const struct rectangle *at,
+                          struct error *err)
+{
+    const struct plan_target *target = run->target;
+    enum dtype dtype_in = (enum dtype)run->tensor->dtype_in;
+    enum dtype dtype_out = (enum dtype)run->tensor->dtype_out;
+    uint64_t first = at->row * target->cols + at->col - run->first;
+
+    for (uint64_t r = 0; r < at->rows; r++)
+        crew->ops->decode(scratch->tile_w + r * at->cols,
+                          run->src + (first + r * target->cols) * dtype_bytes(dtype_in), dtype_in,
+                          at->cols);
+    for (uint32_t i = 0; i < target->delta_count; i++) {
+        if (add_delta(crew, scratch, &crew->plan->deltas[target->delta_first + i], target->cols, at,
+                      err))
+            return err->code;
+    }
+    for (uint64_t r = 0; r < at->rows; r++) {
+        uint64_t index = first + r * target->cols;
+        size_t bad = crew->ops->encode(run->dst + index * dtype_bytes(dtype_out), dtype_out,
+                                       scratch->tile_w + r * at->cols, at->cols);
+
+        if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+            return nonfinite_error(run, index + bad, err);
+    }
+    return 0;
+}
+
+/* Whole rows [row, row + rows), or the columns [col, col_end) of one row. */
+static int fold_band(const struct crew *crew, const struct scratch *scratch,
+                     const struct block_run *run, uint64_t row, uint64_t rows, uint64_t col,
+                     uint64_t col_end, struct error *err)
+{
+    uint64_t cols_max = min_u64(PLAN_TILE_COLS, col_end - col);
+    uint64_t rows_max = min_u64(PLAN_TILE_FLOATS / cols_max, PLAN_B_FLOATS / FOLD_PANEL);
+
+    for (uint64_t done = 0; done < rows; done += rows_max) {
+        for (uint64_t c = col; c < col_end; c += cols_max) {
+            const struct rectangle at = { row + done, min_u64(rows_max, rows - done), c,
+                                          min_u64(cols_max, col_end - c) };
+
+            if (fold_rectangle(crew, scratch, run, &at, err))
+                return err->code;
+        }
+    }
+    return 0;
+}
+
+int run_fold_panels(const struct crew *crew, const struct scratch *scratch,
+                    const struct block_run *run, struct error *err)
+{
+    uint64_t cols = run->target->cols;
+    uint64_t end = run->first + run->count;
+    uint64_t element = run->first;
+
+    while (element < end) {
+        uint64_t row = element / cols;
+        uint64_t col = element % cols;
+        uint64_t rows = col == 0 && end - element >= cols ? (end - element) / cols : 1;
+        uint64_t col_end = rows == 1 ? min_u64(cols, col + (end - element)) : cols;
+
+        if (fold_band(crew, scratch, run, row, rows, col, col_end, err))
+            return err->code;
+        element += rows == 1 ? col_end - col : rows * cols;
+    }
+    return 0;
+}

@@ -1,0 +1,79 @@
+/*
+ * pipeline.h - carrying out a plan: slots, workers, the ring
+ *
+ * A slot holds one block: read -> compute -> write -> free, one owner at a time.
+ * The calling thread owns the ring and decides; workers compute and hash.  All
+ * memory is taken before the first read; after that nothing is allocated.  The
+ * factors of the next target are loaded while the present one is folded.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef PIPELINE_PIPELINE_H
+#define PIPELINE_PIPELINE_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "compute/fold.h"
+#include "io/file.h"
+#include "io/ring.h"
+#include "plan/plan.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * The way to stop a pipeline from outside.  All zero at first.  pipeline_cancel() may be called
+ * from any thread and from signal handlers, before, during and after pipeline_run().
+ */
+struct pipeline_stop {
+    atomic_int cancelled;
+    _Atomic(struct ring *) ring; /* to wake, while it runs */
+    atomic_int waking;           /* calls that may be using it */
+};
+void pipeline_cancel(struct pipeline_stop *stop);
+
+enum pipeline_stage { STAGE_READ, STAGE_COMPUTE, STAGE_WRITE, STAGE_COUNT };
+
+struct pipeline_progress {
+    uint64_t bytes_done; /* of output files */
+    double stage_seconds[STAGE_COUNT]; /* slot-seconds spent in each stage so far */
+    enum pipeline_stage limit; /* where most slots were lately */
+    uint32_t file; /* of the newest block written */
+};
+
+struct pipeline_options {
+    enum ring_kind ring;
+    enum file_direct direct;
+    const struct fold_ops *ops;
+    bool allow_nonfinite;
+    const struct log *log;
+    /* Called about ten times a second, on the calling thread; may be NULL. */
+    void (*progress)(void *context, const struct pipeline_progress *progress);
+    void *context;
+};
+
+struct pipeline_result {
+    uint64_t bytes_read;
+    uint64_t bytes_written;
+    double first_write_time; /* CLOCK_MONOTONIC, seconds; when the first write was finished */
+    double stage_seconds[STAGE_COUNT];
+    const char *ring_name; /* static */
+    char ring_reason[160]; /* why not io_uring, or "" */
+    bool direct_in;
+    bool direct_out;
+    uint64_t huge_bytes; /* of the pool */
+    uint64_t pool_bytes;
+    uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan; the caller frees */
+};
+
+/*
+ * Create every output file of the plan in the directory, allocated in full, then fold.  Each file
+ * is synced.  ERR_CANCELLED soon after pipeline_cancel().  ERR_FORMAT names tensor and element of a
+ * non-finite result.  On failure files may be left in the directory: the caller removes it.
+ */
+int pipeline_run(const struct plan *plan, int directory_fd, const struct pipeline_options *options,
+                 struct pipeline_stop *stop, struct pipeline_result *result, struct error *err);
+
+#endif

@@ -1,0 +1,152 @@
+/*
+ * run.c - folding a run of elements of one tensor, with factors from where they are
+ *
+ * A target's factor A is, in the order of preference, in a region that all
+ * workers share (fetched once), packed by the worker for this run, or, where it
+ * fits nowhere, fetched panel by panel (panels.c).  Rows of B always come with
+ * the run: they are read once in any case.
+ */
+#include "pipeline/internal.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* Deltas of one target that fold() gets at once; more of them go panel by panel. */
+#define DELTAS_MAX 64u
+
+static float widened(const uint8_t *element, enum dtype dtype, const struct fold_ops *ops)
+{
+    float value;
+
+    ops->decode(&value, element, dtype, 1);
+    return value;
+}
+
+int nonfinite_error(const struct block_run *run, uint64_t index, struct error *err)
+{
+    const struct plan_tensor *tensor = run->tensor;
+    uint64_t element = run->first + index;
+    uint64_t cols = tensor->shape_count ? tensor->shape[tensor->shape_count - 1] : 1;
+    enum dtype dtype = (enum dtype)tensor->dtype_out;
+    const uint8_t *result = run->dst + index * dtype_bytes(dtype);
+    float value = widened(result, dtype, &fold_scalar);
+    char name[QUOTED_BYTES];
+
+    return error_set(err, ERR_FORMAT,
+                     "tensor '%s': element %" PRIu64 " (row %" PRIu64 ", column %" PRIu64
+                     ") becomes %s in %s; --allow-nonfinite writes it all the same",
+                     error_quote(name, sizeof(name), tensor->name, tensor->name_bytes), element,
+                     element / cols, element % cols,
+                     isnan(value) ? "NaN" : signbit(value) ? "-infinity" : "infinity",
+                     dtype_name(dtype));
+}
+
+static int convert(const struct crew *crew, const struct block_run *run, struct error *err)
+{
+    const struct fold_segment segment = {
+        .src = run->src,
+        .dst = run->dst,
+        .src_dtype = (enum dtype)run->tensor->dtype_in,
+        .dst_dtype = (enum dtype)run->tensor->dtype_out,
+        .cols = run->count,
+        .count = run->count,
+    };
+    size_t bad = crew->ops->fold(&segment);
+
+    if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+        return nonfinite_error(run, bad, err);
+    return 0;
+}
+
+/* Where the packed A of a target is for this run: shared, or packed now; NULL on error. */
+static const float *find_packed(const struct crew *crew, const struct scratch *scratch,
+                                const struct plan_target *target, struct error *err)
+{
+    if (target->resident != PLAN_NO_TARGET)
+        return crew->regions[target->resident % 2].packed;
+    if (factors_pack(crew, scratch, target, scratch->a, err))
+        return NULL;
+    return scratch->a;
+}
+
+/* Rows [row, row + rows) of every B, one behind the other, into scratch->b. */
+static int fetch_b(const struct crew *crew, const struct scratch *scratch,
+                   const struct plan_target *target, uint64_t row, uint64_t rows,
+                   struct fold_delta *deltas, const float *packed, struct error *err)
+{
+    float *b = scratch->b;
+
+    for (uint32_t i = 0; i < target->delta_count; i++) {
+        const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + i];
+        uint64_t width = dtype_bytes(delta->b_dtype);
+
+        if (factors_fetch(crew, scratch, delta->input, delta->b_offset + row * delta->rank * width,
+                          delta->b_dtype, b, rows * delta->rank, err))
+            return err->code;
+        deltas[i] = (struct fold_delta){ .a = packed, .b = b, .rank = delta->rank,
+                                         .scale = delta->scale };
+        b += rows * delta->rank;
+        packed += fold_packed_floats(delta->rank, target->cols);
+    }
+    return 0;
+}
+
+static int fold_rows(const struct crew *crew, const struct scratch *scratch,
+                     const struct block_run *run, const float *packed, struct error *err)
+{
+    const struct plan_target *target = run->target;
+    const struct plan_tensor *tensor = run->tensor;
+    uint64_t width_in = dtype_bytes((enum dtype)tensor->dtype_in);
+    uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
+    uint64_t rows_max = PLAN_B_FLOATS / target->rank_sum;
+    struct fold_delta deltas[DELTAS_MAX];
+
+    for (uint64_t done = 0; done < run->count;) {
+        uint64_t element = run->first + done;
+        uint64_t row = element / target->cols;
+        uint64_t first_col = element % target->cols;
+        uint64_t whole = min_u64(run->count - done, rows_max * target->cols - first_col);
+        uint64_t rows = (first_col + whole + target->cols - 1) / target->cols;
+        struct fold_segment segment = {
+            .src = run->src + done * width_in,
+            .dst = run->dst + done * width_out,
+            .src_dtype = (enum dtype)tensor->dtype_in,
+            .dst_dtype = (enum dtype)tensor->dtype_out,
+            .cols = target->cols,
+            .first_col = first_col,
+            .count = whole,
+            .deltas = deltas,
+            .delta_count = target->delta_count,
+        };
+        size_t bad;
+
+        if (fetch_b(crew, scratch, target, row, rows, deltas, packed, err))
+            return err->code;
+        bad = crew->ops->fold(&segment);
+        if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+            return nonfinite_error(run, done + bad, err);
+        done += whole;
+    }
+    return 0;
+}
+
+int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
+             struct error *err)
+{
+    const struct plan_target *target = run->target;
+    const float *packed;
+
+    if (run->count == 0)
+        return 0;
+    if (!target)
+        return convert(crew, run, err);
+    if (target->rank_sum > PLAN_B_FLOATS || target->delta_count > DELTAS_MAX ||
+        (target->resident == PLAN_NO_TARGET &&
+         fold_packed_floats(target->rank_sum, target->cols) > PLAN_A_FLOATS))
+        return run_fold_panels(crew, scratch, run, err);
+    packed = find_packed(crew, scratch, target, err);
+    if (!packed)
+        return err->code;
+    return fold_rows(crew, scratch, run, packed, err);
+}

@@ -1,0 +1,216 @@
+#include "plan/plan_internal.h"
+
+#include <string.h>
+
+struct plan_part plan_block_part(const struct plan_block *block, const struct plan_tensor *tensor)
+{
+    uint64_t block_end = block->offset + block->bytes;
+    uint64_t tensor_end = tensor->out_offset + tensor->out_bytes;
+    uint64_t first = max_u64(block->offset, tensor->out_offset);
+    uint64_t end = min_u64(block_end, tensor_end);
+
+    if (first >= end)
+        return (struct plan_part){ 0, 0 };
+    return (struct plan_part){ first - tensor->out_offset, end - tensor->out_offset };
+}
+
+/* The input bytes that a part of a tensor is made of, as offsets in the input file. */
+static struct plan_part part_input(const struct plan_tensor *tensor, struct plan_part part)
+{
+    uint64_t width_in;
+    uint64_t width_out;
+
+    if (tensor->action == PLAN_COPY)
+        return (struct plan_part){ tensor->in_offset + part.first, tensor->in_offset + part.end };
+    width_in = dtype_bytes((enum dtype)tensor->dtype_in);
+    width_out = dtype_bytes((enum dtype)tensor->dtype_out);
+    return (struct plan_part){
+        tensor->in_offset + part.first / width_out * width_in,
+        tensor->in_offset + (part.end + width_out - 1) / width_out * width_in,
+    };
+}
+
+/* The first tensor of the file that ends behind `offset`. */
+static uint64_t find_tensor(const struct plan *plan, const struct plan_file *file, uint64_t offset)
+{
+    uint64_t low = file->tensor_first;
+    uint64_t high = file->tensor_first + file->tensor_count;
+
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (plan->tensors[middle].out_offset + plan->tensors[middle].out_bytes > offset)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Does a computed part begin or end inside an element? */
+static bool splits_element(const struct plan_tensor *tensor, struct plan_part part)
+{
+    uint64_t width;
+
+    if (tensor->action == PLAN_COPY)
+        return false;
+    width = dtype_bytes((enum dtype)tensor->dtype_out);
+    return part.first % width != 0 || part.end % width != 0;
+}
+
+/*
+ * A block is folded in place when one window of one input, in phase with the output, holds all its
+ * data at the places where the results go.
+ */
+static bool lies_in_place(const struct plan *plan, const struct plan_block *block)
+{
+    const struct plan_tensor *tensors = plan->tensors + block->tensor_first;
+    const struct plan_tensor *first = NULL;
+
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &tensors[i];
+
+        if (tensor->out_bytes == 0)
+            continue;
+        if (tensor->in_bytes != tensor->out_bytes ||
+            splits_element(tensor, plan_block_part(block, tensor)))
+            return false;
+        if (!first) {
+            first = tensor;
+            if ((tensor->in_offset - tensor->out_offset) % PAGE_BYTES != 0)
+                return false;
+        }
+        if (tensor->input != first->input ||
+            tensor->in_offset - first->in_offset != tensor->out_offset - first->out_offset)
+            return false;
+    }
+    return first != NULL;
+}
+
+static void read_in_place(const struct plan *plan, struct plan_block *block)
+{
+    const struct plan_file *file = &plan->files[block->file];
+    const struct plan_tensor *first = plan->tensors + block->tensor_first;
+    uint64_t data_first = max_u64(block->offset, file->data_start);
+    uint64_t page = align_down(data_first, PAGE_BYTES);
+    uint64_t end = block->offset + block->bytes;
+    uint64_t shift; /* modulo 2^64: the input may lie before or behind */
+
+    while (first->out_bytes == 0)
+        first++;
+    shift = first->in_offset - first->out_offset;
+    block->read_count = 1;
+    block->reads[0] = (struct plan_read){
+        .input = first->input,
+        .offset = page + shift,
+        .bytes = align_up(end - page, PAGE_BYTES),
+        .needed = end - page,
+        .position = page - block->offset,
+    };
+}
+
+/* Reads into the area behind the output; false if there would be more than PLAN_READS_MAX. */
+static bool read_beside(const struct plan *plan, struct plan_block *block)
+{
+    uint64_t position = PLAN_BLOCK_BYTES;
+    struct plan_read *read = NULL;
+
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+        struct plan_part input;
+        uint64_t page;
+
+        if (part.first == part.end)
+            continue;
+        input = part_input(tensor, part);
+        page = align_down(input.first, PAGE_BYTES);
+        if (!read || read->input != tensor->input || page < read->offset ||
+            page > read->offset + read->bytes) {
+            if (block->read_count == PLAN_READS_MAX)
+                return false;
+            read = &block->reads[block->read_count++];
+            *read = (struct plan_read){ .input = tensor->input, .offset = page,
+                                        .position = position };
+        }
+        read->needed = max_u64(read->needed, input.end - read->offset);
+        read->bytes = align_up(read->needed, PAGE_BYTES);
+        position = read->position + read->bytes;
+    }
+    return true;
+}
+
+static bool make_block(const struct plan *plan, uint32_t file_index, uint64_t index,
+                       struct plan_block *block)
+{
+    const struct plan_file *file = &plan->files[file_index];
+    uint64_t file_tensor_end = file->tensor_first + file->tensor_count;
+    uint64_t end;
+
+    memset(block, 0, sizeof(*block));
+    block->file = file_index;
+    block->number = file->block_first + index;
+    block->offset = index * PLAN_BLOCK_BYTES;
+    block->bytes = min_u64(PLAN_BLOCK_BYTES, file->bytes - block->offset);
+    block->tensor_first = find_tensor(plan, file, block->offset);
+    end = block->tensor_first;
+    while (end < file_tensor_end && plan->tensors[end].out_offset < block->offset + block->bytes) {
+        uint32_t target = plan->tensors[end].target;
+
+        if (target != PLAN_NO_TARGET && plan->targets[target].resident != PLAN_NO_TARGET) {
+            if (block->resident_count == 0)
+                block->resident_first = plan->targets[target].resident;
+            block->resident_count++;
+        }
+        end++;
+    }
+    block->tensor_count = end - block->tensor_first;
+    block->in_place = lies_in_place(plan, block);
+    if (block->in_place) {
+        read_in_place(plan, block);
+        return true;
+    }
+    return read_beside(plan, block);
+}
+
+void plan_block(const struct plan *plan, uint32_t file, uint64_t index, struct plan_block *out)
+{
+    (void)make_block(plan, file, index, out); /* plan_count_blocks() has seen that it can be made */
+}
+
+uint64_t plan_block_position(const struct plan_block *block, const struct plan_tensor *tensor,
+                             uint64_t in_offset)
+{
+    uint64_t offset = tensor->in_offset + in_offset;
+
+    for (uint32_t i = 0; i < block->read_count; i++) {
+        const struct plan_read *read = &block->reads[i];
+
+        if (read->input == tensor->input && offset >= read->offset &&
+            offset <= read->offset + read->bytes)
+            return read->position + (offset - read->offset);
+    }
+    return 0; /* nothing is read for an empty part */
+}
+
+int plan_count_blocks(struct plan *plan, struct error *err)
+{
+    plan->in_place_blocks = 0;
+    plan->in_bytes_max = 0;
+    for (uint32_t f = 0; f < plan->file_count; f++) {
+        for (uint64_t i = 0; i < plan->files[f].block_count; i++) {
+            struct plan_block block;
+            uint64_t in_bytes = 0;
+
+            if (!make_block(plan, f, i, &block))
+                return error_set(err, ERR_FAILED,
+                                 "block %llu of '%s' needs more than %u reads; please report this",
+                                 (unsigned long long)i, plan->files[f].name, PLAN_READS_MAX);
+            plan->in_place_blocks += block.in_place;
+            for (uint32_t r = 0; r < block.read_count && !block.in_place; r++)
+                in_bytes += block.reads[r].bytes;
+            plan->in_bytes_max = max_u64(plan->in_bytes_max, in_bytes);
+        }
+    }
+    return 0;
+}

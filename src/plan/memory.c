@@ -1,0 +1,165 @@
+/*
+ * How the budget is spent.  Fixed costs come first, then at least PLAN_SLOTS_MIN slots and one
+ * worker; what is left goes to resident factors, then to more slots, up to what keeps a fast disk
+ * busy (docs/BENCHMARKS.md), because budgets are ceilings and not targets.
+ */
+#include "plan/plan_internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define SLOTS_MIN 2u
+#define SLOTS_ENOUGH 4u /* before factors get memory */
+#define SLOTS_MAX 8u
+/* Code, libraries, ring, stacks and allocator of the program, measured and rounded up. */
+#define PROGRAM_BYTES (12 * MIB)
+#define THREAD_BYTES (128 * KIB) /* stack that a worker touches, and its bookkeeping */
+#define THREADS_MAX 256u
+
+/* A factor that few blocks need is loaded by the worker that needs it. */
+#define RESIDENT_BLOCKS_MIN 3u
+
+static uint64_t packed_bytes(const struct plan_target *target)
+{
+    return fold_packed_floats(target->rank_sum, target->cols) * sizeof(float);
+}
+
+static uint64_t plan_bytes(const struct plan *plan)
+{
+    return plan->tensor_count * sizeof(*plan->tensors) +
+           plan->target_count * sizeof(*plan->targets) +
+           plan->delta_count * sizeof(*plan->deltas) + plan->file_count * sizeof(*plan->files) +
+           plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
+           plan->block_count * 16;
+}
+
+/* A target that many blocks need, whose factors both regions could hold. */
+static bool may_be_resident(const struct plan *plan, const struct plan_target *target)
+{
+    const struct plan_tensor *tensor = &plan->tensors[target->tensor];
+
+    return tensor->out_bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES &&
+           target->rank_sum <= PLAN_B_FLOATS;
+}
+
+/* The largest packed factor of a resident candidate that is not larger than `limit_bytes`. */
+static uint64_t largest_packed(const struct plan *plan, uint64_t limit_bytes)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < plan->target_count; i++) {
+        uint64_t bytes = packed_bytes(&plan->targets[i]);
+
+        if (may_be_resident(plan, &plan->targets[i]) && bytes <= limit_bytes)
+            largest = max_u64(largest, bytes);
+    }
+    return largest;
+}
+
+static int set_residents(struct plan *plan, uint64_t region_bytes, struct error *err)
+{
+    free(plan->residents);
+    plan->resident_count = 0;
+    plan->residents = calloc(plan->target_count + 1, sizeof(*plan->residents));
+    if (!plan->residents)
+        return error_no_memory(err, "the list of resident factors");
+    for (size_t i = 0; i < plan->target_count; i++) {
+        struct plan_target *target = &plan->targets[i];
+
+        target->resident = PLAN_NO_TARGET;
+        if (may_be_resident(plan, target) && packed_bytes(target) <= region_bytes) {
+            target->resident = (uint32_t)plan->resident_count;
+            plan->residents[plan->resident_count++] = (uint32_t)i;
+        }
+    }
+    return 0;
+}
+
+/* Does some target go panel by panel when nothing is resident?  Then workers need tiles. */
+static bool needs_tiles(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->target_count; i++) {
+        const struct plan_target *target = &plan->targets[i];
+
+        if (target->resident == PLAN_NO_TARGET &&
+            (packed_bytes(target) > PLAN_A_FLOATS * sizeof(float) ||
+             target->rank_sum > PLAN_B_FLOATS))
+            return true;
+    }
+    return false;
+}
+
+static uint64_t worker_bytes(bool tiles)
+{
+    uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (tiles ? 2 * PLAN_TILE_FLOATS : 0);
+
+    return floats * sizeof(float) + PLAN_RAW_BYTES;
+}
+
+static int too_small(const struct plan *plan, struct error *err)
+{
+    uint64_t least_mib = (plan->memory.least_bytes + MIB - 1) / MIB;
+
+    return error_set(err, ERR_USAGE,
+                     "--memory %" PRIu64 " MiB is too small for this merge: it needs at least "
+                     "%" PRIu64 "MiB (%" PRIu64 " MiB for headers and the program, %u blocks of "
+                     "%.1f MiB, one worker)",
+                     plan->memory.budget_bytes / MIB, least_mib,
+                     (plan->memory.fixed_bytes + MIB - 1) / MIB, SLOTS_MIN,
+                     (double)plan->memory.slot_bytes / (double)MIB);
+}
+
+/* Workers that leave three quarters of what is free to blocks and factors. */
+static unsigned choose_threads(uint64_t free_bytes, uint64_t thread_bytes, unsigned wanted,
+                               unsigned processors)
+{
+    uint64_t most = free_bytes / 4 / thread_bytes;
+    unsigned threads = wanted ? wanted : processors;
+
+    if (most < 1)
+        most = 1;
+    if (threads > most)
+        threads = (unsigned)most;
+    return threads > THREADS_MAX ? THREADS_MAX : threads;
+}
+
+int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads,
+                    unsigned processors, uint64_t extra_bytes, struct error *err)
+{
+    struct plan_memory *memory = &plan->memory;
+    uint64_t left;
+    uint64_t slots;
+    bool tiles;
+
+    if (set_residents(plan, 0, err))
+        return err->code;
+    tiles = needs_tiles(plan); /* with nothing resident: the worst case */
+    memory->budget_bytes = budget_bytes;
+    memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + extra_bytes;
+    memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
+    memory->scratch_bytes = worker_bytes(tiles);
+    /* The pool is rounded up to huge pages of 2 MiB. */
+    memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +
+                          memory->scratch_bytes + THREAD_BYTES;
+    if (budget_bytes < memory->least_bytes)
+        return too_small(plan, err);
+    left = budget_bytes - memory->fixed_bytes - 2 * MIB;
+    memory->thread_count = choose_threads(left - SLOTS_MIN * memory->slot_bytes,
+                                          memory->scratch_bytes + THREAD_BYTES, threads,
+                                          processors);
+    left -= memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
+
+    slots = min_u64(SLOTS_ENOUGH, left / memory->slot_bytes);
+    memory->region_bytes = largest_packed(plan, (left - slots * memory->slot_bytes) / 2);
+    if (set_residents(plan, memory->region_bytes, err))
+        return err->code;
+    left -= 2 * memory->region_bytes;
+    slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
+    memory->slot_count = (uint32_t)min_u64(slots, max_u64(plan->block_count, 1));
+    if (!needs_tiles(plan))
+        memory->scratch_bytes = worker_bytes(false);
+    memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
+                           2 * memory->region_bytes + 2 * MIB +
+                           memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
+    return 0;
+}

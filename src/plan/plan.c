@@ -1,0 +1,79 @@
+#include "plan/plan_internal.h"
+
+#include <stdlib.h>
+
+/* Modules that the configuration names but the file has no factors for: told, or refused. */
+static int check_missing(const struct model *model, const struct plan_adapter *adapters,
+                         size_t adapter_count, bool strict, const struct log *log,
+                         struct error *err)
+{
+    for (size_t i = 0; i < adapter_count; i++) {
+        const struct adapter *adapter = adapters[i].adapter;
+        const char *name = NULL;
+        size_t missing = 0;
+
+        if (adapter_count_missing(adapter, model, &name, 1, &missing, err))
+            return err->code;
+        if (missing == 0)
+            continue;
+        if (strict)
+            return error_set(err, ERR_MISMATCH,
+                             "adapter '%s': target_modules names %zu modules of the base that have "
+                             "no factors in the file, first '%s' (--strict)",
+                             adapter->name, missing, name);
+        log_say(log, LOG_WARNING,
+                "adapter '%s': target_modules names %zu modules of the base that have no factors "
+                "in the file and stay as they are, first '%s'",
+                adapter->name, missing, name);
+    }
+    return 0;
+}
+
+int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,
+              size_t adapter_count, const struct plan_options *options, int config_tied,
+              const struct log *log, struct error *err)
+{
+    struct plan plan = { 0 };
+    struct plan_matches matches = { 0 };
+    int status;
+
+    status = plan_match_all(&matches, model, adapters, adapter_count, options, config_tied, log,
+                            err);
+    if (!status)
+        status = check_missing(model, adapters, adapter_count, options->strict, log, err);
+    if (!status && matches.count == 0)
+        status = error_set(err, ERR_MISMATCH,
+                           "no factor of the adapter is left to fold: the output would be the base");
+    if (status)
+        goto out;
+    if (matches.head) {
+        plan.tied_head = matches.head_name;
+        matches.head_name = NULL;
+    }
+    plan.untied = matches.own_head;
+    status = plan_list_tensors(&plan, model, adapters, adapter_count, &matches, options, err);
+    if (!status)
+        status = plan_lay_out(&plan, model, options->max_shard_bytes, err);
+    if (!status)
+        status = plan_count_blocks(&plan, err);
+out:
+    plan_matches_release(&matches);
+    if (status)
+        plan_release(&plan);
+    else
+        *out = plan;
+    return status;
+}
+
+void plan_release(struct plan *plan)
+{
+    free(plan->inputs);
+    free(plan->tensors);
+    free(plan->targets);
+    free(plan->deltas);
+    free(plan->files);
+    free(plan->headers);
+    free(plan->residents);
+    free(plan->tied_head);
+    *plan = (struct plan){ 0 };
+}

@@ -1,0 +1,231 @@
+/*
+ * plan.h - what will be done: every output byte, before the first weight is read
+ *
+ * A plan is plain data made from headers and configurations alone.  It says how
+ * each output tensor is made (copied, converted, folded), where its bytes come
+ * from and go to, and what memory the work takes.
+ *
+ * Layout rules: tensors keep the order of the base; a base shard whose output
+ * fits max_shard_bytes stays one file, a larger one is cut between tensors; the
+ * header of an output is padded so that its data start lies at the same offset,
+ * modulo PAGE_BYTES, as its first tensor in the base.  Then a block of output is
+ * a window of the base that is folded in place.
+ *
+ * An output file is worked on in blocks: PLAN_BLOCK_BYTES each, at multiples of
+ * it, the last one shorter.  plan_block() derives a block from the plan alone.
+ *
+ * Threads: a finished plan is immutable.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef PLAN_PLAN_H
+#define PLAN_PLAN_H
+
+#include "adapter/adapter.h"
+#include "base/bytes.h"
+#include "base/dtype.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "compute/fold.h"
+#include "format/model.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PLAN_BLOCK_BYTES (4 * MIB)
+#define PLAN_READS_MAX 8u
+#define PLAN_NO_TARGET UINT32_MAX
+
+/*
+ * What one worker has to itself.  A factor A that few blocks need is packed into PLAN_A_FLOATS;
+ * one that is larger and not resident goes through it in panels of FOLD_PANEL ranks and
+ * PLAN_TILE_COLS columns, with two tiles (W and the sum) of PLAN_TILE_FLOATS.
+ */
+#define PLAN_A_FLOATS (UINT64_C(256) * 1024) /* FOLD_PANEL * PLAN_TILE_COLS */
+#define PLAN_B_FLOATS (UINT64_C(64) * 1024)  /* rows of B, at least one of the largest rank */
+#define PLAN_RAW_BYTES (256 * KIB)           /* factors as they are in the file */
+#define PLAN_TILE_COLS UINT64_C(4096)
+#define PLAN_TILE_FLOATS (UINT64_C(256) * 1024)
+
+enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
+
+struct plan_options {
+    bool convert;          /* dtype below is asked for; false: keep */
+    enum dtype dtype;
+    enum plan_tied tied;
+    uint64_t max_shard_bytes;
+    bool strict;
+    bool allow_unused;
+};
+
+/* One adapter and the weight its deltas are multiplied with. */
+struct plan_adapter {
+    const struct adapter *adapter;
+    double weight;
+};
+
+/* A file that bytes come from: the shards of the base first, then the adapters' weights. */
+struct plan_input {
+    const char *path; /* belongs to the model or adapter */
+    struct file_identity identity;
+};
+
+enum plan_action { PLAN_COPY, PLAN_CONVERT, PLAN_FOLD };
+
+/* One output tensor, in the order of the output. */
+struct plan_tensor {
+    const char *name; /* belongs to the model or the plan */
+    const uint64_t *shape;
+    uint32_t name_bytes;
+    uint32_t input;     /* index of plan.inputs */
+    uint64_t in_offset; /* in that file */
+    uint64_t out_offset; /* in its output file */
+    uint64_t in_bytes;
+    uint64_t out_bytes;
+    uint32_t target; /* index of plan.targets, or PLAN_NO_TARGET */
+    uint16_t shape_count;
+    uint8_t action;    /* enum plan_action */
+    uint8_t dtype_in;  /* enum dtype */
+    uint8_t dtype_out;
+};
+
+/* delta = scale * B A, both factors in one adapter file. */
+struct plan_delta {
+    uint32_t input; /* index of plan.inputs */
+    uint32_t rank;
+    uint64_t a_offset; /* of [rank][cols] in that file */
+    uint64_t b_offset; /* of [rows][rank] */
+    enum dtype a_dtype;
+    enum dtype b_dtype;
+    float scale; /* fl32(weight * alpha / r) */
+};
+
+struct plan_target {
+    uint64_t tensor; /* index of plan.tensors */
+    uint64_t rows;
+    uint64_t cols;
+    uint32_t delta_first; /* index of plan.deltas */
+    uint32_t delta_count;
+    uint32_t resident; /* number in the order of resident targets, or PLAN_NO_TARGET */
+    uint32_t rank_sum; /* over its deltas */
+};
+
+struct plan_file {
+    char name[64]; /* model-00001-of-00002.safetensors */
+    uint64_t bytes;
+    uint64_t data_start;
+    uint64_t header_offset; /* of prefix and JSON in plan.headers; data_start bytes long */
+    uint64_t tensor_first;
+    uint64_t tensor_count;
+    uint64_t block_first; /* number of its first block in the whole plan */
+    uint64_t block_count;
+};
+
+/* Memory that the work takes, decided by plan_fit_memory(). */
+struct plan_memory {
+    uint64_t budget_bytes;
+    uint64_t fixed_bytes;  /* program, plan, headers */
+    uint64_t slot_bytes;   /* one block in flight */
+    uint32_t slot_count;
+    uint32_t thread_count;
+    uint64_t scratch_bytes; /* of one worker */
+    uint64_t region_bytes;  /* of one of the two areas for resident factors A; may be 0 */
+    uint64_t needed_bytes;  /* the sum of all */
+    uint64_t least_bytes;   /* the smallest budget that works */
+};
+
+struct plan {
+    struct plan_input *inputs;
+    size_t input_count;
+    uint32_t shard_count; /* inputs that are the base */
+    struct plan_tensor *tensors;
+    size_t tensor_count;
+    struct plan_target *targets; /* in the order of their tensors */
+    size_t target_count;
+    struct plan_delta *deltas;
+    size_t delta_count;
+    struct plan_file *files;
+    size_t file_count;
+    char *headers; /* prefix and JSON of all files, one behind the other */
+    size_t headers_bytes;
+    uint64_t block_count;
+    uint64_t bytes_in;  /* of tensors, from all inputs */
+    uint64_t bytes_out; /* of all output files */
+    uint64_t tensor_bytes_out; /* without headers: total_size of the index */
+    uint64_t parameter_count;
+    size_t folded;
+    size_t converted;
+    size_t copied;
+    uint64_t in_place_blocks;
+    uint64_t in_bytes_max;      /* of one block that is not folded in place */
+    uint32_t *residents;        /* target index of each resident target */
+    size_t resident_count;
+    bool untied;                /* an own head was written: the config must say untied */
+    char *tied_head;            /* name of a head tensor that the base did not have, or NULL */
+    uint64_t tied_head_bytes;
+    struct plan_memory memory;
+};
+
+/*
+ * Lay out a merge.  ERR_MISMATCH: a factor pair that fits no tensor or two, a tied pair that
+ * cannot be folded as asked.  ERR_FORMAT: a scheme that is not folded.  ERR_USAGE: options that
+ * contradict.  `config_tied`: what the configuration of the base says (1 tied, 0 untied, -1 not
+ * said).  On success the caller releases *out; the model and adapters must outlive it.
+ */
+int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,
+              size_t adapter_count, const struct plan_options *options, int config_tied,
+              const struct log *log, struct error *err);
+void plan_release(struct plan *plan);
+
+/*
+ * Choose slots, workers and resident factors within `budget_bytes`; `threads` 0: up to
+ * `processors`.  `extra_bytes` is held by the caller (headers, configurations).  ERR_USAGE with
+ * the smallest budget that works if it cannot be done.  Part of making a plan.
+ */
+int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads,
+                    unsigned processors, uint64_t extra_bytes, struct error *err);
+
+/* One read of a block. */
+struct plan_read {
+    uint32_t input;
+    uint64_t offset; /* in the input, a multiple of PAGE_BYTES */
+    uint64_t bytes;  /* a multiple of PAGE_BYTES; may reach behind the end of the input */
+    uint64_t needed; /* bytes that are inside it */
+    uint64_t position; /* in the slot, a multiple of PAGE_BYTES */
+};
+
+/* The unit of work: PLAN_BLOCK_BYTES at most of one output file. */
+struct plan_block {
+    uint32_t file;
+    uint64_t number; /* in the whole plan: its digest's place */
+    uint64_t offset; /* in the file, a multiple of PLAN_BLOCK_BYTES */
+    uint64_t bytes;  /* valid ones; written rounded up to PAGE_BYTES */
+    uint64_t tensor_first; /* tensors that have bytes in it: index of plan.tensors */
+    uint64_t tensor_count;
+    bool in_place;  /* the reads lie where the output is built */
+    uint32_t read_count;
+    struct plan_read reads[PLAN_READS_MAX];
+    uint32_t resident_first; /* resident targets that it needs: numbers, count 0..2 */
+    uint32_t resident_count;
+};
+
+/*
+ * Block `index` of a file.  A slot is [0, PLAN_BLOCK_BYTES) for the output, and behind that the
+ * input of blocks that are not folded in place.
+ */
+void plan_block(const struct plan *plan, uint32_t file, uint64_t index, struct plan_block *out);
+
+/* The part of a tensor that a block holds, as a byte range inside the tensor's output. */
+struct plan_part {
+    uint64_t first;
+    uint64_t end;
+};
+struct plan_part plan_block_part(const struct plan_block *block, const struct plan_tensor *tensor);
+
+/* Where in the slot of a block the input byte `in_offset` of a tensor lies. */
+uint64_t plan_block_position(const struct plan_block *block, const struct plan_tensor *tensor,
+                             uint64_t in_offset);
+
+#endif

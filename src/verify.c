@@ -1,0 +1,391 @@
+/*
+ * verify.c - re-reading an output at disk speed
+ *
+ * Workers take the next block from a counter, read it with direct I/O into a
+ * page-aligned buffer of their own and hash it.  Every difference is told; the
+ * first in the order of the manifest is the error.
+ */
+#include "merge.h"
+
+#include "io/file.h"
+#include "io/pool.h"
+#include "io/usage.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MANIFEST_BYTES_MAX (64 * MIB)
+#define BLOCKS_BYTES_MAX (GIB)
+#define THREADS_DEFAULT 4u /* reads in flight: docs/BENCHMARKS.md */
+#define THREADS_MAX 64u
+
+enum block_state { BLOCK_UNREAD, BLOCK_SAME, BLOCK_DIFFERENT, BLOCK_FAILED };
+
+struct verify {
+    const struct lorafold_verify_options *options;
+    const char *directory;
+    struct output_files files;
+    struct file *opened;  /* one per file, direct where it works */
+    uint64_t *block_first; /* number of each file's first block */
+    uint8_t *states;      /* enum block_state of every block */
+    uint64_t block_count;
+
+    pthread_mutex_t mutex;
+    uint64_t next; /* block to be read */
+    uint64_t bytes_done;
+    uint64_t bytes_total;
+    unsigned running;
+    struct error error; /* of reading */
+    pthread_cond_t changed;
+};
+
+struct verify_worker {
+    struct verify *verify;
+    uint8_t *buffer;
+    pthread_t thread;
+    bool started;
+};
+
+void lorafold_verify_options_init(struct lorafold_verify_options *options)
+{
+    *options = (struct lorafold_verify_options){ .memory_bytes = 128 * MIB };
+}
+
+static bool cancelled(const struct verify *verify)
+{
+    return verify->options->cancel && *verify->options->cancel;
+}
+
+/* The file that holds a block: the last one whose first block is not behind it. */
+static size_t file_of(const struct verify *verify, uint64_t block)
+{
+    size_t low = 0;
+    size_t high = verify->files.count;
+
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+
+        if (verify->block_first[middle] <= block)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Read until the block or the file ends; direct reads ask for whole pages. */
+static ssize_t read_block(const struct file *file, uint8_t *buffer, size_t bytes, uint64_t offset)
+{
+    size_t done = 0;
+    size_t asked = file->direct ? align_up(bytes, PAGE_BYTES) : bytes;
+
+    while (done < bytes) {
+        ssize_t got = pread(file->fd, buffer + done, asked - done, (off_t)(offset + done));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+        if (file->direct && done < bytes)
+            done = align_down(done, PAGE_BYTES);
+        if (file->direct && got < (ssize_t)PAGE_BYTES && done < bytes)
+            break;
+    }
+    return (ssize_t)done;
+}
+
+static enum block_state check_block(struct verify *verify, uint8_t *buffer, uint64_t number,
+                                    size_t *bytes, struct error *err)
+{
+    size_t index = file_of(verify, number);
+    const struct output_file *file = &verify->files.list[index];
+    uint64_t block = number - verify->block_first[index];
+    uint64_t offset = block * PLAN_BLOCK_BYTES;
+    struct digest digest;
+    ssize_t got;
+
+    *bytes = min_u64(PLAN_BLOCK_BYTES, file->bytes - offset);
+    if (verify->opened[index].fd < 0)
+        return BLOCK_DIFFERENT; /* missing or of another size: told when it was opened */
+    got = read_block(&verify->opened[index], buffer, *bytes, offset);
+    if (got < 0) {
+        error_set_errno(err, "cannot read '%s' at %" PRIu64, file->name, offset);
+        return BLOCK_FAILED;
+    }
+    if ((size_t)got < *bytes)
+        return BLOCK_DIFFERENT;
+    if (!verify->opened[index].direct)
+        file_drop_cache(&verify->opened[index], offset, *bytes);
+    digest = digest_bytes(buffer, *bytes);
+    return digest.half[0] == file->blocks[block].half[0] &&
+                   digest.half[1] == file->blocks[block].half[1]
+               ? BLOCK_SAME
+               : BLOCK_DIFFERENT;
+}
+
+static void *worker_main(void *argument)
+{
+    struct verify_worker *worker = argument;
+    struct verify *verify = worker->verify;
+
+    pthread_mutex_lock(&verify->mutex);
+    while (verify->next < verify->block_count && !verify->error.code && !cancelled(verify)) {
+        uint64_t number = verify->next++;
+        struct error err = { 0 };
+        enum block_state state;
+        size_t bytes;
+
+        pthread_mutex_unlock(&verify->mutex);
+        state = check_block(verify, worker->buffer, number, &bytes, &err);
+        pthread_mutex_lock(&verify->mutex);
+        verify->states[number] = (uint8_t)state;
+        verify->bytes_done += bytes;
+        if (state == BLOCK_FAILED && !verify->error.code)
+            verify->error = err;
+        pthread_cond_signal(&verify->changed);
+    }
+    verify->running--;
+    pthread_cond_signal(&verify->changed);
+    pthread_mutex_unlock(&verify->mutex);
+    return NULL;
+}
+
+static void tell(const struct verify *verify, enum lorafold_level level, const char *sentence)
+{
+    if (verify->options->message)
+        verify->options->message(verify->options->context, level, sentence);
+}
+
+static int read_manifest_files(struct verify *verify, struct error *err)
+{
+    char path[4096];
+    char *json = NULL;
+    char *blocks = NULL;
+    size_t json_bytes = 0;
+    size_t blocks_bytes = 0;
+    struct stat st;
+    int status = 0;
+
+    if (stat(verify->directory, &st) < 0)
+        return error_set(err, ERR_USAGE, "'%s': %s", verify->directory, strerror(errno));
+    if (snprintf(path, sizeof(path), "%s/%s", verify->directory, MANIFEST_NAME) >=
+        (int)sizeof(path) - 64)
+        return error_set(err, ERR_USAGE, "'%s' is too long a path", verify->directory);
+    if (stat(path, &st) < 0)
+        return error_set(err, ERR_FORMAT,
+                         "'%s' holds no %s: it is not a finished output of lorafold",
+                         verify->directory, MANIFEST_NAME);
+    status = file_read_all(&json, &json_bytes, path, MANIFEST_BYTES_MAX, err);
+    snprintf(path, sizeof(path), "%s/%s", verify->directory, BLOCKS_NAME);
+    if (!status && stat(path, &st) < 0)
+        status = error_set(err, ERR_FORMAT, "'%s' holds no %s", verify->directory, BLOCKS_NAME);
+    if (!status)
+        status = file_read_all(&blocks, &blocks_bytes, path, BLOCKS_BYTES_MAX, err);
+    if (!status) {
+        status = manifest_read(&verify->files, json, json_bytes, blocks, blocks_bytes, err);
+        if (status)
+            error_prefix(err, "'%s/%s'", verify->directory, MANIFEST_NAME);
+    }
+    free(json);
+    free(blocks);
+    return status;
+}
+
+/* Open every file; one that is missing or has another size counts as different. */
+static int open_files(struct verify *verify, struct error *err)
+{
+    enum file_direct direct = FILE_DIRECT_AUTO;
+    char path[4096];
+    char sentence[1200];
+
+    if (verify->options->io_direct)
+        direct = strcmp(verify->options->io_direct, "on") == 0 ? FILE_DIRECT_ON : FILE_DIRECT_OFF;
+    verify->opened = calloc(verify->files.count, sizeof(*verify->opened));
+    verify->block_first = calloc(verify->files.count, sizeof(*verify->block_first));
+    if (!verify->opened || !verify->block_first)
+        return error_no_memory(err, "the open files");
+    for (size_t i = 0; i < verify->files.count; i++)
+        verify->opened[i] = FILE_CLOSED;
+    for (size_t i = 0; i < verify->files.count; i++) {
+        const struct output_file *file = &verify->files.list[i];
+        struct error inner = { 0 };
+
+        verify->block_first[i] = verify->block_count;
+        verify->block_count += file->block_count;
+        verify->bytes_total += file->bytes;
+        snprintf(path, sizeof(path), "%s/%s", verify->directory, file->name);
+        if (file_open_input(&verify->opened[i], path, direct, &inner)) {
+            if (inner.code == ERR_FAILED) {
+                *err = inner;
+                return err->code;
+            }
+            snprintf(sentence, sizeof(sentence), "'%s' is missing or not a file", file->name);
+        } else if (verify->opened[i].identity.bytes != file->bytes) {
+            snprintf(sentence, sizeof(sentence),
+                     "'%s' has %" PRIu64 " bytes, %s says %" PRIu64, file->name,
+                     verify->opened[i].identity.bytes, MANIFEST_NAME, file->bytes);
+            file_close(&verify->opened[i]);
+        } else {
+            continue;
+        }
+        tell(verify, LORAFOLD_WARNING, sentence);
+        if (verify->error.code == 0) /* the first difference, if nothing worse happens */
+            error_set(&verify->error, ERR_DIFFERENT, "%s", sentence);
+    }
+    verify->states = calloc(verify->block_count + 1, 1);
+    return verify->states ? 0 : error_no_memory(err, "the blocks");
+}
+
+static void show(const struct verify *verify, double started, uint64_t done)
+{
+    const struct lorafold_progress progress = {
+        .bytes_done = done,
+        .bytes_total = verify->bytes_total,
+        .seconds = monotonic_seconds() - started,
+        .limit = LORAFOLD_LIMIT_READ,
+        .file = "",
+    };
+
+    if (verify->options->progress)
+        verify->options->progress(verify->options->context, &progress);
+}
+
+/* Wait for the workers and show how far they are, without the lock. */
+static void watch(struct verify *verify, double started)
+{
+    double shown = started;
+
+    pthread_mutex_lock(&verify->mutex);
+    while (verify->running > 0) {
+        uint64_t done;
+
+        pthread_cond_wait(&verify->changed, &verify->mutex);
+        done = verify->bytes_done;
+        if (monotonic_seconds() - shown < 0.1)
+            continue;
+        pthread_mutex_unlock(&verify->mutex);
+        shown = monotonic_seconds();
+        show(verify, started, done);
+        pthread_mutex_lock(&verify->mutex);
+    }
+    pthread_mutex_unlock(&verify->mutex);
+    show(verify, started, verify->bytes_done);
+}
+
+static int run_workers(struct verify *verify, double started, struct error *err)
+{
+    unsigned count = verify->options->threads ? verify->options->threads : THREADS_DEFAULT;
+    uint64_t most = verify->options->memory_bytes / (2 * PLAN_BLOCK_BYTES);
+    struct verify_worker *workers;
+    struct pool pool = { 0 };
+
+    count = (unsigned)min_u64(min_u64(count, THREADS_MAX), max_u64(most, 1));
+    workers = calloc(count, sizeof(*workers));
+    if (!workers || pool_open(&pool, count * PLAN_BLOCK_BYTES, true, err)) {
+        free(workers);
+        return workers ? err->code : error_no_memory(err, "the workers");
+    }
+    verify->running = count;
+    for (unsigned i = 0; i < count; i++) {
+        workers[i] = (struct verify_worker){ .verify = verify,
+                                             .buffer = pool.memory + i * PLAN_BLOCK_BYTES };
+        workers[i].started =
+            pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) == 0;
+        if (!workers[i].started) {
+            pthread_mutex_lock(&verify->mutex);
+            verify->running--;
+            pthread_mutex_unlock(&verify->mutex);
+        }
+    }
+    watch(verify, started);
+    for (unsigned i = 0; i < count; i++) {
+        if (workers[i].started)
+            pthread_join(workers[i].thread, NULL);
+    }
+    free(workers);
+    pool_close(&pool);
+    return 0;
+}
+
+/* The verdict: each different block is told, the first one is the error. */
+static int judge(const struct verify *verify, const struct error *first, struct error *err)
+{
+    struct error found = *first;
+
+    if (verify->error.code) {
+        *err = verify->error;
+        return err->code;
+    }
+    if (cancelled(verify))
+        return error_set(err, ERR_CANCELLED, "cancelled");
+    for (uint64_t i = 0; i < verify->block_count; i++) {
+        size_t index = file_of(verify, i);
+        const struct output_file *file = &verify->files.list[index];
+        uint64_t block = i - verify->block_first[index];
+        char sentence[512];
+
+        if (verify->states[i] == BLOCK_UNREAD)
+            return error_set(err, ERR_FAILED, "no worker could be started");
+        if (verify->states[i] == BLOCK_SAME || verify->opened[index].fd < 0)
+            continue;
+        snprintf(sentence, sizeof(sentence),
+                 "'%s' is damaged in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
+                 file->name, block, block * PLAN_BLOCK_BYTES,
+                 min_u64((block + 1) * PLAN_BLOCK_BYTES, file->bytes) - 1);
+        tell(verify, LORAFOLD_WARNING, sentence);
+        if (found.code == 0)
+            error_set(&found, ERR_DIFFERENT, "%s", sentence);
+    }
+    if (found.code)
+        *err = found;
+    return found.code;
+}
+
+static void release(struct verify *verify)
+{
+    for (size_t i = 0; verify->opened && i < verify->files.count; i++)
+        file_close(&verify->opened[i]);
+    free(verify->opened);
+    free(verify->block_first);
+    free(verify->states);
+    output_files_release(&verify->files);
+    pthread_cond_destroy(&verify->changed);
+    pthread_mutex_destroy(&verify->mutex);
+}
+
+int lorafold_verify(const char *directory, const struct lorafold_verify_options *options,
+                    struct lorafold_verify_report *report, struct lorafold_error *err)
+{
+    struct verify verify = { .options = options, .directory = directory };
+    double started = monotonic_seconds();
+    struct error missing;
+    struct error inner = { 0 };
+    int status;
+
+    pthread_mutex_init(&verify.mutex, NULL);
+    pthread_cond_init(&verify.changed, NULL);
+    status = read_manifest_files(&verify, &inner);
+    if (!status)
+        status = open_files(&verify, &inner);
+    missing = verify.error;
+    verify.error = (struct error){ 0 };
+    if (!status)
+        status = run_workers(&verify, started, &inner);
+    if (!status)
+        status = judge(&verify, &missing, &inner);
+    if (report)
+        *report = (struct lorafold_verify_report){ .file_count = verify.files.count,
+                                                   .bytes = verify.bytes_total,
+                                                   .seconds = monotonic_seconds() - started };
+    release(&verify);
+    return status ? give_error(err, &inner) : 0;
+}

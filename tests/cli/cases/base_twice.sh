@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base --model base -a a -o out

@@ -1,0 +1,1 @@
+"$LORAFOLD" bench --skip-disk --skip-kernels

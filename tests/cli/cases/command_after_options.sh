@@ -1,0 +1,1 @@
+"$LORAFOLD" -a a --strict merge -o out base --bogus

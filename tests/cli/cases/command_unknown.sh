@@ -1,0 +1,1 @@
+"$LORAFOLD" mrege base

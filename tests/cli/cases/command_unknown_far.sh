@@ -1,0 +1,1 @@
+"$LORAFOLD" ./model -a x -o y

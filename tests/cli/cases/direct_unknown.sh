@@ -1,0 +1,1 @@
+"$LORAFOLD" verify out --direct maybe

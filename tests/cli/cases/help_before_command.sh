@@ -1,0 +1,1 @@
+"$LORAFOLD" --help verify | head -n 1; exit ${PIPESTATUS[0]}

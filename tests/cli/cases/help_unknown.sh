@@ -1,0 +1,1 @@
+"$LORAFOLD" help exit-code

@@ -1,0 +1,1 @@
+"$LORAFOLD" inspect out -q

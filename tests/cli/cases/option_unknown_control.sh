@@ -1,0 +1,1 @@
+"$LORAFOLD" merge $'--\033[31mred\xff'

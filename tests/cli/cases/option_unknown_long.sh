@@ -1,0 +1,1 @@
+"$LORAFOLD" merge --$(printf 'x%.0s' {1..500})

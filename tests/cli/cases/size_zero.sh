@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a a -o out --max-shard-size 0

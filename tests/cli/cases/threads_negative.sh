@@ -1,0 +1,1 @@
+"$LORAFOLD" bench --threads=-1

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a :0.5 -o out

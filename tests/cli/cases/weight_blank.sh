@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a 'missing: 1' -o out

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a missing:0x1 -o out

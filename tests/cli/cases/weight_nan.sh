@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a missing:nan -o out

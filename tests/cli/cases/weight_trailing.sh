@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a missing:0.5x -o out

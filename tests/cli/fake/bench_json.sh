@@ -1,0 +1,1 @@
+"$LORAFOLD" bench dir --skip_disk --json

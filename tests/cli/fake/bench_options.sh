@@ -1,0 +1,1 @@
+"$LORAFOLD" bench dir --file-size 64MiB --threads 2 --skip-kernels

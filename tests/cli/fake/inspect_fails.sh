@@ -1,0 +1,1 @@
+"$LORAFOLD" inspect open-3 --json

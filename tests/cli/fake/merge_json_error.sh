@@ -1,0 +1,1 @@
+"$LORAFOLD" merge run-3 -a one -o out --json

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge open-1 -a one -o out

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge open-2 -a one -o out

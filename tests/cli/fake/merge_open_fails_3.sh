@@ -1,0 +1,1 @@
+"$LORAFOLD" merge open-3 -a one -o out

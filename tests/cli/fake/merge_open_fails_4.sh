@@ -1,0 +1,1 @@
+"$LORAFOLD" merge open-4 -a one -o out

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge open-5 -a one -o out

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge fast -a one -o out -q

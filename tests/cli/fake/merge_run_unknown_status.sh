@@ -1,0 +1,1 @@
+"$LORAFOLD" merge run-9 -a one -o out

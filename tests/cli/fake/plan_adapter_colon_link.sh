@@ -1,0 +1,2 @@
+ln -s nowhere a:1
+"$LORAFOLD" plan base -a a:1

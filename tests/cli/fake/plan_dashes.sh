@@ -1,0 +1,1 @@
+"$LORAFOLD" plan -a one -- -base

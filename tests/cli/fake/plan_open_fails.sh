@@ -1,0 +1,1 @@
+"$LORAFOLD" plan open-4 -a one

@@ -1,0 +1,1 @@
+"$LORAFOLD" -aone:2 -m=base -o=out plan

@@ -1,0 +1,414 @@
+"""Broken adapters, adapters that do not fit their base, and commands that cannot be run."""
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+
+from parts import (CASES, HIDDEN, INFINITE, KV_HIDDEN, LFS_POINTER, NOT_A_NUMBER, PICKLE, RANK,
+                   TORCH_ZIP, adapter_config, adapter_tensors, base_tensors, case, factors, raw_file,
+                   replace_with_directory, replace_with_fifo, replace_with_hole, replace_with_link,
+                   sound_file)
+
+CONFIG = "adapter_config.json"
+FILE = "adapter_model.safetensors"
+MODULE = "model.layers.0.self_attn.q_proj"
+KEY_A = f"base_model.model.{MODULE}.lora_A.weight"
+KEY_B = f"base_model.model.{MODULE}.lora_B.weight"
+
+
+# ---- adapter_config.json ----
+
+def add_config_texts():
+    sound = json.dumps(adapter_config("base"))
+    texts = {
+        "empty": b"",
+        "not_json": b"r: 16\n",
+        "array": b"[]",
+        "null": b"null",
+        "unfinished": sound.encode()[:-1],
+        "behind_the_object": sound.encode() + b"{}",
+        "byte_order_mark": b"\xef\xbb\xbf" + sound.encode(),
+        "not_utf_8": sound.encode().replace(b"q_proj", b"q\xffproj"),
+        "nul_in_a_name": sound.encode().replace(b"q_proj", b"q\\u0000proj"),
+        "raw_nul": sound.encode().replace(b"q_proj", b"q\0proj"),
+        "r_twice": sound.encode()[:-1] + b',"r":8}',
+        "bomb_of_arrays": b'{"peft_type":"LORA","r":' + b"[" * 500000,
+        "bomb_of_objects": b'{"a":' * 500000,
+        "only_nul": b"\0" * 4096,
+    }
+    for name, data in texts.items():
+        case(f"adapter_config_{name}", 3, CONFIG)(
+            lambda c, data=data: (c.adapter / CONFIG).write_bytes(data))
+
+
+def add_config_fields():
+    fields = {
+        "peft_type_missing": ("peft_type", ...),
+        "peft_type_unknown": ("peft_type", "QUANTUM_LORA"),
+        "peft_type_prompt_tuning": ("peft_type", "PROMPT_TUNING"),
+        "peft_type_number": ("peft_type", 7),
+        "peft_type_null": ("peft_type", None),
+        "r_0": ("r", 0),
+        "r_negative": ("r", -16),
+        "r_float": ("r", 4.5),
+        "r_string": ("r", "4"),
+        "r_null": ("r", None),
+        "r_true": ("r", True),
+        "r_list": ("r", [4]),
+        "r_1e9": ("r", 10**9),
+        "r_2_64": ("r", 2**64),
+        "alpha_nan": ("lora_alpha", float("nan")),
+        "alpha_infinite": ("lora_alpha", float("inf")),
+        "alpha_minus_infinite": ("lora_alpha", float("-inf")),
+        "alpha_string": ("lora_alpha", "8"),
+        "alpha_null": ("lora_alpha", None),
+        "alpha_list": ("lora_alpha", [8]),
+        "alpha_true": ("lora_alpha", True),
+        "rank_pattern_list": ("rank_pattern", ["q_proj"]),
+        "rank_pattern_string": ("rank_pattern", "q_proj"),
+        "rank_pattern_0": ("rank_pattern", {"q_proj": 0}),
+        "rank_pattern_text": ("rank_pattern", {"q_proj": "4"}),
+        "rank_pattern_float": ("rank_pattern", {"q_proj": 4.5}),
+        "rank_pattern_not_a_pattern": ("rank_pattern", {"q_(proj": 4}),
+        "alpha_pattern_list": ("alpha_pattern", [1]),
+        "alpha_pattern_nan": ("alpha_pattern", {"q_proj": float("nan")}),
+        "alpha_pattern_text": ("alpha_pattern", {"q_proj": "8"}),
+        "alpha_pattern_not_a_pattern": ("alpha_pattern", {"q[proj": 8}),
+        "target_modules_number": ("target_modules", 7),
+        "target_modules_list_of_numbers": ("target_modules", [7]),
+        "target_modules_object": ("target_modules", {"q_proj": True}),
+        "target_modules_not_a_pattern": ("target_modules", "*q_proj"),
+        "target_modules_open_group": ("target_modules", ".*(q_proj"),
+        "use_rslora_text": ("use_rslora", "yes"),
+        "fan_in_fan_out_number": ("fan_in_fan_out", 2),
+        "layers_to_transform_text": ("layers_to_transform", "first"),
+        "base_name_is_a_number": ("base_model_name_or_path", 7),
+    }
+    for name, (field, value) in fields.items():
+        case(f"adapter_{name}", 3, CONFIG, field)(
+            lambda c, field=field, value=value: c.change_config(**{field: value}))
+
+
+@case("adapter_alpha_1e999", 3, CONFIG, "lora_alpha")
+def _(c):
+    c.literal_config("lora_alpha", "1e999")
+
+
+@case("adapter_r_of_100000_digits", 3, CONFIG)
+def _(c):
+    c.literal_config("r", "9" * 100000)
+
+
+@case("adapter_config_missing", 3, CONFIG)
+def _(c):
+    (c.adapter / CONFIG).unlink()
+
+
+@case("adapter_config_directory", 3, CONFIG)
+def _(c):
+    replace_with_directory(c.adapter / CONFIG)
+
+
+@case("adapter_config_fifo", 3, CONFIG)
+def _(c):
+    replace_with_fifo(c.adapter / CONFIG)
+
+
+@case("adapter_config_link_dangling", 3, CONFIG)
+def _(c):
+    replace_with_link(c.adapter / CONFIG, "gone.json")
+
+
+@case("adapter_config_link_loop", 3, CONFIG)
+def _(c):
+    replace_with_link(c.adapter / CONFIG, CONFIG)
+
+
+@case("adapter_config_over_the_limit", 3, CONFIG)
+def _(c):
+    replace_with_hole(c.adapter / CONFIG, 70 << 20)
+
+
+@case("adapter_pattern_that_takes_for_ever", 3)
+def _(c):
+    c.change_config(target_modules="(.*.*)*(.*.*)*(.*.*)*(.*.*)*(.*.*)*q")
+
+
+# ---- the weights file ----
+
+def add_weight_files():
+    files = {
+        "empty": b"",
+        "pickle": PICKLE,
+        "torch_zip": TORCH_ZIP,
+        "git_lfs_pointer": LFS_POINTER,
+        "length_2_63": raw_file("{}", length=1 << 63),
+        "header_cut": sound_file(adapter_tensors())[:100],
+        "data_cut": sound_file(adapter_tensors())[:-4],
+        "data_too_long": sound_file(adapter_tensors()) + b"\0",
+        "not_json": raw_file("not json at all", b"\0" * 64),
+        "name_with_nul": raw_file('{"a\\u0000.lora_A.weight":{"dtype":"F32","shape":[1],'
+                                  '"data_offsets":[0,4]}}', b"\0" * 4),
+    }
+    for name, data in files.items():
+        case(f"factors_{name}", 3, FILE)(lambda c, data=data: c.factors.write_bytes(data))
+
+
+@case("factors_missing", 3, FILE)
+def _(c):
+    c.factors.unlink()
+
+
+@case("factors_only_a_pickle", 3, "adapter_model.bin")
+def _(c):
+    c.factors.unlink()
+    (c.adapter / "adapter_model.bin").write_bytes(PICKLE)
+
+
+@case("factors_directory", 3, FILE)
+def _(c):
+    replace_with_directory(c.factors)
+
+
+@case("factors_fifo", 3, FILE)
+def _(c):
+    replace_with_fifo(c.factors)
+
+
+@case("factors_link_dangling", 3, FILE)
+def _(c):
+    replace_with_link(c.factors, "gone")
+
+
+@case("factors_link_loop", 3, FILE)
+def _(c):
+    replace_with_link(c.factors, FILE)
+
+
+# ---- factors ----
+
+def changed(**changes):
+    tensors = adapter_tensors()
+    for key, value in changes.items():
+        name = {"a": KEY_A, "b": KEY_B}[key]
+        if value is ...:
+            del tensors[name]
+        else:
+            tensors[name] = value
+    return tensors
+
+
+def add_factors():
+    shapes = {
+        "a_without_b": {"b": ...},
+        "b_without_a": {"a": ...},
+        "ranks_differ": {"a": ("F32", [RANK, HIDDEN]), "b": ("F32", [HIDDEN, 2 * RANK])},
+        "rank_is_not_the_configured_one": {"a": ("F32", [2, HIDDEN]), "b": ("F32", [HIDDEN, 2])},
+        "rank_0": {"a": ("F32", [0, HIDDEN]), "b": ("F32", [HIDDEN, 0])},
+        "a_of_one_dimension": {"a": ("F32", [RANK * HIDDEN])},
+        "a_of_no_dimension": {"a": ("F32", [])},
+        "b_of_three_dimensions": {"b": ("F32", [HIDDEN, RANK, 1])},
+        "a_of_integers": {"a": ("I8", [RANK, HIDDEN])},
+        "b_of_f64": {"b": ("F64", [HIDDEN, RANK])},
+    }
+    for name, changes in shapes.items():
+        case(f"factors_{name}", 3, MODULE)(
+            lambda c, changes=changes: c.write_factors(changed(**changes)))
+
+
+@case("factors_swapped", 3, MODULE)
+def _(c):
+    c.write_factors(changed(a=("F32", [HIDDEN, RANK]), b=("F32", [RANK, HIDDEN])))
+
+
+@case("factors_nan", 3, "model.layers.0.self_attn.q_proj.weight")
+def _(c):
+    rest = b"\0" * (4 * (RANK * HIDDEN - 1))
+    c.write_factors(changed(a=("F32", [RANK, HIDDEN], NOT_A_NUMBER["F32"] + rest)))
+
+
+@case("factors_infinite", 3, "model.layers.0.self_attn.q_proj.weight")
+def _(c):
+    rest = b"\0" * (4 * (RANK * HIDDEN - 1))
+    c.write_factors(changed(b=("F32", [HIDDEN, RANK], INFINITE["F32"] + rest)))
+
+
+# ---- adapters that are sound and do not fit ----
+
+def with_module(module, rows, cols):
+    return {**adapter_tensors(), **factors(module, rows, cols)}
+
+
+@case("mismatch_module_not_in_the_base", 4, "model.layers.9.self_attn.q_proj")
+def _(c):
+    c.write_factors(with_module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN))
+
+
+@case("mismatch_names_of_another_architecture", 4, "transformer.h.0.attn.q_proj")
+def _(c):
+    c.write_factors(factors("transformer.h.0.attn.q_proj", HIDDEN, HIDDEN))
+
+
+@case("mismatch_rows", 4, MODULE)
+def _(c):
+    c.write_factors(changed(b=("F32", [HIDDEN + 1, RANK])))
+
+
+@case("mismatch_columns", 4, MODULE)
+def _(c):
+    c.write_factors(changed(a=("F32", [RANK, HIDDEN - 1])))
+
+
+@case("mismatch_columns_1", 4, MODULE)
+def _(c):
+    c.write_factors(changed(a=("F32", [RANK, 1])))
+
+
+@case("mismatch_transposed", 4, "model.layers.0.self_attn.v_proj")
+def _(c):
+    c.write_factors(with_module("model.layers.0.self_attn.v_proj", HIDDEN, KV_HIDDEN))
+
+
+@case("mismatch_wider_model", 4, "self_attn.q_proj")
+def _(c):
+    tensors = {}
+    for layer in range(4):
+        tensors.update(factors(f"model.layers.{layer}.self_attn.q_proj", 2 * HIDDEN, 2 * HIDDEN))
+    c.write_factors(tensors)
+
+
+@case("mismatch_deeper_model", 4, "model.layers.2.self_attn.q_proj")
+def _(c):
+    tensors = {}
+    for layer in range(3):
+        tensors.update(factors(f"model.layers.{layer}.self_attn.q_proj", HIDDEN, HIDDEN))
+    c.write_factors(tensors)
+
+
+@case("mismatch_target_of_one_dimension", 4, "model.norm")
+def _(c):
+    c.change_config(target_modules=["q_proj", "v_proj", "norm"])
+    c.write_factors(with_module("model.norm", HIDDEN, HIDDEN))
+
+
+@case("factors_for_a_target_of_integers", 3, MODULE)
+def _(c):
+    tensors = base_tensors()
+    tensors[f"{MODULE}.weight"] = ("I8", [HIDDEN, HIDDEN])
+    c.write_base(tensors)
+
+
+@case("mismatch_module_that_is_not_targeted", 4, "model.layers.0.self_attn.o_proj")
+def _(c):
+    c.write_factors(with_module("model.layers.0.self_attn.o_proj", HIDDEN, HIDDEN))
+
+
+@case("factors_and_a_tensor_that_is_none", 3, "base_model.model.what_is_this")
+def _(c):
+    c.write_factors({**adapter_tensors(), "base_model.model.what_is_this": ("F32", [3])})
+
+
+@case("mismatch_two_modules_for_one_tensor", 4, MODULE)
+def _(c):
+    c.write_factors(with_module(f"model.{MODULE}", HIDDEN, HIDDEN))
+
+
+# ---- commands ----
+
+@case("usage_adapter_not_there", 2, "adapter-2")
+def _(c):
+    c.arguments = ["merge", c.base, "-a", c.folder / "adapter-2", "-o", c.out, "-q"]
+
+
+@case("usage_no_adapter", 2, "adapter")
+def _(c):
+    c.arguments = ["merge", c.base, "-o", c.out, "-q"]
+
+
+@case("usage_weight_is_not_a_number", 2, "nan")
+def _(c):
+    c.arguments = ["merge", c.base, "-a", f"{c.adapter}:nan", "-o", c.out, "-q"]
+
+
+@case("usage_output_is_full", 2, "merged")
+def _(c):
+    c.out.mkdir()
+    (c.out / "thesis.txt").write_text("do not lose me\n")
+
+
+@case("usage_output_is_full_of_something_else", 2, "merged")
+def _(c):
+    c.out.mkdir()
+    (c.out / "thesis.txt").write_text("do not lose me\n")
+    c.extra = ["--overwrite"]
+
+
+@case("usage_output_is_a_file", 2, "merged")
+def _(c):
+    c.out.write_text("a file\n")
+
+
+@case("usage_output_has_no_parent", 2, "nowhere")
+def _(c):
+    c.out = c.folder / "nowhere" / "merged"
+
+
+@case("usage_output_is_the_base", 2, "base")
+def _(c):
+    c.out = c.base
+    c.extra = ["--overwrite"]
+
+
+@case("usage_output_in_the_base", 2, "base")
+def _(c):
+    c.out = c.base / "merged"
+
+
+@case("usage_output_above_the_base", 2)
+def _(c):
+    c.out = c.folder
+    c.extra = ["--overwrite"]
+
+
+@case("usage_output_in_the_base_through_a_link", 2)
+def _(c):
+    (c.folder / "door").symlink_to(c.base)
+    c.out = c.folder / "door" / "merged"
+
+
+@case("usage_output_is_the_adapter", 2, "adapter")
+def _(c):
+    c.out = c.adapter
+    c.extra = ["--overwrite"]
+
+
+@case("usage_memory_too_small", 2, "memory")
+def _(c):
+    c.extra = ["--memory", "1MiB"]
+
+
+@case("usage_memory_no_size", 2, "lots")
+def _(c):
+    c.extra = ["--memory", "lots"]
+
+
+@case("usage_shard_size_0", 2, "max-shard-size")
+def _(c):
+    c.extra = ["--max-shard-size", "0"]
+
+
+@case("usage_dtype_unknown", 2, "f17")
+def _(c):
+    c.extra = ["--dtype", "f17"]
+
+
+@case("usage_option_unknown", 2, "quantum")
+def _(c):
+    c.extra = ["--quantum"]
+
+
+add_config_texts()
+add_config_fields()
+add_weight_files()
+add_factors()
+
+assert CASES

@@ -1,0 +1,27 @@
+/*
+ * cli_commands.h - what each command does
+ *
+ * Each returns 0 or an enum lorafold_status with the sentence in *err.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+struct cli_arguments;
+struct cli_console;
+struct lorafold_error;
+
+int cli_merge(const struct cli_arguments *arguments, struct cli_console *console,
+              struct lorafold_error *err); /* also plan */
+int cli_verify(const struct cli_arguments *arguments, struct cli_console *console,
+               struct lorafold_error *err);
+int cli_inspect(const struct cli_arguments *arguments, struct cli_console *console,
+                struct lorafold_error *err);
+int cli_bench(const struct cli_arguments *arguments, struct cli_console *console,
+              struct lorafold_error *err);
+int cli_help(const struct cli_arguments *arguments, struct cli_console *console,
+             struct lorafold_error *err);
+
+#endif

@@ -1,0 +1,99 @@
+#include "cli_commands.h"
+#include "cli_options.h"
+
+const struct cli_command cli_commands[] = {
+    { "merge", CLI_MERGE, "BASE", false,
+      "fold adapters into a base and write a complete model directory",
+      "[BASE] -a ADAPTER[:WEIGHT] [-a ...] -o OUT [OPTION ...]",
+      "BASE is a model directory, one .safetensors file, or org/name[@revision] in the "
+      "Hugging Face cache; without it the base that the first adapter names is taken. ADAPTER is "
+      "a PEFT directory, or org/name[@revision] in the cache. WEIGHT is a factor on the adapter's "
+      "own scale, 1 if not given, and may be negative. An ADAPTER that exists as it is written is "
+      "taken whole, even with a ':' in it; otherwise what is behind its last ':' is the weight.\n"
+      "\n"
+      "The base is streamed and never held, so memory does not grow with the model. Everything "
+      "that can be checked is checked before a weight is read: each tensor of each adapter must "
+      "find its place, or nothing is written. OUT appears in one step when it is complete; "
+      "after an error or Ctrl-C it is as it was. The plan goes to standard error before the work, "
+      "the summary to standard output after it.\n",
+      "  lorafold merge ./Llama-3.1-8B -a ./chat -o ./merged\n"
+      "  lorafold merge -a ./chat -o ./merged --dtype bf16\n"
+      "  lorafold merge ./base -a ./chat:0.7 -a ./style:-0.2 -o ./mixed --overwrite\n",
+      cli_merge },
+    { "plan", CLI_PLAN, "BASE", false, "show what a merge would do, and stop",
+      "[BASE] -a ADAPTER[:WEIGHT] [-a ...] [-o OUT] [OPTION ...]",
+      "Reads headers and configurations, makes every check that 'lorafold merge' makes before it "
+      "reads weights, and prints the plan on standard output: model, adapters, tensors folded and "
+      "copied, bytes in and out, memory. With OUT its checks (free space, what exists) are made "
+      "too. Writes nothing. Arguments and options are those of 'lorafold merge'.\n",
+      "  lorafold plan ./Llama-3.1-8B -a ./chat\n"
+      "  lorafold plan ./base -a ./chat -o /mnt/models/merged --json\n",
+      cli_merge },
+    { "verify", CLI_VERIFY, "OUT", true,
+      "read a written model again and compare it with its manifest", "OUT [OPTION ...]",
+      "Reads every file that OUT/lorafold.json names, at the speed of the disk, and compares size "
+      "and digest with what was written. The first damaged file and block are named and the exit "
+      "status is 5; other differences are warnings.\n",
+      "  lorafold verify ./merged\n"
+      "  lorafold verify ./merged -q && echo intact\n",
+      cli_verify },
+    { "inspect", CLI_INSPECT, "PATH", true, "say what a base, an adapter, a file or an output is",
+      "PATH [OPTION ...]",
+      "PATH is a model directory, a PEFT adapter directory, one .safetensors file, or a directory "
+      "that lorafold wrote. Only headers and configurations are read.\n",
+      "  lorafold inspect ./my-adapter\n"
+      "  lorafold inspect ./Llama-3.1-8B --tensors\n",
+      cli_inspect },
+    { "bench", CLI_BENCH, "DIR", false, "measure this machine's disk, memory and kernels",
+      "[DIR] [OPTION ...]",
+      "Writes, reads and copies a test file in DIR (default: the current directory) past the page "
+      "cache, then measures memory and kernels, which together say how fast a merge can be here. "
+      "The test file is removed at the end.\n",
+      "  lorafold bench /mnt/models\n"
+      "  lorafold bench --skip-disk\n",
+      cli_bench },
+    { "help", CLI_HELP, "TOPIC", false, "show help on a command or a text", "[COMMAND | TEXT]",
+      "Without an argument the commands and texts are listed.\n",
+      "  lorafold help merge\n"
+      "  lorafold help exit-codes\n",
+      cli_help },
+    { 0 },
+};
+
+const struct cli_topic cli_topics[] = {
+    { "exit-codes", "what each exit status means",
+      "exit status of lorafold:\n"
+      "    0  done\n"
+      "    1  the machine failed: I/O, no space, no memory, or standard output cannot\n"
+      "       be written; trying again may help\n"
+      "    2  cannot be run as given: options, a path that is not there, OUT exists or\n"
+      "       conflicts with BASE, memory budget too small\n"
+      "    3  an input is damaged or not supported, or a result is not finite\n"
+      "    4  base and adapter do not fit each other\n"
+      "    5  verify found a difference\n"
+      "  129  ended by SIGHUP\n"
+      "  130  interrupted by SIGINT (Ctrl-C); a second one leaves at once\n"
+      "  143  ended by SIGTERM\n"
+      "\n"
+      "After 2 and 4, and after a 3 that was found before the work, nothing has been\n"
+      "written.  After any other failure nothing that looks like a finished model is\n"
+      "left, and what existed before is as it was.  Treat unknown codes as failure.\n" },
+    { "json", "the objects that --json prints",
+      "With --json standard output carries one JSON object per line.  Each has a member\n"
+      "\"type\":\n"
+      "\n"
+      "  plan      what will be done (merge, plan)\n"
+      "  progress  bytes_done, bytes_total, seconds, limit (read, compute or write) and\n"
+      "            file; about once a second and at the end (merge, verify)\n"
+      "  warning   text; the result may not be what was meant\n"
+      "  notice    text\n"
+      "  detail    text; with -v only\n"
+      "  report    the result of a merge, verify, inspect or bench\n"
+      "  error     code, which is the exit status, and text\n"
+      "\n"
+      "The last line of a run that came to its end is plan, report or error.  Readers\n"
+      "should pass over types and members that they do not know.  -q leaves out the\n"
+      "types progress and notice.  Standard error carries the sentence of an error and\n"
+      "nothing else.\n" },
+    { 0 },
+};

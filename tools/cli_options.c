@@ -1,0 +1,207 @@
+#include "cli_options.h"
+
+#include "cli_commands.h"
+#include "cli_text.h"
+#include "lorafold.h"
+
+#include <string.h>
+
+#define MEMBER(name) offsetof(struct cli_arguments, name)
+#define MERGING (CLI_MERGE | CLI_PLAN)
+#define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
+#define NOT_HERE "this version writes merged_16bit only"
+
+static const struct cli_choice save_methods[] = {
+    { "merged_16bit", 0, NULL },
+    { "merged_4bit", 0, NOT_HERE },
+    { "merged_4bit_forced", 0, NOT_HERE },
+    { "lora", 0, NOT_HERE },
+    { "same", 0, NOT_HERE },
+    { 0 },
+};
+
+static const struct cli_choice dtypes[] = {
+    { "keep", LORAFOLD_DTYPE_KEEP, NULL },     { "bf16", LORAFOLD_DTYPE_BF16, NULL },
+    { "f16", LORAFOLD_DTYPE_F16, NULL },       { "f32", LORAFOLD_DTYPE_F32, NULL },
+    { "bfloat16", LORAFOLD_DTYPE_BF16, NULL }, { "float16", LORAFOLD_DTYPE_F16, NULL },
+    { "fp16", LORAFOLD_DTYPE_F16, NULL },      { "half", LORAFOLD_DTYPE_F16, NULL },
+    { "float32", LORAFOLD_DTYPE_F32, NULL },   { "fp32", LORAFOLD_DTYPE_F32, NULL },
+    { "float", LORAFOLD_DTYPE_F32, NULL },     { 0 },
+};
+
+static const struct cli_choice tied_rules[] = {
+    { "exact", LORAFOLD_TIED_EXACT, NULL },
+    { "shared", LORAFOLD_TIED_SHARED, NULL },
+    { 0 },
+};
+
+static const struct cli_choice devices[] = {
+    { "auto", 0, NULL }, { "cpu", 0, NULL }, { "cuda", 0, NO_CUDA }, { "cuda:", 0, NO_CUDA }, { 0 },
+};
+
+static const struct cli_choice io_engines[] = { { "uring", 0, NULL },
+                                                { "threads", 0, NULL },
+                                                { 0 } };
+static const struct cli_choice on_off[] = { { "on", 0, NULL }, { "off", 0, NULL }, { 0 } };
+
+const struct cli_option cli_options[] = {
+    { "base-model", 'm', CLI_STRING, false, "BASE", MERGING, MEMBER(base), NULL,
+      "the argument BASE as an option" },
+    { "adapter", 'a', CLI_ADAPTER, false, "ADAPTER[:WEIGHT]", MERGING, MEMBER(adapters), NULL,
+      "an adapter to fold in; give it once per adapter, they are added in the order given" },
+    { "output", 'o', CLI_STRING, false, "OUT", MERGING, MEMBER(output), NULL,
+      "the model directory to make; not needed for a plan" },
+    { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
+      "merged_16bit (default), the one method of this version" },
+    { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
+      "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "
+      "tensor "
+      "is converted, but for the few that model code keeps in fp32" },
+    { "max-shard-size", 0, CLI_SIZE, false, "SIZE", MERGING, MEMBER(max_shard_bytes), NULL,
+      "most tensor data in one file (default 5GB); the base's own files are kept where they are "
+      "small enough" },
+    { "tokenizer", 0, CLI_STRING, false, "DIR", MERGING, MEMBER(tokenizer), NULL,
+      "take the tokenizer files from DIR, not from adapter and base" },
+    { "tied", 0, CLI_CHOICE, false, "RULE", MERGING, MEMBER(tied), tied_rules,
+      "where an adapter changes one side of a tied embedding and head: exact (default) writes two "
+      "tensors, which is what was trained; shared changes both sides through the one tensor" },
+    { "memory", 0, CLI_SIZE, false, "SIZE", MERGING | CLI_VERIFY, MEMBER(memory_bytes), NULL,
+      "ceiling on this process's memory (default 128MiB)" },
+    { "threads", 0, CLI_COUNT, false, "N", MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(threads), NULL,
+      "worker threads, 1 to 1024 (default: one per processor that may be used)" },
+    { "device", 0, CLI_CHOICE, false, "DEVICE", MERGING, MEMBER(device), devices,
+      "what computes: auto (default) or cpu; cuda needs a build with CUDA" },
+    { "overwrite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(overwrite), NULL,
+      "replace OUT if it exists, in one step when the new model is complete" },
+    { "allow-unused", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_unused), NULL,
+      "list adapter tensors that cannot be folded and go on without them" },
+    { "allow-nonfinite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_nonfinite), NULL,
+      "write NaN and infinite results, which are an error otherwise" },
+    { "strict", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(strict), NULL,
+      "refuse where a warning says that the result may not be what was meant" },
+    { "safe-serialization", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(safetensors), NULL,
+      "accepted because other programs have it; safetensors is all that is written" },
+    { "no-safe-serialization", 0, CLI_REFUSED, true, NULL, MERGING, 0, NULL,
+      "this version writes safetensors only, no pytorch_model.bin" },
+    { "trust-remote-code", 0, CLI_NOTED, true, NULL, MERGING, 0, NULL,
+      "'--trust-remote-code' is not needed, no code of a model is ever run" },
+    { "dry-run", 'n', CLI_FLAG, false, NULL, MERGING, MEMBER(dry_run), NULL,
+      "print the plan on standard output and stop; nothing is written" },
+    { "tensors", 0, CLI_FLAG, false, NULL, CLI_INSPECT, MEMBER(tensors), NULL,
+      "list every tensor with dtype, shape and size" },
+    { "file-size", 0, CLI_SIZE, false, "SIZE", CLI_BENCH, MEMBER(file_bytes), NULL,
+      "size of the test file, at least 64MiB (default 2GiB)" },
+    { "skip-disk", 0, CLI_FLAG, false, NULL, CLI_BENCH, MEMBER(skip_disk), NULL,
+      "do not measure the disk; no test file is made" },
+    { "skip-kernels", 0, CLI_FLAG, false, NULL, CLI_BENCH, MEMBER(skip_kernels), NULL,
+      "do not measure memory and kernels" },
+    { "json", 0, CLI_FLAG, false, NULL, CLI_ALL & ~CLI_HELP, MEMBER(json), NULL,
+      "print JSON objects for programs on standard output, see 'lorafold help json'" },
+    { "quiet", 'q', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY, MEMBER(quiet), NULL,
+      "print warnings and errors only" },
+    { "verbose", 'v', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(verbose),
+      NULL, "also print what was chosen and why" },
+    { "io", 0, CLI_WORD, true, "ENGINE", MERGING | CLI_VERIFY, MEMBER(io_engine), io_engines, "" },
+    { "direct", 0, CLI_WORD, true, "on|off", MERGING | CLI_VERIFY, MEMBER(io_direct), on_off, "" },
+    { "kernels", 0, CLI_STRING, true, "NAME", MERGING, MEMBER(kernels), NULL, "" },
+    { "help", 'h', CLI_FLAG, false, NULL, CLI_ALL, MEMBER(help), NULL, "show this text" },
+    { "version", 'V', CLI_FLAG, false, NULL, CLI_ALL, MEMBER(version), NULL,
+      "show the version of the program" },
+    { 0 },
+};
+
+const struct cli_alias cli_aliases[] = {
+    { "base", "base-model" },
+    { "model", "base-model" },
+    { "base-dir", "base-model" },
+    { "hf-model", "base-model" },
+    { "model-name-or-path", "base-model" },
+    { "base-model-name-or-path", "base-model" },
+    { "adapter-path", "adapter" },
+    { "adapter-dir", "adapter" },
+    { "adapter-name-or-path", "adapter" },
+    { "lora", "adapter" },
+    { "out", "output" },
+    { "out-dir", "output" },
+    { "output-dir", "output" },
+    { "output-path", "output" },
+    { "export-dir", "output" },
+    { "save-path", "output" },
+    { "save-directory", "output" },
+    { "torch-dtype", "dtype" },
+    { "exist-ok", "overwrite" },
+    { "force", "overwrite" },
+    { 0 },
+};
+
+const struct cli_option *cli_option_by_name(const char *name, size_t name_bytes)
+{
+    for (const struct cli_option *option = cli_options; option->name; option++)
+        if (cli_name_equal(option->name, name, name_bytes))
+            return option;
+    for (const struct cli_alias *alias = cli_aliases; alias->name; alias++)
+        if (cli_name_equal(alias->name, name, name_bytes))
+            return cli_option_by_name(alias->option, strlen(alias->option));
+    return NULL;
+}
+
+const struct cli_option *cli_option_by_letter(char letter)
+{
+    for (const struct cli_option *option = cli_options; option->name; option++)
+        if (option->letter && option->letter == letter)
+            return option;
+    return NULL;
+}
+
+const struct cli_command *cli_command_by_name(const char *name)
+{
+    for (const struct cli_command *command = cli_commands; command->name; command++)
+        if (strcmp(command->name, name) == 0)
+            return command;
+    return NULL;
+}
+
+const struct cli_topic *cli_topic_by_name(const char *name)
+{
+    for (const struct cli_topic *topic = cli_topics; topic->name; topic++)
+        if (cli_name_equal(topic->name, name, strlen(name)))
+            return topic;
+    return NULL;
+}
+
+const char *cli_option_nearest(const struct cli_command *command, const char *typed)
+{
+    size_t distance = cli_nearest_limit(typed);
+    const char *nearest = NULL;
+
+    for (const struct cli_option *option = cli_options; option->name; option++) {
+        bool usable = !option->hidden && (!command || command->bit & option->commands);
+
+        if (usable && cli_nearer(option->name, typed, &distance))
+            nearest = option->name;
+    }
+    for (const struct cli_alias *alias = cli_aliases; alias->name; alias++) {
+        const struct cli_option *option = cli_option_by_name(alias->option, strlen(alias->option));
+        bool usable = !command || command->bit & option->commands;
+
+        if (usable && cli_nearer(alias->name, typed, &distance))
+            nearest = alias->name;
+    }
+    return nearest;
+}
+
+const char *cli_command_nearest(const char *typed, bool topics_too)
+{
+    size_t distance = cli_nearest_limit(typed);
+    const char *nearest = NULL;
+
+    for (const struct cli_command *command = cli_commands; command->name; command++)
+        if (cli_nearer(command->name, typed, &distance))
+            nearest = command->name;
+    if (!topics_too)
+        return nearest;
+    for (const struct cli_topic *topic = cli_topics; topic->name; topic++)
+        if (cli_nearer(topic->name, typed, &distance))
+            nearest = topic->name;
+    return nearest;
+}

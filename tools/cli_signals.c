@@ -1,0 +1,72 @@
+#include "cli_signals.h"
+
+#include "lorafold.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t first_signal;
+static volatile sig_atomic_t work_began;
+static volatile sig_atomic_t talks_to_terminal;
+static struct lorafold_merge *_Atomic watched;
+
+static void leave(int number)
+{
+    static const char sentence[] = "\nlorafold: interrupted\n"; /* the line feed: after "^C" */
+    int skip = !talks_to_terminal;
+    ssize_t written = write(STDERR_FILENO, sentence + skip, sizeof(sentence) - 1 - (size_t)skip);
+
+    (void)written;
+    _exit(128 + number);
+}
+
+static void on_signal(int number)
+{
+    struct lorafold_merge *merge = atomic_load(&watched);
+
+    if (!work_began || (first_signal && number == SIGINT))
+        leave(number);
+    if (!first_signal)
+        first_signal = number;
+    if (merge)
+        lorafold_merge_cancel(merge);
+}
+
+void cli_signals_install(void)
+{
+    static const int numbers[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    struct sigaction before;
+
+    talks_to_terminal = isatty(STDERR_FILENO);
+    sigfillset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &action, NULL);
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+}
+
+const volatile int *cli_signals_begin(struct lorafold_merge *merge)
+{
+    atomic_store(&watched, merge);
+    work_began = 1; /* last: a signal before this line ends the process, and may */
+    return &first_signal;
+}
+
+void cli_signals_end(void)
+{
+    atomic_store(&watched, NULL);
+}
+
+bool cli_signals_came(void)
+{
+    return first_signal != 0;
+}
+
+int cli_signals_exit_status(void)
+{
+    return 128 + (first_signal ? first_signal : SIGINT);
+}

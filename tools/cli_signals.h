@@ -1,0 +1,37 @@
+/*
+ * cli_signals.h - SIGINT, SIGTERM and SIGHUP ask the work to stop
+ *
+ * Before the work begins there is nothing to clean up and a signal ends the
+ * process at once.  From then on the handlers set a flag and cancel the merge
+ * that runs, nothing else, and only a second SIGINT ends the process at once.
+ * A signal that was ignored when the program started (nohup, background jobs of
+ * scripts) stays ignored.  SIGPIPE is ignored: a reader of standard output that
+ * goes away must not end a merge.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef CLI_SIGNALS_H
+#define CLI_SIGNALS_H
+
+#include <stdbool.h>
+
+struct lorafold_merge;
+
+void cli_signals_install(void);
+
+/*
+ * Work begins: a signal cancels `merge` (may be NULL) and sets the flag that is
+ * returned, for the `cancel` member of options.
+ */
+const volatile int *cli_signals_begin(struct lorafold_merge *merge);
+
+/* The work is over; to be called before the merge is closed. */
+void cli_signals_end(void);
+
+bool cli_signals_came(void);
+
+/* 128 + the first signal that came: 130, 143 or 129; 130 if none came. */
+int cli_signals_exit_status(void);
+
+#endif
