@@ -94,6 +94,7 @@ enum lorafold_tied {
     LORAFOLD_TIED_SHARED /* fold into the one tensor, which changes both sides */
 };
 
+/* JSON: one object per line, each with a "type". */
 enum lorafold_format { LORAFOLD_TEXT, LORAFOLD_JSON };
 
 struct lorafold_adapter {

@@ -415,6 +415,9 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
         outdir_discard(outdir);
     outdir_close(outdir);
     free(inputs);
+    if (inner.code == ERR_CANCELLED)
+        error_set(&inner, ERR_CANCELLED, "stopped as asked: nothing is left of '%s'",
+                  merge->options.output);
     if (status)
         return give_error(err, &inner);
     fill_report(merge);

@@ -57,7 +57,7 @@ static int run_merge(struct lorafold_merge *merge, struct cli_console *console,
     console->aftermath = "the merged model is complete";
     lorafold_merge_report(merge, &report);
     text = lorafold_report_describe(&report, result_format(console));
-    status = cli_console_result(console, "report", text, err);
+    status = cli_console_result(console, text, err);
     lorafold_free(text);
     return status;
 }
@@ -77,7 +77,7 @@ int cli_merge(const struct cli_arguments *arguments, struct cli_console *console
         goto out;
     text = lorafold_merge_describe(merge, result_format(console));
     if (plan_only)
-        status = cli_console_result(console, "plan", text, err);
+        status = cli_console_result(console, text, err);
     else
         status = cli_console_plan(console, text, err);
     if (status)
@@ -118,14 +118,15 @@ int cli_verify(const struct cli_arguments *arguments, struct cli_console *consol
     rate = report.seconds > 0 ? (double)report.bytes / report.seconds : 0;
     if (console->json)
         snprintf(text, sizeof(text),
-                 "{\"file_count\":%zu,\"bytes\":%llu,\"seconds\":%.3f,\"bytes_per_second\":%.0f}",
+                 "{\"type\":\"report\",\"file_count\":%zu,\"bytes\":%llu,\"seconds\":%.3f,\"bytes_"
+                 "per_second\":%.0f}",
                  report.file_count, (unsigned long long)report.bytes, report.seconds, rate);
     else
         snprintf(text, sizeof(text), "verified %zu file%s, %s in %.2f s (%.2f GB/s), as written",
                  report.file_count, report.file_count == 1 ? "" : "s",
                  cli_format_bytes(size, sizeof(size), (double)report.bytes), report.seconds,
                  rate / 1e9);
-    return cli_console_result(console, "report", text, err);
+    return cli_console_result(console, text, err);
 }
 
 int cli_inspect(const struct cli_arguments *arguments, struct cli_console *console,
@@ -136,7 +137,7 @@ int cli_inspect(const struct cli_arguments *arguments, struct cli_console *conso
                                   &text, err);
 
     if (!status)
-        status = cli_console_result(console, "report", text, err);
+        status = cli_console_result(console, text, err);
     lorafold_free(text);
     return status;
 }
@@ -162,7 +163,7 @@ int cli_bench(const struct cli_arguments *arguments, struct cli_console *console
     options.cancel = cli_signals_begin(NULL);
     status = lorafold_bench(&options, result_format(console), &text, err);
     if (!status)
-        status = cli_console_result(console, "report", text, err);
+        status = cli_console_result(console, text, err);
     lorafold_free(text);
     return status;
 }

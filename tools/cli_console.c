@@ -51,27 +51,6 @@ static void put_output(struct cli_console *console, const char *text, size_t len
         note_output_error(console);
 }
 
-/* One object on one line.  White space between its parts may be a line feed; in strings it is
- * always escaped. */
-static void print_object(struct cli_console *console, const char *type, const char *text)
-{
-    text += strspn(text, " \t\r\n");
-    text += *text == '{';
-    text += strspn(text, " \t\r\n");
-    fputc('{', stdout);
-    if (strncmp(text, "\"type\"", 6) != 0)
-        printf("\"type\":\"%s\"%s", type, *text == '}' ? "" : ",");
-    while (*text) {
-        size_t length = strcspn(text, "\r\n");
-
-        put_output(console, text, length);
-        text += length;
-        text += strspn(text, "\r\n");
-    }
-    fputc('\n', stdout);
-    flush_output(console);
-}
-
 static bool lacks_line_feed(const char *text)
 {
     size_t length = strlen(text);
@@ -85,30 +64,25 @@ static int no_memory(struct lorafold_error *err)
     return err->code = LORAFOLD_FAILED;
 }
 
-int cli_console_result(struct cli_console *console, const char *type, const char *text,
-                       struct lorafold_error *err)
+int cli_console_result(struct cli_console *console, const char *text, struct lorafold_error *err)
 {
     cli_progress_erase(&console->progress);
     if (!text)
         return no_memory(err);
-    if (console->json) {
-        print_object(console, type, text);
-    } else if (!console->quiet) {
-        put_output(console, text, strlen(text));
-        if (lacks_line_feed(text))
-            fputc('\n', stdout);
-        flush_output(console);
-    }
+    if (console->quiet && !console->json)
+        return 0;
+    put_output(console, text, strlen(text));
+    if (lacks_line_feed(text))
+        fputc('\n', stdout);
+    flush_output(console);
     return 0;
 }
 
 int cli_console_plan(struct cli_console *console, const char *text, struct lorafold_error *err)
 {
-    if (!text)
-        return no_memory(err);
-    if (console->json)
-        print_object(console, "plan", text);
-    else if (!console->quiet)
+    if (console->json || !text)
+        return cli_console_result(console, text, err);
+    if (!console->quiet)
         fprintf(stderr, "%s%s", text, lacks_line_feed(text) ? "\n" : "");
     return 0;
 }

@@ -38,13 +38,12 @@ void cli_console_secure(void);
 void cli_console_init(struct cli_console *console, const struct cli_arguments *arguments);
 
 /*
- * Print a result on standard output.  `text` comes from the library; with --json it is an object,
- * which gets its "type" here.  NULL means that there was no memory for it: LORAFOLD_FAILED.
+ * Print a result on standard output; with --json `text` is objects, one per line, each with its
+ * "type", as the library makes them.  NULL means that there was no memory for it: LORAFOLD_FAILED.
  */
-int cli_console_result(struct cli_console *console, const char *type, const char *text,
-                       struct lorafold_error *err);
+int cli_console_result(struct cli_console *console, const char *text, struct lorafold_error *err);
 
-/* Print the plan of a merge that is about to run: on standard error, or as an object. */
+/* Print the plan of a merge that is about to run: on standard error, or as a result with --json. */
 int cli_console_plan(struct cli_console *console, const char *text, struct lorafold_error *err);
 
 /* The callbacks of the library; `context` is the console. */

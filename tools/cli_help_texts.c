@@ -88,12 +88,15 @@ const struct cli_topic cli_topics[] = {
       "  warning   text; the result may not be what was meant\n"
       "  notice    text\n"
       "  detail    text; with -v only\n"
-      "  report    the result of a merge, verify, inspect or bench\n"
+      "  report    the result of a merge or a verification\n"
+      "  base, adapter, file, output\n"
+      "            what inspect found; with --tensors followed by one tensor per line\n"
+      "  bench     what was measured\n"
       "  error     code, which is the exit status, and text\n"
       "\n"
-      "The last line of a run that came to its end is plan, report or error.  Readers\n"
-      "should pass over types and members that they do not know.  -q leaves out the\n"
-      "types progress and notice.  Standard error carries the sentence of an error and\n"
-      "nothing else.\n" },
+      "A run that fails ends with error, a merge and a verification that succeed with\n"
+      "report.  Readers should pass over types and members that they do not know.  -q\n"
+      "leaves out progress and notice.  Standard error carries the sentence of an error\n"
+      "and nothing else.\n" },
     { 0 },
 };

@@ -110,9 +110,11 @@ static const char *describe(const char *name, size_t bytes)
             return kinds[i].what;
     }
     if (has_component(name, bytes, "base_layer"))
-        return low_rank ? "is a low-rank factor of a parameter inside a module, such as fused "
-                          "experts, not supported by this version"
-                        : "replaces a tensor of the base, not supported by this version";
+        return low_rank
+                   ? "is a low-rank factor of a parameter inside a module, such as fused "
+                     "experts, not supported by this version"
+                   : "is a whole tensor that replaces the one of the base (PEFT saves it beside "
+                     "the factors of a head or embedding), not supported by this version";
     if (low_rank && ends_with(name, bytes, ".bias"))
         return "is a bias on a B factor (lora_bias), not supported by this version";
     if (low_rank || has_component(name, bytes, "lora_down") ||

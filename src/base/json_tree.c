@@ -69,15 +69,16 @@ static int end_object(struct checker *checker, unsigned depth, struct error *err
 {
     size_t first = checker->first_key[depth];
     size_t count = checker->key_count - first;
-    const struct key *keys = checker->keys + first;
+    const struct key *keys;
     const char *decoded = checker->decoded.data;
     char quoted[QUOTED_BYTES];
 
     if (count == 0)
         return 0;
+    keys = &checker->keys[first];
     checker->key_count = first;
     checker->decoded.bytes = keys[0].offset;
-    qsort_r(checker->keys + first, count, sizeof(*keys), compare_keys, checker->decoded.data);
+    qsort_r(&checker->keys[first], count, sizeof(*keys), compare_keys, checker->decoded.data);
     for (size_t i = 1; i < count; i++) {
         if (keys[i].bytes == keys[i - 1].bytes &&
             memcmp(decoded + keys[i].offset, decoded + keys[i - 1].offset, keys[i].bytes) == 0)

@@ -96,6 +96,20 @@ static int read_dtype(struct parser *parser, struct st_tensor *tensor, struct er
     return 0;
 }
 
+/* Room for one more number in `shapes`, which therefore is not NULL even for a scalar. */
+static int reserve_dimension(struct parser *parser, struct error *err)
+{
+    uint64_t *more;
+
+    if (parser->header.shapes_count < parser->shapes_capacity)
+        return 0;
+    more = array_grow(parser->header.shapes, &parser->shapes_capacity, sizeof(*more));
+    if (!more)
+        return error_no_memory(err, "the shapes of a header");
+    parser->header.shapes = more;
+    return 0;
+}
+
 static int read_shape(struct parser *parser, struct st_tensor *tensor, struct error *err)
 {
     struct st_header *header = &parser->header;
@@ -107,14 +121,12 @@ static int read_shape(struct parser *parser, struct st_tensor *tensor, struct er
     if (token.kind != JSON_ARRAY_BEGIN)
         return bad_field(&token, "shape", "a list of whole numbers", err);
     tensor->shape_offset = header->shapes_count;
-    while (!(status = json_next(&parser->reader, &token, err)) && token.kind != JSON_ARRAY_END) {
-        if (header->shapes_count == parser->shapes_capacity) {
-            uint64_t *more = array_grow(header->shapes, &parser->shapes_capacity, sizeof(*more));
-
-            if (!more)
-                return error_no_memory(err, "the shapes of a header");
-            header->shapes = more;
-        }
+    for (;;) {
+        status = reserve_dimension(parser, err);
+        if (!status)
+            status = json_next(&parser->reader, &token, err);
+        if (status || token.kind == JSON_ARRAY_END)
+            return status;
         if (!json_number_u64(&token, &header->shapes[header->shapes_count]))
             return bad_field(&token, "a dimension of shape", "a whole number below 2^64", err);
         if (tensor->shape_count == ST_RANK_MAX)
@@ -123,7 +135,6 @@ static int read_shape(struct parser *parser, struct st_tensor *tensor, struct er
         header->shapes_count++;
         tensor->shape_count++;
     }
-    return status;
 }
 
 static int read_offsets(struct parser *parser, struct st_tensor *tensor, struct error *err)

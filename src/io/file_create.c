@@ -13,12 +13,13 @@
 /* A sentence holds 1024 bytes; a longer path ends in "...". */
 #define SHOWN_BYTES 512
 
+/* UINT64_MAX: unknown; some file systems in user space tell nothing. */
 static uint64_t free_bytes(int fd)
 {
     struct statvfs vfs;
     uint64_t bytes;
 
-    if (fstatvfs(fd, &vfs) < 0 || !mul_u64(vfs.f_bavail, vfs.f_frsize, &bytes))
+    if (fstatvfs(fd, &vfs) < 0 || vfs.f_blocks == 0 || !mul_u64(vfs.f_bavail, vfs.f_frsize, &bytes))
         return UINT64_MAX;
     return bytes;
 }
@@ -50,13 +51,13 @@ static int allocate(int fd, const char *shown, uint64_t bytes, struct error *err
     if (bytes > INT64_MAX)
         return error_set(err, ERR_FAILED, "'%s' would have %" PRIu64 " bytes, no file can", shown,
                          bytes);
+    /* An allocation that cannot succeed would fill the disk, for others too, before it fails. */
+    if (free_bytes(fd) < bytes)
+        return no_space(fd, shown, bytes, err);
     do {
         result = fallocate(fd, 0, 0, (off_t)bytes);
     } while (result < 0 && errno == EINTR);
     if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-        /* Without allocation a full disk would show only when it is full. */
-        if (free_bytes(fd) < bytes)
-            return no_space(fd, shown, bytes, err);
         do {
             result = ftruncate(fd, (off_t)bytes);
         } while (result < 0 && errno == EINTR);

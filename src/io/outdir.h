@@ -56,7 +56,10 @@ struct outdir;
 int outdir_check(const char *path, bool overwrite, const char *const *input_directories,
                  size_t input_directory_count, struct error *err);
 
-/* Bytes free for this user on the file system that will hold `path`; its parent must exist. */
+/*
+ * Bytes free for this user on the file system that will hold `path`; its parent must exist.
+ * UINT64_MAX where the file system does not tell.
+ */
 int outdir_free_bytes(const char *path, uint64_t *out, struct error *err);
 
 /*

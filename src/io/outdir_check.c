@@ -186,7 +186,7 @@ int outdir_free_bytes(const char *path, uint64_t *out, struct error *err)
     if (fstatvfs(place.out_fd >= 0 ? place.out_fd : place.parent_fd, &vfs) < 0)
         status = error_set_errno(err, "cannot tell the free space for '%s'", place.shown);
     else
-        *out = mul_u64(vfs.f_bavail, vfs.f_frsize, &bytes) ? bytes : UINT64_MAX;
+        *out = vfs.f_blocks && mul_u64(vfs.f_bavail, vfs.f_frsize, &bytes) ? bytes : UINT64_MAX;
 out:
     outdir_place_release(&place);
     return status;

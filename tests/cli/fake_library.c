@@ -131,7 +131,7 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
     if (!file)
         return NULL;
     if (format == LORAFOLD_JSON) {
-        fprintf(file, "{\n  \"adapter_count\": %zu\n}\n", o->adapter_count);
+        fprintf(file, "{\"type\":\"plan\",\"adapter_count\":%zu}\n", o->adapter_count);
     } else {
         fprintf(file, "base %s\n", o->base ? o->base : "(none)");
         for (size_t i = 0; i < o->adapter_count; i++)
@@ -176,7 +176,8 @@ void lorafold_merge_report(const struct lorafold_merge *merge, struct lorafold_r
 
 char *lorafold_report_describe(const struct lorafold_report *report, enum lorafold_format format)
 {
-    return strdup(format == LORAFOLD_JSON ? "{\"bytes_written\": 1000000000}" : report->output);
+    return strdup(format == LORAFOLD_JSON ? "{\"type\":\"report\",\"bytes_written\":1000000000}"
+                                          : report->output);
 }
 
 void lorafold_merge_close(struct lorafold_merge *merge)
@@ -204,7 +205,7 @@ int lorafold_inspect(const char *path, enum lorafold_format format, bool all_ten
 {
     if (wanted_status(path, "open"))
         return fail(err, wanted_status(path, "open"), "inspect failed");
-    *out = strdup(format == LORAFOLD_JSON ? "{}"
+    *out = strdup(format == LORAFOLD_JSON ? "{\"type\":\"base\"}\n{\"type\":\"tensor\"}\n"
                   : all_tensors           ? "all tensors\n"
                                           : "an inspection\n");
     return 0;
@@ -223,9 +224,9 @@ int lorafold_bench(const struct lorafold_bench_options *options, enum lorafold_f
     if (wanted_status(options->directory, "run"))
         return fail(err, wanted_status(options->directory, "run"), "bench failed");
     snprintf(text, sizeof(text),
-             format == LORAFOLD_JSON
-                 ? "{\"directory\":\"%s\",\"file_bytes\":%llu,\"threads\":%u,\"skip\":[%d,%d]}"
-                 : "directory %s file %llu threads %u skip %d %d\n",
+             format == LORAFOLD_JSON ? "{\"type\":\"bench\",\"directory\":\"%s\",\"file_bytes\":%"
+                                       "llu,\"threads\":%u,\"skip\":[%d,%d]}"
+                                     : "directory %s file %llu threads %u skip %d %d\n",
              options->directory, (unsigned long long)options->file_bytes, options->threads,
              options->skip_disk, options->skip_kernels);
     *out = strdup(text);

@@ -133,6 +133,17 @@ def _(c):
     c.change_config(target_modules="(.*.*)*(.*.*)*(.*.*)*(.*.*)*(.*.*)*q")
 
 
+@case("adapter_is_an_empty_directory", 3, CONFIG)
+def _(c):
+    (c.adapter / CONFIG).unlink()
+    c.factors.unlink()
+
+
+@case("adapter_is_a_model", 3, CONFIG)
+def _(c):
+    c.arguments = ["merge", c.base, "-a", c.base, "-o", c.out, "-q"]
+
+
 # ---- the weights file ----
 
 def add_weight_files():
@@ -213,6 +224,17 @@ def add_factors():
     for name, changes in shapes.items():
         case(f"factors_{name}", 3, MODULE)(
             lambda c, changes=changes: c.write_factors(changed(**changes)))
+
+
+@case("factors_two_spellings_of_one", 3, MODULE, "two")
+def _(c):
+    again = KEY_A.replace("lora_A.", "lora_A.default.")
+    c.write_factors({**adapter_tensors(), again: ("F32", [RANK, HIDDEN])})
+
+
+@case("factors_none", 3, "adapter")
+def _(c):
+    c.write_factors({})
 
 
 @case("factors_swapped", 3, MODULE)
@@ -307,9 +329,19 @@ def _(c):
     c.write_factors({**adapter_tensors(), "base_model.model.what_is_this": ("F32", [3])})
 
 
-@case("mismatch_two_modules_for_one_tensor", 4, MODULE)
+@case("mismatch_prefix_twice", 4, f"model.{MODULE}")
 def _(c):
     c.write_factors(with_module(f"model.{MODULE}", HIDDEN, HIDDEN))
+
+
+@case("mismatch_second_adapter", 4, "model.layers.9.self_attn.q_proj")
+def _(c):
+    second = c.folder / "second"
+    second.mkdir()
+    (second / CONFIG).write_bytes((c.adapter / CONFIG).read_bytes())
+    (second / FILE).write_bytes(
+        sound_file(with_module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN)))
+    c.extra = ["-a", second]
 
 
 # ---- commands ----

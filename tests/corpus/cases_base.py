@@ -218,6 +218,17 @@ def _(c):
     c.weights.unlink()
 
 
+@case("base_is_an_empty_directory", 3, "base")
+def _(c):
+    c.weights.unlink()
+    (c.base / "config.json").unlink()
+
+
+@case("base_is_an_adapter", 3, "adapter")
+def _(c):
+    c.arguments = ["merge", c.adapter, "-a", c.adapter, "-o", c.out, "-q"]
+
+
 @case("base_pickle_only", 3, "pytorch_model.bin")
 def _(c):
     c.weights.unlink()

@@ -51,6 +51,12 @@ def rename_module(tensors: dict[str, torch.Tensor]) -> None:
         tensors[name.replace(".layers.0.", ".layers.7.")] = tensors.pop(name)
 
 
+def overflow(tensors: dict[str, torch.Tensor]) -> None:
+    """Two finite numbers whose product is not."""
+    tensors[QUERY_A][0, 0] = 3e38
+    tensors[QUERY_A.replace("lora_A", "lora_B")][0, 0] = 3e38
+
+
 def truncate(name: str) -> Change:
     def change(directory: Path) -> None:
         path = directory / name
@@ -92,7 +98,7 @@ WRONG: dict[str, tuple[Change, int, str]] = {
     "truncated_adapter": (truncate("adapter/adapter_model.safetensors"), 3, "adapter_model.safetensors"),
     "no_adapter_config": (lambda directory: (directory / "adapter/adapter_config.json").unlink(), 3, "adapter_config"),
     "nan_in_a_factor": (edit_factors(set_first(QUERY_A, float("nan"))), 3, "q_proj"),
-    "overflow_of_the_result": (edit_factors(set_first(QUERY_A, 3e38)), 3, "q_proj"),
+    "overflow_of_the_result": (edit_factors(overflow), 3, "q_proj"),
     "nan_in_a_target": (
         edit_base(set_first("model.layers.1.mlp.up_proj.weight", float("nan"))), 3, "up_proj",
     ),
@@ -142,10 +148,20 @@ def test_unused_factors_are_listed_where_that_is_allowed(lorafold: Run, tmp_path
     make_pair(tmp_path, "llama", torch.bfloat16)
     edit_factors(lambda tensors: tensors.update({"base_model.model.strange": torch.ones(3)}))(tmp_path)
     arguments = ["merge", tmp_path / "base", "-a", tmp_path / "adapter"]
-    done = lorafold(*arguments, "-o", tmp_path / "out", status=4)
+    done = lorafold(*arguments, "-o", tmp_path / "out", status=3)
     assert "strange" in done.stderr
     done = lorafold(*arguments, "-o", tmp_path / "allowed", "--allow-unused")
     assert "strange" in done.stderr + done.stdout
+
+
+def test_factors_of_a_module_that_is_not_there_are_listed_where_that_is_allowed(lorafold: Run, tmp_path: Path):
+    make_pair(tmp_path, "llama", torch.bfloat16)
+    edit_factors(rename_module)(tmp_path)
+    out = tmp_path / "allowed"
+    done = lorafold("merge", tmp_path / "base", "-a", tmp_path / "adapter", "-o", out, "--allow-unused")
+    assert "layers.7.self_attn.q_proj" in done.stderr + done.stdout
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert shards.read_model(out)[name] == shards.read_model(tmp_path / "base")[name]
 
 
 def test_plan_writes_nothing_and_is_json(lorafold: Run, tmp_path: Path):

@@ -1,0 +1,606 @@
+#include "adapter/adapter.h"
+#include "base/bytes.h"
+#include "base/text.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define P "base_model.model."
+#define CONFIG(fields) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4" fields "}"
+
+/* A tensor of a made file: up to two dimensions, data all zero. */
+struct made {
+    const char *name;
+    enum dtype dtype;
+    uint64_t shape[3];
+    size_t shape_count;
+};
+
+#define A(name, r, in)                                                                             \
+    {                                                                                              \
+        P name ".lora_A.weight", DTYPE_F32, { r, in }, 2                                           \
+    }
+#define B(name, out, r)                                                                            \
+    {                                                                                              \
+        P name ".lora_B.weight", DTYPE_F32, { out, r }, 2                                          \
+    }
+#define TENSOR(name, dtype, ...)                                                                   \
+    {                                                                                              \
+        name, dtype, { __VA_ARGS__ }, sizeof((uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t)       \
+    }
+
+static char scratch[64];
+
+static const char *in_scratch(const char *name)
+{
+    static char paths[4][512];
+    static unsigned next;
+
+    next = (next + 1) % 4;
+    snprintf(paths[next], sizeof(paths[next]), "%s/%s", scratch, name);
+    return paths[next];
+}
+
+static void write_bytes(const char *name, const void *bytes, size_t count)
+{
+    FILE *file = fopen(in_scratch(name), "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void write_text(const char *name, const char *text)
+{
+    write_bytes(name, text, strlen(text));
+}
+
+static void write_tensors(const char *name, const struct made *tensors, size_t count)
+{
+    struct text json = { 0 };
+    struct text bytes = { 0 };
+    uint8_t prefix[ST_PREFIX_BYTES];
+    uint64_t offset = 0;
+
+    st_emit_begin(&json, NULL, 0);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t size = dtype_bytes(tensors[i].dtype);
+
+        for (size_t d = 0; d < tensors[i].shape_count; d++)
+            size *= tensors[i].shape[d];
+        st_emit_tensor(&json, tensors[i].name, strlen(tensors[i].name), tensors[i].dtype,
+                       tensors[i].shape, tensors[i].shape_count, offset, size);
+        offset += size;
+    }
+    st_emit_end(&json, 0, 8);
+    store_le64(prefix, json.bytes);
+    text_add(&bytes, (const char *)prefix, sizeof(prefix));
+    text_add(&bytes, json.data, json.bytes);
+    for (uint64_t i = 0; i < offset; i++)
+        text_add(&bytes, "", 1);
+    assert_false(bytes.failed);
+    write_bytes(name, bytes.data, bytes.bytes);
+    text_release(&json);
+    text_release(&bytes);
+}
+
+static void make_adapter(const char *config, const struct made *tensors, size_t count)
+{
+    mkdir(in_scratch("a"), 0777);
+    write_text("a/adapter_config.json", config);
+    write_tensors("a/adapter_model.safetensors", tensors, count);
+}
+
+static int open_adapter(struct adapter *adapter, bool allow_unused, struct error *err)
+{
+    *err = (struct error){ 0 };
+    return adapter_open(adapter, in_scratch("a"), allow_unused, NULL, err);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(scratch, sizeof(scratch), "/tmp/test_adapter.XXXXXX");
+    return mkdtemp(scratch) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Files of a directory that is no adapter; a name that ends in '/' is a sub-directory. */
+static const struct {
+    const char *files[4];
+    int code;
+    const char *part;
+} places[] = {
+    { { NULL }, ERR_FORMAT, "there is no adapter_config.json, which every PEFT adapter has" },
+    { { "config.json", "model.safetensors" }, ERR_FORMAT, "this is a whole model and no adapter" },
+    { { "model.safetensors.index.json" }, ERR_FORMAT, "this is a whole model and no adapter" },
+    { { "adapter_model.safetensors" }, ERR_FORMAT, "beside the weights; rank and alpha" },
+    { { "adapter_model.bin" }, ERR_FORMAT, "beside the weights; rank and alpha" },
+    { { "adapter_config.json" }, ERR_FORMAT, "there is no adapter_model.safetensors in it" },
+    { { "adapter_config.json", "adapter_model.bin" }, ERR_FORMAT, "a pickle (adapter_model.bin)" },
+    { { "checkpoint-20/", "checkpoint-20/adapter_config.json" },
+      ERR_FORMAT,
+      "in its sub-directory 'checkpoint-20': name that one" },
+    { { "adapter_config.json", "adapter_model.safetensors" }, ERR_FORMAT, "adapter_config.json: " },
+};
+
+static void test_adapter__places_that_hold_none(void **state)
+{
+    struct adapter adapter;
+    struct error err = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(places); i++) {
+        char directory[16];
+        int code;
+
+        snprintf(directory, sizeof(directory), "place%zu", i);
+        mkdir(in_scratch(directory), 0777);
+        for (size_t f = 0; f < COUNT(places[i].files) && places[i].files[f]; f++) {
+            char name[128];
+
+            snprintf(name, sizeof(name), "%s/%s", directory, places[i].files[f]);
+            if (name[strlen(name) - 1] == '/')
+                mkdir(in_scratch(name), 0777);
+            else
+                write_text(name, "");
+        }
+        code = adapter_open(&adapter, in_scratch(directory), false, NULL, &err);
+        if (code != places[i].code || !strstr(err.text, places[i].part))
+            fail_msg("place %zu: %d %s", i, code, err.text);
+    }
+    assert_int_equal(adapter_open(&adapter, in_scratch("nowhere"), false, NULL, &err), ERR_USAGE);
+    assert_non_null(strstr(err.text, "nowhere': there is no such directory"));
+    write_text("plain.bin", "");
+    assert_int_equal(adapter_open(&adapter, in_scratch("plain.bin"), false, NULL, &err),
+                     ERR_FORMAT);
+    assert_non_null(strstr(err.text, "this is a file; an adapter is a directory"));
+    assert_int_equal(
+        adapter_open(&adapter, in_scratch("place4/adapter_model.bin"), false, NULL, &err),
+        ERR_FORMAT);
+    assert_non_null(strstr(err.text, "this is a pickle"));
+}
+
+static void test_adapter__damaged_files(void **state)
+{
+    static const struct made good[] = { A("q", 2, 4), B("q", 6, 2) };
+    struct adapter adapter;
+    struct error err;
+    char huge[] = "\377\377\377\377\377\377\377\177{}";
+
+    (void)state;
+    make_adapter(CONFIG(""), good, COUNT(good));
+    write_text("a/adapter_model.safetensors", "\3");
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    write_bytes("a/adapter_model.safetensors", huge, sizeof(huge));
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    write_text("a/adapter_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "git lfs pull"));
+    assert_int_equal(unlink(in_scratch("a/adapter_model.safetensors")), 0);
+    assert_int_equal(symlink("nowhere", in_scratch("a/adapter_model.safetensors")), 0);
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_int_equal(unlink(in_scratch("a/adapter_model.safetensors")), 0);
+
+    make_adapter(CONFIG(",\"use_dora\":true"), good, COUNT(good));
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "adapter_config.json: 'use_dora' is true: DoRA"));
+}
+
+static const struct {
+    const char *config;
+    struct made tensors[4];
+    int code;
+    const char *part;
+} refused[] = {
+    { CONFIG(""), { A("q", 2, 4) }, ERR_FORMAT, "has no partner lora_B of module 'q'" },
+    { CONFIG(""), { B("q", 6, 2) }, ERR_FORMAT, "has no partner lora_A of module 'q'" },
+    { CONFIG(""), { A("q", 2, 4), B("k", 6, 2) }, ERR_FORMAT, "of module 'k'" },
+    { CONFIG(""),
+      { A("q", 2, 4), TENSOR(P "q.lora_A.default.weight", DTYPE_F32, 2, 4), B("q", 6, 2) },
+      ERR_FORMAT,
+      "module 'q' has two tensors for lora_A" },
+    { CONFIG(""),
+      { A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_B.default.weight", DTYPE_F32, 6, 2) },
+      ERR_FORMAT,
+      "has no partner lora_A of module 'q'" },
+    { CONFIG(""), { A("q", 2, 4), B("q", 6, 3) }, ERR_FORMAT, "rank 2 and a B factor of rank 3" },
+    { CONFIG(""), { A("q", 3, 4), B("q", 6, 3) }, ERR_FORMAT, "factors of rank 3, but r and" },
+    { CONFIG(",\"rank_pattern\":{\"q\":3}"),
+      { A("q", 2, 4), B("q", 6, 2) },
+      ERR_FORMAT,
+      "rank 2, but r and rank_pattern of adapter_config.json give 3" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_A.weight", DTYPE_F8_E4M3, 2, 4), B("q", 6, 2) },
+      ERR_FORMAT,
+      "is F8_E4M3; factors are BF16, F16 or F32" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_A.weight", DTYPE_F32, 2, 4, 1), B("q", 6, 2) },
+      ERR_FORMAT,
+      "has 3 dimensions" },
+    { CONFIG(""),
+      { A("q", 2, 4), TENSOR(P "q.lora_B.weight", DTYPE_F32, 6) },
+      ERR_FORMAT,
+      "has 1 dimensions" },
+    { CONFIG(""), { A("q", 2, 0), B("q", 6, 2) }, ERR_FORMAT, "is empty" },
+    { CONFIG(",\"target_modules\":[\"v\"]"),
+      { A("q", 2, 4), B("q", 6, 2) },
+      ERR_MISMATCH,
+      "belongs to module 'q', which adapter_config.json does not target" },
+    { CONFIG(",\"exclude_modules\":[\"q\"]"),
+      { A("q", 2, 4), B("q", 6, 2) },
+      ERR_MISMATCH,
+      "does not target" },
+
+    { CONFIG(""),
+      { TENSOR(P "e.lora_embedding_A", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "'base_model.model.e.lora_embedding_A' is a low-rank factor of an embedding" },
+    { CONFIG(""),
+      { TENSOR(P "e.lora_embedding_B.default", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "low-rank factor of an embedding" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 4) },
+      ERR_FORMAT,
+      "is a DoRA magnitude" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_magnitude_vector.weight", DTYPE_F32, 4) },
+      ERR_FORMAT,
+      "is a DoRA magnitude" },
+    { CONFIG(""), { TENSOR(P "q.lora_B.bias", DTYPE_F32, 4) }, ERR_FORMAT, "(lora_bias)" },
+    { CONFIG(""), { TENSOR(P "q.lora_B.default.bias", DTYPE_F32, 4) }, ERR_FORMAT, "(lora_bias)" },
+    { CONFIG(""), { TENSOR(P "q.lora_diag", DTYPE_F32, 4) }, ERR_FORMAT, "KaSA" },
+    { CONFIG(""),
+      { TENSOR(P "s.modules_to_save.weight", DTYPE_F32, 4) },
+      ERR_FORMAT,
+      "is a saved module of the base" },
+    { CONFIG(""), { TENSOR(P "s.weight", DTYPE_F32, 4) }, ERR_FORMAT, "that was saved whole" },
+    { CONFIG(""), { TENSOR(P "q.bias", DTYPE_F32, 4) }, ERR_FORMAT, "that was saved whole" },
+    { CONFIG(""),
+      { TENSOR(P "e.token_adapter.trainable_tokens_delta", DTYPE_F32, 4) },
+      ERR_FORMAT,
+      "rows of the embedding" },
+    { CONFIG(""),
+      { TENSOR(P "e.base_layer.lora_A.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "such as fused experts" },
+    { CONFIG(""),
+      { TENSOR(P "e.base_layer.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "that replaces the one of the base" },
+    { CONFIG(""), { TENSOR(P "q.hada_w1_a", DTYPE_F32, 2, 4) }, ERR_FORMAT, "that is understood" },
+
+    { CONFIG(""),
+      { TENSOR("q.lora_A.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "the nearest name that is understood is 'base_model.model.q.lora_A.weight'" },
+    { CONFIG(""),
+      { TENSOR(P P "q.lora_B.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "understood is 'base_model.model.q.lora_B.weight'" },
+    { CONFIG(""),
+      { TENSOR(P "_orig_mod.x._fsdp_wrapped_module.q.lora_A.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "understood is 'base_model.model.x.q.lora_A.weight'" },
+    { CONFIG(""),
+      { TENSOR("module." P "q.lora_A.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "is not spelled as PEFT writes it" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_A.other.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "understood is 'base_model.model.q.lora_A.weight'" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_down.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "understood is 'base_model.model.q.lora_A.weight'" },
+    { CONFIG(""), { TENSOR(P "lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
+    { CONFIG(""), { TENSOR(P ".lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
+    { CONFIG(""), { TENSOR(P "a..q.lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
+    { CONFIG(""), { TENSOR("", DTYPE_F32, 2, 4) }, ERR_FORMAT, "that is understood" },
+};
+
+static size_t tensor_count(const struct made *tensors, size_t limit)
+{
+    size_t count = 0;
+
+    while (count < limit && tensors[count].name)
+        count++;
+    return count;
+}
+
+static void test_adapter__refuses(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(refused); i++) {
+        struct adapter adapter = { .pair_count = 77 };
+        struct error err;
+        int code;
+
+        make_adapter(refused[i].config, refused[i].tensors,
+                     tensor_count(refused[i].tensors, COUNT(refused[i].tensors)));
+        code = open_adapter(&adapter, false, &err);
+        if (code != refused[i].code || !strstr(err.text, refused[i].part))
+            fail_msg("case %zu: %d %s", i, code, err.text);
+        assert_int_equal(adapter.pair_count, 77);
+    }
+}
+
+static void test_adapter__no_factors_at_all(void **state)
+{
+    static const struct made bias[] = { TENSOR(P "q.bias", DTYPE_F32, 4) };
+    struct adapter adapter;
+    struct error err;
+
+    (void)state;
+    make_adapter(CONFIG(""), bias, 1);
+    assert_int_equal(open_adapter(&adapter, true, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "none of its 1 tensors is a low-rank factor"));
+}
+
+static const struct made several[] = {
+    B("model.v", 6, 3),
+    A("model.q", 2, 4),
+    { P "model.q.lora_B.default.weight", DTYPE_BF16, { 6, 2 }, 2 },
+    A("model.v", 3, 4),
+    A("model.q.x", 2, 4),
+    B("model.q.x", 6, 2),
+};
+
+static void test_adapter__pairs(void **state)
+{
+    struct adapter adapter;
+    struct error err;
+
+    (void)state;
+    make_adapter(CONFIG(",\"rank_pattern\":{\"v\":3},\"alpha_pattern\":{\"x\":5}"), several,
+                 COUNT(several));
+    assert_int_equal(open_adapter(&adapter, false, &err), 0);
+    assert_string_equal(adapter.name, "a");
+    assert_int_equal(adapter.pair_count, 3);
+    assert_string_equal(adapter.pairs[0].module, "model.q");
+    assert_string_equal(adapter.pairs[1].module, "model.q.x");
+    assert_string_equal(adapter.pairs[2].module, "model.v");
+    assert_int_equal(adapter.pairs[0].tensor_a, 1);
+    assert_int_equal(adapter.pairs[0].tensor_b, 2);
+    assert_int_equal(adapter.pairs[2].rank, 3);
+    assert_true(adapter.pairs[2].scale == 4.0 / 3);
+    assert_true(adapter.pairs[1].scale == 2.5);
+    assert_true(adapter.header_digest[0] != 0 && adapter.config_digest[0] != 0);
+    assert_int_equal(adapter.weights_bytes, adapter.identity.bytes);
+    assert_int_equal(adapter.config_bytes, strlen(adapter.config_text));
+    adapter_release(&adapter);
+}
+
+static void test_adapter__paths(void **state)
+{
+    static const char *const forms[] = { "a/", "a//", "a/.", "a/../a",
+                                         "a/adapter_model.safetensors" };
+    struct adapter adapter;
+    struct error err = { 0 };
+
+    (void)state;
+    make_adapter(CONFIG(",\"rank_pattern\":{\"v\":3}"), several, COUNT(several));
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        if (adapter_open(&adapter, in_scratch(forms[i]), false, NULL, &err))
+            fail_msg("%s: %s", forms[i], err.text);
+        assert_string_equal(adapter.name, "a");
+        adapter_release(&adapter);
+    }
+}
+
+static void test_adapter__allow_unused(void **state)
+{
+    static const struct made tensors[] = {
+        A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 6),
+        A("w", 2, 4), B("w", 6, 2), TENSOR("x.lora_A.weight", DTYPE_F32, 2, 4),
+    };
+    struct adapter adapter;
+    struct error err;
+
+    (void)state;
+    make_adapter(CONFIG(",\"target_modules\":[\"q\"]"), tensors, COUNT(tensors));
+    assert_int_equal(open_adapter(&adapter, true, &err), 0);
+    assert_int_equal(adapter.pair_count, 1);
+    assert_int_equal(adapter.unused_count, 4);
+    assert_string_equal(adapter.unused[0], P "q.lora_magnitude_vector");
+    assert_string_equal(adapter.unused[1], "x.lora_A.weight");
+    assert_string_equal(adapter.unused[2], P "w.lora_A.weight");
+    assert_string_equal(adapter.unused[3], P "w.lora_B.weight");
+    adapter_release(&adapter);
+}
+
+static void keep_sentence(void *context, enum log_level level, const char *sentence)
+{
+    if (level == LOG_WARNING)
+        text_addf(context, "%s\n", sentence);
+}
+
+static void test_adapter__warns_of_ambiguous_alphas(void **state)
+{
+    static const struct made tensors[] = { A("l.0.q", 2, 4), B("l.0.q", 6, 2) };
+    struct text said = { 0 };
+    struct log log = { keep_sentence, &said };
+    struct adapter adapter;
+    struct error err = { 0 };
+
+    (void)state;
+    make_adapter(CONFIG(",\"alpha_pattern\":{\"l.0.q\":20,\"q\":10}"), tensors, 2);
+    assert_int_equal(adapter_open(&adapter, in_scratch("a"), false, &log, &err), 0);
+    assert_true(adapter.pairs[0].scale == 10);
+    assert_non_null(said.data);
+    assert_non_null(strstr(said.data, "'l.0.q' is matched by 'l.0.q' and 'q' of alpha_pattern"));
+    adapter_release(&adapter);
+    text_clear(&said);
+
+    make_adapter(CONFIG(",\"alpha_pattern\":{\"l.0.q\":20,\"q\":20}"), tensors, 2);
+    assert_int_equal(adapter_open(&adapter, in_scratch("a"), false, &log, &err), 0);
+    assert_int_equal(said.bytes, 0);
+    adapter_release(&adapter);
+    text_release(&said);
+}
+
+static const struct made base[] = {
+    TENSOR("model.q.weight", DTYPE_BF16, 6, 4), TENSOR("model.k.weight", DTYPE_F16, 4, 6),
+    TENSOR("model.v.weight", DTYPE_U8, 12, 1),  TENSOR("model.o.weight", DTYPE_F8_E4M3, 6, 4),
+    TENSOR("model.norm.weight", DTYPE_F32, 6),  TENSOR("model.gate.weight", DTYPE_F32, 6, 4),
+    TENSOR("model.up.weight", DTYPE_F32, 5, 4),
+};
+
+static const struct {
+    const char *module;
+    int code;
+    const char *part;
+} finds[] = {
+    { "model.q", 0, "" },
+    { "model.gate", 0, "" },
+    { "model.k", ERR_MISMATCH,
+      "'model.k.weight' of the base has shape [4, 6], but the factors make [6, 4]; weights stored "
+      "transposed" },
+    { "model.up", ERR_MISMATCH, "has shape [5, 4], but the factors make [6, 4]" },
+    { "model.norm", ERR_MISMATCH, "has shape [6], but" },
+    { "model.v", ERR_FORMAT, "'model.v.weight' of the base is stored as U8: a quantised base" },
+    { "model.o", ERR_FORMAT, "is stored as F8_E4M3: a quantised base" },
+    { "model.gat", ERR_MISMATCH,
+      "the base has no tensor 'model.gat.weight'; the nearest names are 'model.gate.weight'" },
+    { "q", ERR_MISMATCH, "the base has no tensor 'q.weight'" },
+};
+
+static void test_adapter__finds_targets(void **state)
+{
+    struct model model = { 0 };
+    struct error err = { 0 };
+
+    (void)state;
+    write_tensors("base.safetensors", base, COUNT(base));
+    assert_int_equal(model_open(&model, in_scratch("base.safetensors"), NULL, &err), 0);
+    for (size_t i = 0; i < COUNT(finds); i++) {
+        char a_name[128];
+        char b_name[128];
+        struct made tensors[2] = { { a_name, DTYPE_F32, { 2, 4 }, 2 },
+                                   { b_name, DTYPE_F32, { 6, 2 }, 2 } };
+        struct adapter adapter;
+        struct model_ref ref;
+        int code;
+
+        snprintf(a_name, sizeof(a_name), P "%s.lora_A.weight", finds[i].module);
+        snprintf(b_name, sizeof(b_name), P "%s.lora_B.weight", finds[i].module);
+        make_adapter(CONFIG(""), tensors, 2);
+        assert_int_equal(open_adapter(&adapter, false, &err), 0);
+        code = adapter_find_target(&adapter, &adapter.pairs[0], &model, &ref, &err);
+        if (code != finds[i].code || (code && !strstr(err.text, finds[i].part)))
+            fail_msg("%s: %d %s", finds[i].module, code, err.text);
+        if (!code)
+            assert_memory_equal(st_name(model_header(&model, ref), model_tensor(&model, ref)),
+                                finds[i].module, strlen(finds[i].module));
+        adapter_release(&adapter);
+    }
+    model_release(&model);
+}
+
+static void test_adapter__counts_missing_modules(void **state)
+{
+    static const struct made tensors[] = { A("model.q", 2, 4), B("model.q", 6, 2) };
+    static const struct {
+        const char *config;
+        size_t missing;
+        const char *first;
+    } cases[] = {
+        { CONFIG(",\"target_modules\":[\"q\"]"), 0, NULL },
+        { CONFIG(",\"target_modules\":[\"q\",\"gate\",\"up\",\"norm\"]"), 2, "model.gate.weight" },
+        { CONFIG(",\"target_modules\":\".*(q|up)\""), 1, "model.up.weight" },
+        { CONFIG(",\"target_modules\":\"all-linear\""), 0, NULL },
+        { CONFIG(""), 0, NULL },
+    };
+    struct model model = { 0 };
+    struct error err = { 0 };
+
+    (void)state;
+    write_tensors("base.safetensors", base, COUNT(base));
+    assert_int_equal(model_open(&model, in_scratch("base.safetensors"), NULL, &err), 0);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct adapter adapter;
+        const char *name = NULL;
+        size_t missing = 77;
+
+        make_adapter(cases[i].config, tensors, 2);
+        assert_int_equal(open_adapter(&adapter, false, &err), 0);
+        assert_int_equal(adapter_count_missing(&adapter, &model, &name, 1, &missing, &err), 0);
+        assert_int_equal(missing, cases[i].missing);
+        if (cases[i].first)
+            assert_string_equal(name, cases[i].first);
+        adapter_release(&adapter);
+    }
+    model_release(&model);
+}
+
+static void test_adapter__heads(void **state)
+{
+    static const struct {
+        const char *module;
+        bool head;
+    } cases[] = {
+        { "lm_head", true },
+        { "model.lm_head", true },
+        { "embed_out", true },
+        { "output", true },
+        { "model.layers.0.xlm_head", false },
+        { "lm_head.x", false },
+        { "", false },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char module[64];
+        struct adapter_pair pair = { .module = module };
+
+        snprintf(module, sizeof(module), "%s", cases[i].module);
+        assert_int_equal(adapter_pair_is_head(&pair), cases[i].head);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_adapter__places_that_hold_none),
+        cmocka_unit_test(test_adapter__damaged_files),
+        cmocka_unit_test(test_adapter__refuses),
+        cmocka_unit_test(test_adapter__no_factors_at_all),
+        cmocka_unit_test(test_adapter__pairs),
+        cmocka_unit_test(test_adapter__paths),
+        cmocka_unit_test(test_adapter__allow_unused),
+        cmocka_unit_test(test_adapter__warns_of_ambiguous_alphas),
+        cmocka_unit_test(test_adapter__finds_targets),
+        cmocka_unit_test(test_adapter__counts_missing_modules),
+        cmocka_unit_test(test_adapter__heads),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
