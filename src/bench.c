@@ -229,11 +229,11 @@ static void describe_text(const struct bench_result *result, struct text *out)
         text_addf(out, "memory    copy %.1f GB/s with %u threads\n", result->memory_rate / 1e9,
                   result->threads);
     for (size_t i = 0; i < result->kernel_count; i++)
-        text_addf(out, "kernel    rank %-3u %6.2f G elements/s, %6.2f GB/s of bf16 weights (%s, %u "
+        text_addf(out,
+                  "kernel    rank %-3u %6.2f G elements/s, %6.2f GB/s of bf16 weights (%s, %u "
                   "threads)\n",
                   result->kernels[i].rank, result->kernels[i].elements_rate / 1e9,
-                  result->kernels[i].elements_rate * 2 / 1e9, result->kernel_name,
-                  result->threads);
+                  result->kernels[i].elements_rate * 2 / 1e9, result->kernel_name, result->threads);
 }
 
 static void describe_json(const struct bench_result *result, struct text *out)
@@ -250,9 +250,8 @@ static void describe_json(const struct bench_result *result, struct text *out)
         text_addf(out, ",\"memory_copy_bytes_per_second\":%.0f", result->memory_rate);
     text_addf(out, ",\"kernels\":[");
     for (size_t i = 0; i < result->kernel_count; i++)
-        text_addf(out, "%s{\"name\":\"%s\",\"rank\":%u,\"elements_per_second\":%.0f}",
-                  i ? "," : "", result->kernel_name, result->kernels[i].rank,
-                  result->kernels[i].elements_rate);
+        text_addf(out, "%s{\"name\":\"%s\",\"rank\":%u,\"elements_per_second\":%.0f}", i ? "," : "",
+                  result->kernel_name, result->kernels[i].rank, result->kernels[i].elements_rate);
     text_adds(out, "]}\n");
 }
 
@@ -265,8 +264,10 @@ int lorafold_bench(const struct lorafold_bench_options *options, enum lorafold_f
     int status = 0;
 
     if (options->file_bytes < FILE_BYTES_MIN)
-        status = error_set(&inner, ERR_USAGE, "a test file of %llu bytes is below the least of "
-                           "%llu MiB", (unsigned long long)options->file_bytes,
+        status = error_set(&inner, ERR_USAGE,
+                           "a test file of %llu bytes is below the least of "
+                           "%llu MiB",
+                           (unsigned long long)options->file_bytes,
                            (unsigned long long)(FILE_BYTES_MIN / MIB));
     if (!status && !options->skip_disk)
         status = bench_disk(options, &result, &inner);

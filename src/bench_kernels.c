@@ -5,9 +5,9 @@
 #include <string.h>
 
 #define COLS 4096u
-#define ROWS 512u    /* of one pass: 4 MiB of bf16, one block */
-#define BLOCKS 8u    /* per thread, so that weights come from memory and not from the cache */
-#define SECONDS 0.3  /* of each measurement */
+#define ROWS 512u   /* of one pass: 4 MiB of bf16, one block */
+#define BLOCKS 8u   /* per thread, so that weights come from memory and not from the cache */
+#define SECONDS 0.3 /* of each measurement */
 #define RANK_MAX 128u
 #define THREADS_MAX 256u
 
@@ -69,8 +69,8 @@ static double measure(struct kernel_thread *threads, unsigned count, const struc
         threads[i].ops = ops;
         threads[i].rank = rank;
         threads[i].elements = 0;
-        threads[i].started =
-            pthread_create(&threads[i].thread, NULL, thread_main, &threads[i]) == 0;
+        threads[i].started = pthread_create(&threads[i].thread, NULL, thread_main, &threads[i]) ==
+                             0;
     }
     for (unsigned i = 0; i < count; i++) {
         if (threads[i].started)

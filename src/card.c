@@ -21,8 +21,7 @@ static void add_license(const struct lorafold_merge *merge, struct text *out)
     char path[4096];
 
     if (!merge->model.directory ||
-        snprintf(path, sizeof(path), "%s/README.md", merge->model.directory) >=
-            (int)sizeof(path) ||
+        snprintf(path, sizeof(path), "%s/README.md", merge->model.directory) >= (int)sizeof(path) ||
         file_read_all(&card, &bytes, path, CARD_BYTES_MAX, &ignored))
         return; /* a base without a card is common */
     if (strncmp(card, "---\n", 4) == 0) {

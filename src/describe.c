@@ -38,8 +38,8 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     add_quoted(out, merge->base.name);
     if (merge->base.revision)
         text_addf(out, "@%.12s", merge->base.revision);
-    text_addf(out, ": %zu tensors in %zu %s, ", merge->model.tensor_count,
-              merge->model.shard_count, merge->model.shard_count == 1 ? "file" : "shards");
+    text_addf(out, ": %zu tensors in %zu %s, ", merge->model.tensor_count, merge->model.shard_count,
+              merge->model.shard_count == 1 ? "file" : "shards");
     text_add_bytes(out, merge->model.data_bytes);
     text_adds(out, ", ");
     add_dtypes(merge, out);
@@ -229,7 +229,8 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
     add_quoted(&out, report->output);
     text_addf(&out, ": %zu %s, ", report->file_count, report->file_count == 1 ? "file" : "shards");
     text_add_bytes(&out, report->bytes_written);
-    text_addf(&out, "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
+    text_addf(&out,
+              "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
               "computing, %.0f %% writing\n",
               report->seconds, rate(report->bytes_written, report->seconds),
               100 * report->share_read, 100 * report->share_compute, 100 * report->share_write);

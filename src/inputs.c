@@ -92,8 +92,8 @@ static int open_adapters(struct lorafold_merge *merge, struct error *err)
         if (adapter_open(&merge->adapters[i], source->path, options->allow_unused, &merge->log,
                          err))
             return err->code;
-        merge->plan_adapters[i] =
-            (struct plan_adapter){ &merge->adapters[i], options->adapters[i].weight };
+        merge->plan_adapters[i] = (struct plan_adapter){ &merge->adapters[i],
+                                                         options->adapters[i].weight };
     }
     return 0;
 }

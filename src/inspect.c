@@ -136,7 +136,8 @@ static void describe_adapter(struct text *out, const struct adapter *adapter, co
         text_add_json(out, path, strlen(path));
         text_adds(out, ",\"base_model\":");
         text_add_json(out, base, strlen(base));
-        text_addf(out, ",\"rank\":%u,\"alpha\":%.17g,\"rslora\":%s,\"modules\":%zu,\"bytes\":%llu}\n",
+        text_addf(out,
+                  ",\"rank\":%u,\"alpha\":%.17g,\"rslora\":%s,\"modules\":%zu,\"bytes\":%llu}\n",
                   config->rank, config->alpha, config->rslora ? "true" : "false",
                   adapter->pair_count, (unsigned long long)adapter->weights_bytes);
     } else {

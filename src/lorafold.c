@@ -16,12 +16,11 @@ double monotonic_seconds(void)
 int give_error(struct lorafold_error *out, const struct error *err)
 {
     _Static_assert(sizeof(out->text) == sizeof(err->text), "one sentence, one length");
-    _Static_assert((int)LORAFOLD_FAILED == ERR_FAILED && (int)LORAFOLD_USAGE == ERR_USAGE &&
-                       (int)LORAFOLD_FORMAT == ERR_FORMAT &&
-                       (int)LORAFOLD_MISMATCH == ERR_MISMATCH &&
-                       (int)LORAFOLD_DIFFERENT == ERR_DIFFERENT &&
-                       (int)LORAFOLD_CANCELLED == ERR_CANCELLED,
-                   "codes are the same inside and outside");
+    _Static_assert(
+        (int)LORAFOLD_FAILED == ERR_FAILED && (int)LORAFOLD_USAGE == ERR_USAGE &&
+            (int)LORAFOLD_FORMAT == ERR_FORMAT && (int)LORAFOLD_MISMATCH == ERR_MISMATCH &&
+            (int)LORAFOLD_DIFFERENT == ERR_DIFFERENT && (int)LORAFOLD_CANCELLED == ERR_CANCELLED,
+        "codes are the same inside and outside");
     if (out) {
         out->code = err->code;
         memcpy(out->text, err->text, sizeof(out->text));

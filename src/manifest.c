@@ -98,8 +98,9 @@ static void write_adapters(const struct lorafold_merge *merge, struct text *out)
         const struct adapter *adapter = &merge->adapters[i];
 
         text_adds(out, i ? ",\n    { " : "\n    { ");
-        add_name(out, "name", merge->adapter_sources[i].from_hub ? merge->adapter_sources[i].name
-                                                                 : adapter->name);
+        add_name(out, "name",
+                 merge->adapter_sources[i].from_hub ? merge->adapter_sources[i].name
+                                                    : adapter->name);
         text_adds(out, ", ");
         add_name(out, "revision", merge->adapter_sources[i].revision);
         text_addf(out, ", \"weight\": %.17g, \"bytes\": %llu, ", merge->plan_adapters[i].weight,
@@ -126,8 +127,7 @@ static void write_options(const struct lorafold_merge *merge, struct text *out)
               options->allow_nonfinite ? "true" : "false");
     text_adds(out, "  \"numerics\": {\n    \"version\": 1,\n    \"sum\": \"fp32 fma, ascending, "
                    "panels of 64\",\n    \"rounding\": \"once, to nearest even\"\n  },\n");
-    text_addf(out,
-              "  \"tensors\": { \"folded\": %zu, \"converted\": %zu, \"copied\": %zu },\n",
+    text_addf(out, "  \"tensors\": { \"folded\": %zu, \"converted\": %zu, \"copied\": %zu },\n",
               merge->plan.folded, merge->plan.converted, merge->plan.copied);
 }
 
@@ -200,7 +200,8 @@ static bool same_digest(struct digest x, struct digest y)
 static bool read_size(const cJSON *item, uint64_t *out)
 {
     /* A double is exact up to 2^53 bytes, which is 9 PB. */
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || item->valuedouble > 9007199254740992.0)
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) ||
+        item->valuedouble > 9007199254740992.0)
         return false;
     *out = (uint64_t)item->valuedouble;
     return (double)*out == item->valuedouble;
@@ -208,8 +209,7 @@ static bool read_size(const cJSON *item, uint64_t *out)
 
 static bool read_digest(const cJSON *item, struct digest *out)
 {
-    return cJSON_IsString(item) &&
-           parse_digest(item->valuestring, strlen(item->valuestring), out);
+    return cJSON_IsString(item) && parse_digest(item->valuestring, strlen(item->valuestring), out);
 }
 
 static int read_file(struct output_files *files, const cJSON *item, struct error *err)
@@ -220,7 +220,8 @@ static int read_file(struct output_files *files, const cJSON *item, struct error
     struct output_file *file;
     char quoted[QUOTED_BYTES];
 
-    if (!cJSON_IsString(name) || !model_name_is_safe(name->valuestring, strlen(name->valuestring)) ||
+    if (!cJSON_IsString(name) ||
+        !model_name_is_safe(name->valuestring, strlen(name->valuestring)) ||
         strlen(name->valuestring) >= sizeof(file->name))
         return error_set(err, ERR_FORMAT, "a file's name is missing or leaves the directory");
     error_quote(quoted, sizeof(quoted), name->valuestring, strlen(name->valuestring));
@@ -249,15 +250,13 @@ static int read_blocks(struct output_files *files, const char *line, const char 
                              file->name);
         line += name_bytes + 3;
         for (size_t b = 0; b < file->block_count; b++, line += 33) {
-            if (end - line < 33 || line[32] != '\n' ||
-                !parse_digest(line, 32, &file->blocks[b]))
-                return error_set(err, ERR_FORMAT, "'%s': block %zu of '%s' is damaged",
-                                 BLOCKS_NAME, b, file->name);
+            if (end - line < 33 || line[32] != '\n' || !parse_digest(line, 32, &file->blocks[b]))
+                return error_set(err, ERR_FORMAT, "'%s': block %zu of '%s' is damaged", BLOCKS_NAME,
+                                 b, file->name);
         }
         if (!same_digest(digest_of_blocks(file->blocks, file->block_count), file->digest))
-            return error_set(err, ERR_FORMAT,
-                             "'%s' and '%s' disagree about the digest of '%s'", BLOCKS_NAME,
-                             MANIFEST_NAME, file->name);
+            return error_set(err, ERR_FORMAT, "'%s' and '%s' disagree about the digest of '%s'",
+                             BLOCKS_NAME, MANIFEST_NAME, file->name);
     }
     if (line != end)
         return error_set(err, ERR_FORMAT, "'%s' goes on behind its last file", BLOCKS_NAME);
@@ -300,8 +299,8 @@ static int read_manifest(struct output_files *files, const cJSON *root, size_t b
     return 0;
 }
 
-int manifest_read(struct output_files *out, const char *json, size_t json_bytes,
-                  const char *blocks, size_t blocks_bytes, struct error *err)
+int manifest_read(struct output_files *out, const char *json, size_t json_bytes, const char *blocks,
+                  size_t blocks_bytes, struct error *err)
 {
     struct output_files files = { 0 };
     struct cJSON *root = NULL;

@@ -124,8 +124,8 @@ static uint64_t header_memory(const struct st_header *header)
 /* What base and adapters hold in memory besides the plan. */
 static uint64_t input_memory(const struct lorafold_merge *merge)
 {
-    uint64_t bytes = merge->model.tensor_count * sizeof(*merge->model.by_name) + merge->config_bytes +
-                     merge->plan.block_count * sizeof(struct digest);
+    uint64_t bytes = merge->model.tensor_count * sizeof(*merge->model.by_name) +
+                     merge->config_bytes + merge->plan.block_count * sizeof(struct digest);
 
     for (size_t i = 0; i < merge->model.shard_count; i++)
         bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
@@ -201,7 +201,8 @@ int lorafold_merge_open(struct lorafold_merge **out, const struct lorafold_merge
 
 static int compare_lines(const void *left, const void *right)
 {
-    return strcmp(((const struct index_line *)left)->name, ((const struct index_line *)right)->name);
+    return strcmp(((const struct index_line *)left)->name,
+                  ((const struct index_line *)right)->name);
 }
 
 static int write_index(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
@@ -220,8 +221,7 @@ static int write_index(struct lorafold_merge *merge, struct outdir *outdir, stru
         for (uint64_t t = 0; t < plan->files[f].tensor_count; t++) {
             uint64_t tensor = plan->files[f].tensor_first + t;
 
-            lines[tensor] =
-                (struct index_line){ plan->tensors[tensor].name, plan->files[f].name };
+            lines[tensor] = (struct index_line){ plan->tensors[tensor].name, plan->files[f].name };
         }
     }
     qsort(lines, plan->tensor_count, sizeof(*lines), compare_lines);
@@ -395,8 +395,8 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
     int status;
 
     if (!merge->options.output || merge->ran) {
-        error_set(&inner, ERR_USAGE, merge->ran ? "this merge has run already"
-                                                : "no output directory is given");
+        error_set(&inner, ERR_USAGE,
+                  merge->ran ? "this merge has run already" : "no output directory is given");
         return give_error(err, &inner);
     }
     merge->ran = true;

@@ -79,7 +79,7 @@ struct lorafold_merge {
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
     size_t adapter_count; /* opened so far */
-    char *config; /* config.json of the base, or NULL if it has none */
+    char *config;         /* config.json of the base, or NULL if it has none */
     size_t config_bytes;
     struct config_facts facts;
     struct side_files side_files;
@@ -128,11 +128,10 @@ void card_write(const struct lorafold_merge *merge, struct text *out);
 struct digest digest_bytes(const void *bytes, size_t count);
 struct digest digest_of_blocks(const struct digest *blocks, size_t count);
 void text_add_digest(struct text *out, struct digest digest);
-void manifest_write(const struct lorafold_merge *merge, struct text *manifest,
-                    struct text *blocks);
+void manifest_write(const struct lorafold_merge *merge, struct text *manifest, struct text *blocks);
 
 /* The files that a manifest lists, with their blocks, from the text of both files. */
-int manifest_read(struct output_files *out, const char *json, size_t json_bytes,
-                  const char *blocks, size_t blocks_bytes, struct error *err);
+int manifest_read(struct output_files *out, const char *json, size_t json_bytes, const char *blocks,
+                  size_t blocks_bytes, struct error *err);
 
 #endif

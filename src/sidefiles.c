@@ -39,10 +39,18 @@ static bool ends(const char *name, const char *with)
 static bool is_tokenizer_file(const char *name)
 {
     static const char *const names[] = {
-        "added_tokens.json",     "chat_template.json",   "chat_template.jinja",
-        "merges.txt",            "preprocessor_config.json", "processor_config.json",
-        "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model",
-        "video_preprocessor_config.json", "vocab.json",   "vocab.txt",
+        "added_tokens.json",
+        "chat_template.json",
+        "chat_template.jinja",
+        "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "sentencepiece.bpe.model",
+        "special_tokens_map.json",
+        "spiece.model",
+        "video_preprocessor_config.json",
+        "vocab.json",
+        "vocab.txt",
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -147,9 +155,10 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
                          : is_model_file(entry) || (*inside && strcmp(entry, "config.json") == 0)))
         return 0;
     if ((uint64_t)st.st_size > SIDE_FILE_BYTES_MAX)
-        return error_set(err, ERR_FORMAT, "'%s' has %lld bytes, more than %llu for a file beside "
-                         "the weights", path, (long long)st.st_size,
-                         (unsigned long long)SIDE_FILE_BYTES_MAX);
+        return error_set(err, ERR_FORMAT,
+                         "'%s' has %lld bytes, more than %llu for a file beside "
+                         "the weights",
+                         path, (long long)st.st_size, (unsigned long long)SIDE_FILE_BYTES_MAX);
     return add_file(files, path, name, (uint64_t)st.st_size, err);
 }
 

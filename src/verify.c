@@ -31,9 +31,9 @@ struct verify {
     const struct lorafold_verify_options *options;
     const char *directory;
     struct output_files files;
-    struct file *opened;  /* one per file, direct where it works */
+    struct file *opened;   /* one per file, direct where it works */
     uint64_t *block_first; /* number of each file's first block */
-    uint8_t *states;      /* enum block_state of every block */
+    uint8_t *states;       /* enum block_state of every block */
     uint64_t block_count;
 
     pthread_mutex_t mutex;
@@ -230,9 +230,8 @@ static int open_files(struct verify *verify, struct error *err)
             }
             snprintf(sentence, sizeof(sentence), "'%s' is missing or not a file", file->name);
         } else if (verify->opened[i].identity.bytes != file->bytes) {
-            snprintf(sentence, sizeof(sentence),
-                     "'%s' has %" PRIu64 " bytes, %s says %" PRIu64, file->name,
-                     verify->opened[i].identity.bytes, MANIFEST_NAME, file->bytes);
+            snprintf(sentence, sizeof(sentence), "'%s' has %" PRIu64 " bytes, %s says %" PRIu64,
+                     file->name, verify->opened[i].identity.bytes, MANIFEST_NAME, file->bytes);
             file_close(&verify->opened[i]);
         } else {
             continue;
@@ -298,8 +297,8 @@ static int run_workers(struct verify *verify, double started, struct error *err)
     for (unsigned i = 0; i < count; i++) {
         workers[i] = (struct verify_worker){ .verify = verify,
                                              .buffer = pool.memory + i * PLAN_BLOCK_BYTES };
-        workers[i].started =
-            pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) == 0;
+        workers[i].started = pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) ==
+                             0;
         if (!workers[i].started) {
             pthread_mutex_lock(&verify->mutex);
             verify->running--;

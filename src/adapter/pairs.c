@@ -179,7 +179,7 @@ static int warn_of_alphas(const struct adapter *adapter, const char *module, boo
 }
 
 static int add_pair(struct adapter *adapter, const struct factor *a, const struct factor *b,
-                    bool allow_unused, struct error *err)
+                    bool allow_unused, bool *warned, const struct log *log, struct error *err)
 {
     struct adapter_pair *pair = &adapter->pairs[adapter->pair_count];
     char quoted[QUOTED_BYTES];
@@ -199,7 +199,9 @@ static int add_pair(struct adapter *adapter, const struct factor *a, const struc
     if (targeted) {
         status = adapter_config_module(&adapter->config, pair->module, &pair->rank, &pair->scale,
                                        err);
-        return status ? status : check_factors(adapter, pair, err);
+        if (!status)
+            status = check_factors(adapter, pair, err);
+        return status ? status : warn_of_alphas(adapter, pair->module, warned, log, err);
     }
     if (!allow_unused)
         return error_set(err, ERR_MISMATCH,
@@ -236,10 +238,8 @@ int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct
 
         status = check_partners(adapter, &factors[i], next, err);
         if (!status)
-            status = add_pair(adapter, &factors[i], next, allow_unused, err);
+            status = add_pair(adapter, &factors[i], next, allow_unused, &warned, log, err);
     }
-    for (size_t i = 0; i < adapter->pair_count && !status; i++)
-        status = warn_of_alphas(adapter, adapter->pairs[i].module, &warned, log, err);
     if (!status && adapter->pair_count == 0)
         status = error_set(err, ERR_FORMAT,
                            "none of its %zu tensors is a low-rank factor that can be folded",

@@ -18,11 +18,14 @@
 #define MATCH_DEPTH_MAX 100000
 #define MATCH_HEAP_KIB_MAX 32768
 
+#define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
+
 struct pattern {
     char *text; /* as given, for sentences */
     size_t bytes;
     pcre2_code *code;
     pcre2_match_context *limits;
+    bool plain;       /* a suffix key of name characters and '.' only: matched without PCRE2 */
     bool has_classes; /* \d \w \s \b: the engines agree on printable ASCII only */
 };
 
@@ -81,6 +84,8 @@ int pattern_compile(struct pattern **out, const char *text, size_t bytes,
     memcpy(pattern->text, text, bytes);
     pattern->text[bytes] = '\0';
     pattern->bytes = bytes;
+    pattern->plain = anchor == PATTERN_SUFFIX_KEY &&
+                     strspn(pattern->text, NAME_CHARACTERS) == bytes;
 
     status = compile_code(&pattern->code, &spelled, options, err);
     if (status)
@@ -111,6 +116,23 @@ static bool is_printable_ascii(const char *name, size_t bytes)
     return true;
 }
 
+/*
+ * (.*\.)?(KEY)$ on a printable name, by hand: adapters with a rank for every one of thousands of
+ * modules have as many keys, and each is tried on each module.
+ */
+static bool match_plain_key(const struct pattern *pattern, const char *name, size_t name_bytes)
+{
+    size_t begin = name_bytes - pattern->bytes;
+
+    if (name_bytes < pattern->bytes || (begin && name[begin - 1] != '.'))
+        return false;
+    for (size_t i = 0; i < pattern->bytes; i++) {
+        if (pattern->text[i] != '.' && pattern->text[i] != name[begin + i])
+            return false;
+    }
+    return true;
+}
+
 int pattern_match(const struct pattern *pattern, const char *name, size_t name_bytes, bool *matched,
                   struct error *err)
 {
@@ -118,9 +140,15 @@ int pattern_match(const struct pattern *pattern, const char *name, size_t name_b
     char quoted[QUOTED_BYTES];
     char reason[128] = "";
     pcre2_match_data *data;
+    bool printable = (pattern->plain || pattern->has_classes) &&
+                     is_printable_ascii(name, name_bytes);
     int found;
 
-    if (pattern->has_classes && !is_printable_ascii(name, name_bytes))
+    if (pattern->plain && printable) {
+        *matched = match_plain_key(pattern, name, name_bytes);
+        return 0;
+    }
+    if (pattern->has_classes && !printable)
         return error_set(err, ERR_FORMAT,
                          "the name '%s' is not plain ASCII, and pattern '%s' has \\d, \\w, \\s or "
                          "\\b, which Python may read otherwise there",

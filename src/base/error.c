@@ -58,7 +58,11 @@ void error_prefix(struct error *err, const char *format, ...)
 /* Length of the valid UTF-8 sequence at `p`, or 0. */
 static size_t utf8_length(const unsigned char *p, size_t bytes)
 {
-    size_t length = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+    size_t length = p[0] < 0x80       ? 1
+                    : p[0] >> 5 == 6  ? 2
+                    : p[0] >> 4 == 14 ? 3
+                    : p[0] >> 3 == 30 ? 4
+                                      : 0;
 
     if (length == 0 || length > bytes || p[0] == 0xc0 || p[0] == 0xc1 || p[0] > 0xf4)
         return 0;

@@ -370,7 +370,7 @@ int json_next(struct json_reader *reader, struct json_token *out, struct error *
 
 int json_skip(struct json_reader *reader, const struct json_token *token, struct error *err)
 {
-    struct json_token next;
+    struct json_token next = *token;
     unsigned depth = token->depth;
     int status;
 

@@ -35,7 +35,7 @@ enum json_kind {
     JSON_OBJECT_END,
     JSON_ARRAY_BEGIN,
     JSON_ARRAY_END,
-    JSON_KEY,    /* a member's name; its value is the next token */
+    JSON_KEY, /* a member's name; its value is the next token */
     JSON_STRING,
     JSON_NUMBER, /* with JSON_PYTHON also NaN and the infinities */
     JSON_TRUE,

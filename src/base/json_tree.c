@@ -69,13 +69,13 @@ static int end_object(struct checker *checker, unsigned depth, struct error *err
 {
     size_t first = checker->first_key[depth];
     size_t count = checker->key_count - first;
-    const struct key *keys;
+    const struct key *keys = checker->keys;
     const char *decoded = checker->decoded.data;
     char quoted[QUOTED_BYTES];
 
-    if (count == 0)
+    if (!keys || count == 0)
         return 0;
-    keys = &checker->keys[first];
+    keys += first;
     checker->key_count = first;
     checker->decoded.bytes = keys[0].offset;
     qsort_r(&checker->keys[first], count, sizeof(*keys), compare_keys, checker->decoded.data);

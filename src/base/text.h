@@ -33,7 +33,8 @@ void text_addf(struct text *text, const char *format, ...) __attribute__((format
 /* Add as a JSON string with its quotes; non-ASCII bytes are written as they are. */
 void text_add_json(struct text *text, const char *bytes, size_t count);
 
-/* Give the memory away: the caller frees it; NULL if an allocation failed.  `text` is then empty. */
+/* Give the memory away: the caller frees it; NULL if an allocation failed.  `text` is then empty.
+ */
 char *text_take(struct text *text);
 
 /* "16.06 GB", "512 bytes": decimal units with three or four digits. */

@@ -19,15 +19,14 @@
 
 /* What a merge wants to know of a model's configuration. */
 struct config_facts {
-    int tied;             /* tie_word_embeddings: 1, 0, or -1 if no level says it */
-    bool quantised;       /* quantization_config is there, at any level */
-    char model_type[64];  /* "" if it is not said or longer */
+    int tied;              /* tie_word_embeddings: 1, 0, or -1 if no level says it */
+    bool quantised;        /* quantization_config is there, at any level */
+    char model_type[64];   /* "" if it is not said or longer */
     char architecture[96]; /* the first of architectures, or "" */
 };
 
 /* ERR_FORMAT if the text is not an object of strict JSON (Python's numbers admitted). */
-int config_read_facts(struct config_facts *out, const char *json, size_t bytes,
-                      struct error *err);
+int config_read_facts(struct config_facts *out, const char *json, size_t bytes, struct error *err);
 
 struct config_edits {
     bool untie;        /* tie_word_embeddings false at every level, added where it is missing */
@@ -35,7 +34,7 @@ struct config_edits {
 };
 
 /* Append the edited text.  The input has passed config_read_facts(). */
-int config_apply(struct text *out, const char *json, size_t bytes,
-                 const struct config_edits *edits, struct error *err);
+int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
+                 struct error *err);
 
 #endif

@@ -42,32 +42,31 @@ static char *join_path(const char *directory, const char *name)
     return text_take(&path);
 }
 
-/* Read the header of the next shard; takes `path`, which may be NULL for want of memory. */
-static int add_shard(struct model *model, const char *name, char *path, struct error *err)
+/* Read the header of the next shard. */
+static int add_shard(struct model *model, const char *name, const char *path, struct error *err)
 {
-    struct model_shard *shard = &model->shards[model->shard_count];
-    struct model_shard read = { .name = strdup(name), .path = path };
+    struct model_shard shard = { .name = strdup(name), .path = strdup(path) };
     int status;
 
-    if (!read.name || !path)
-        status = error_no_memory(err, "the names of shards");
-    else
-        status = st_header_read(&read.header, path, NULL, err);
-    if (!status && !add_u64(model->data_bytes, read.header.data_bytes, &model->data_bytes)) {
-        status = error_set(err, ERR_FORMAT, "the shards together have 2^64 bytes or more");
-        st_header_release(&read.header);
+    if (!shard.name || !shard.path) {
+        free(shard.name);
+        free(shard.path);
+        return error_no_memory(err, "the names of shards");
     }
+    status = st_header_read(&shard.header, path, NULL, err);
+    if (!status && !add_u64(model->data_bytes, shard.header.data_bytes, &model->data_bytes))
+        status = error_set(err, ERR_FORMAT, "the shards together have 2^64 bytes or more");
     if (status) {
-        free(read.name);
-        free(path);
+        st_header_release(&shard.header);
+        free(shard.name);
+        free(shard.path);
         return status;
     }
-    read.identity = read.header.identity;
-    read.header_digest[0] = read.header.digest[0];
-    read.header_digest[1] = read.header.digest[1];
-    model->tensor_count += read.header.tensor_count;
-    model->shard_count++;
-    *shard = read;
+    shard.identity = shard.header.identity;
+    shard.header_digest[0] = shard.header.digest[0];
+    shard.header_digest[1] = shard.header.digest[1];
+    model->tensor_count += shard.header.tensor_count;
+    model->shards[model->shard_count++] = shard;
     return 0;
 }
 
@@ -107,22 +106,22 @@ static int open_shards(struct model *model, const struct index *index, struct er
     int status = 0;
 
     model->shards = calloc(index->shard_count, sizeof(*model->shards));
-    if (!paths || !model->shards)
-        status = error_no_memory(err, "the shards");
-    for (size_t i = 0; !status && i < index->shard_count; i++) {
+    if (!paths || !model->shards) {
+        free(paths);
+        return error_no_memory(err, "the shards");
+    }
+    for (size_t i = 0; i < index->shard_count; i++) {
         paths[i] = join_path(model->directory, index->shard_names[i]);
-        if (!paths[i])
+        if (!paths[i]) {
             status = error_no_memory(err, "the names of shards");
+            goto out;
+        }
     }
-    if (!status)
-        status = check_shards_are_there(paths, index, err);
-    for (size_t i = 0; !status && i < index->shard_count; i++) {
-        char *path = paths[i];
-
-        paths[i] = NULL;
-        status = add_shard(model, index->shard_names[i], path, err);
-    }
-    for (size_t i = 0; paths && i < index->shard_count; i++)
+    status = check_shards_are_there(paths, index, err);
+    for (size_t i = 0; !status && i < index->shard_count; i++)
+        status = add_shard(model, index->shard_names[i], paths[i], err);
+out:
+    for (size_t i = 0; i < index->shard_count; i++)
         free(paths[i]);
     free(paths);
     return status;
@@ -161,15 +160,13 @@ out:
     return status;
 }
 
-static int open_one(struct model *model, const char *name, char *path, struct error *err)
+static int open_one(struct model *model, const char *name, const char *path, struct error *err)
 {
     int status;
 
     model->shards = calloc(1, sizeof(*model->shards));
-    if (!model->shards) {
-        free(path);
+    if (!model->shards)
         return error_no_memory(err, "the shards");
-    }
     status = add_shard(model, name, path, err);
     return status ? status : model_sort_tensors(model, err);
 }
@@ -213,11 +210,22 @@ static int list_ignored(struct model *model, const struct weight_files *files,
     return 0;
 }
 
+static int open_file_of_directory(struct model *model, const char *name, struct error *err)
+{
+    char *path = join_path(model->directory, name);
+    int status;
+
+    if (!path)
+        return error_no_memory(err, "the name of the shard");
+    status = open_one(model, name, path, err);
+    free(path);
+    return status;
+}
+
 static int open_directory(struct model *model, const char *path, const struct log *log,
                           struct error *err)
 {
     struct weight_files files = { 0 };
-    const char *name = MODEL_FILE;
     int status;
 
     model->directory = strdup(path);
@@ -228,15 +236,17 @@ static int open_directory(struct model *model, const char *path, const struct lo
         return status;
     if (files.has_index) {
         status = open_index(model, err);
-    } else if (files.has_model || files.counts[WEIGHT_SAFETENSORS] == 1) {
-        if (!files.has_model)
-            name = weight_files_first(&files, WEIGHT_SAFETENSORS);
-        status = open_one(model, name, join_path(path, name), err);
+    } else if (files.has_model) {
+        status = open_file_of_directory(model, MODEL_FILE, err);
+    } else if (files.counts[WEIGHT_SAFETENSORS] == 1) {
+        status = open_file_of_directory(model, weight_files_first(&files, WEIGHT_SAFETENSORS), err);
     } else {
         status = weight_files_refuse(&files, path, err);
+        goto out;
     }
     if (!status)
         status = list_ignored(model, &files, log, err);
+out:
     weight_files_release(&files);
     return status;
 }
@@ -248,13 +258,18 @@ static int find_directory(struct model *model, const char *path, const char *nam
     struct weight_files files = { 0 };
     char *directory = name == path ? strdup(".") : strndup(path, (size_t)(name - path));
     char *config = directory ? join_path(directory, "config.json") : NULL;
-    bool found = config && access(config, F_OK) == 0;
-    int status = config ? 0 : error_no_memory(err, "the name of the base");
+    bool found;
+    int status;
 
-    free(config);
-    if (status || !found) {
+    if (!config) {
         free(directory);
-        return status;
+        return error_no_memory(err, "the name of the base");
+    }
+    found = access(config, F_OK) == 0;
+    free(config);
+    if (!found) {
+        free(directory);
+        return 0;
     }
     model->directory = directory;
     status = weight_files_scan(&files, directory, err);
@@ -272,7 +287,7 @@ static int open_file(struct model *model, const char *path, const struct log *lo
     int status = weight_file_refuse(path, name, err);
 
     if (!status)
-        status = open_one(model, name, strdup(path), err);
+        status = open_one(model, name, path, err);
     if (!status)
         status = find_directory(model, path, name, log, err);
     return status;

@@ -4,8 +4,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* How many members the object has, and whether "format" is one; false if it is not an object. */
-static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members, bool *has_format)
+/*
+ * How many members the object has, and whether "format" is one; false if it is not an object.
+ * Without memory to decode a name `out` fails: the answer decides what is written.
+ */
+static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members, bool *has_format,
+                             struct text *out)
 {
     struct json_reader reader;
     struct json_token token;
@@ -24,6 +28,7 @@ static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members
         (*members)++;
         text_clear(&word);
         json_string_decode(&token, &word);
+        out->failed |= word.failed;
         if (word.bytes == 6 && memcmp(word.data, "format", 6) == 0)
             *has_format = true;
     }
@@ -38,7 +43,7 @@ void st_emit_begin(struct text *out, const char *metadata, size_t metadata_bytes
     bool has_format;
 
     text_adds(out, "{\"__metadata__\":");
-    if (!brace || !inspect_metadata(metadata, metadata_bytes, &members, &has_format) ||
+    if (!brace || !inspect_metadata(metadata, metadata_bytes, &members, &has_format, out) ||
         members == 0) {
         text_adds(out, "{\"format\":\"pt\"}");
     } else if (has_format) {

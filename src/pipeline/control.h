@@ -61,8 +61,7 @@ struct control {
 int control_loop(struct control *control, const atomic_int *cancelled);
 
 /* Open what a block needs, if it is not open; on success its inputs have one user more. */
-int control_open_block(struct control *control, const struct plan_block *block,
-                       struct error *err);
+int control_open_block(struct control *control, const struct plan_block *block, struct error *err);
 void control_release_inputs(struct control *control, const struct plan_block *block);
 
 /* Forget the page cache behind a read, where it went through it. */
@@ -71,7 +70,6 @@ void control_drop_input(struct control *control, const struct plan_read *read);
 /* Count a block; the last one of a file cuts it to size and starts its sync. */
 int control_block_written(struct control *control, const struct plan_block *block,
                           struct error *err);
-int control_file_synced(struct control *control, struct ring_request *request,
-                        struct error *err);
+int control_file_synced(struct control *control, struct ring_request *request, struct error *err);
 
 #endif

@@ -29,8 +29,7 @@ int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32
 
 /* Widened rows of A go through the area of B, which nobody needs at this moment. */
 static int pack_one(const struct crew *crew, const struct scratch *scratch,
-                    const struct plan_delta *delta, uint64_t cols, float *packed,
-                    struct error *err)
+                    const struct plan_delta *delta, uint64_t cols, float *packed, struct error *err)
 {
     uint64_t width = dtype_bytes(delta->a_dtype);
 
@@ -47,8 +46,8 @@ static int pack_one(const struct crew *crew, const struct scratch *scratch,
                               rows * part, err))
                 return err->code;
             for (uint64_t r = 0; r < rows; r++)
-                fold_pack_row(packed + col * delta->rank, delta->rank, k + r,
-                              scratch->b + r * part, part);
+                fold_pack_row(packed + col * delta->rank, delta->rank, k + r, scratch->b + r * part,
+                              part);
             k += rows;
         }
         col += part; /* PLAN_B_FLOATS is a multiple of FOLD_GROUP */

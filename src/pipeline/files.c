@@ -94,7 +94,8 @@ int control_block_written(struct control *control, const struct plan_block *bloc
         error_prefix(err, "cannot finish '%s'", file->name);
         return err->code;
     }
-    output->sync = (struct ring_request){ .operation = RING_SYNC, .file = &output->file,
+    output->sync = (struct ring_request){ .operation = RING_SYNC,
+                                          .file = &output->file,
                                           .user = output };
     ring_submit(control->ring, &output->sync);
     control->in_flight++;

@@ -62,11 +62,11 @@ struct crew {
     const struct plan *plan;
     const struct fold_ops *ops;
     bool allow_nonfinite;
-    struct file *adapters;   /* opened inputs behind the shards: index - shard count */
-    uint32_t shard_count;    /* inputs before the adapters */
+    struct file *adapters; /* opened inputs behind the shards: index - shard count */
+    uint32_t shard_count;  /* inputs before the adapters */
     struct region regions[2];
     uint64_t (*digests)[2];
-    struct ring *ring;       /* to wake */
+    struct ring *ring; /* to wake */
 
     pthread_mutex_t mutex;
     pthread_cond_t wanted;
@@ -90,7 +90,7 @@ int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_
               struct ring *ring, struct error *err);
 void crew_close(struct crew *crew);
 
-void crew_give(struct crew *crew, struct slot *slot);        /* to compute */
+void crew_give(struct crew *crew, struct slot *slot);            /* to compute */
 void crew_give_region(struct crew *crew, struct region *region); /* to load */
 /* What was finished since the last call, linked by next. */
 void crew_take(struct crew *crew, struct slot **slots, struct region **regions);
@@ -107,8 +107,7 @@ int factors_pack(const struct crew *crew, const struct scratch *scratch,
  * Fetch `count` elements of `dtype` at `offset` of adapter file `input`, widened to fp32.
  */
 int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32_t input,
-                  uint64_t offset, enum dtype dtype, float *out, uint64_t count,
-                  struct error *err);
+                  uint64_t offset, enum dtype dtype, float *out, uint64_t count, struct error *err);
 
 /* Fold a run of elements of a target: src and dst as in fold_segment. */
 struct block_run {

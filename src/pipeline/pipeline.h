@@ -37,10 +37,10 @@ void pipeline_cancel(struct pipeline_stop *stop);
 enum pipeline_stage { STAGE_READ, STAGE_COMPUTE, STAGE_WRITE, STAGE_COUNT };
 
 struct pipeline_progress {
-    uint64_t bytes_done; /* of output files */
+    uint64_t bytes_done;               /* of output files */
     double stage_seconds[STAGE_COUNT]; /* slot-seconds spent in each stage so far */
-    enum pipeline_stage limit; /* where most slots were lately */
-    uint32_t file; /* of the newest block written */
+    enum pipeline_stage limit;         /* where most slots were lately */
+    uint32_t file;                     /* of the newest block written */
 };
 
 struct pipeline_options {

@@ -38,7 +38,9 @@ int nonfinite_error(const struct block_run *run, uint64_t index, struct error *e
                      ") becomes %s in %s; --allow-nonfinite writes it all the same",
                      error_quote(name, sizeof(name), tensor->name, tensor->name_bytes), element,
                      element / cols, element % cols,
-                     isnan(value) ? "NaN" : signbit(value) ? "-infinity" : "infinity",
+                     isnan(value)     ? "NaN"
+                     : signbit(value) ? "-infinity"
+                                      : "infinity",
                      dtype_name(dtype));
 }
 
@@ -84,8 +86,9 @@ static int fetch_b(const struct crew *crew, const struct scratch *scratch,
         if (factors_fetch(crew, scratch, delta->input, delta->b_offset + row * delta->rank * width,
                           delta->b_dtype, b, rows * delta->rank, err))
             return err->code;
-        deltas[i] = (struct fold_delta){ .a = packed, .b = b, .rank = delta->rank,
-                                         .scale = delta->scale };
+        deltas[i] = (struct fold_delta){
+            .a = packed, .b = b, .rank = delta->rank, .scale = delta->scale
+        };
         b += rows * delta->rank;
         packed += fold_packed_floats(delta->rank, target->cols);
     }

@@ -130,7 +130,8 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
             if (block->read_count == PLAN_READS_MAX)
                 return false;
             read = &block->reads[block->read_count++];
-            *read = (struct plan_read){ .input = tensor->input, .offset = page,
+            *read = (struct plan_read){ .input = tensor->input,
+                                        .offset = page,
                                         .position = position };
         }
         read->needed = max_u64(read->needed, input.end - read->offset);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The end of the run of tensors that come from one base shard (an added head stays with the last). */
+/* The end of the run of tensors that come from one base shard (an added head stays with the last).
+ */
 static uint64_t group_end(const struct plan *plan, uint64_t first)
 {
     uint64_t last = plan->tied_head ? plan->tensor_count - 1 : plan->tensor_count;
@@ -54,10 +55,11 @@ static int cut_files(struct plan *plan, uint64_t max_shard_bytes, struct error *
             }
             if (plan->file_count == 99999)
                 return error_set(err, ERR_USAGE,
-                                 "--max-shard-size %" PRIu64 " gives more than 99999 files: raise it",
+                                 "--max-shard-size %" PRIu64
+                                 " gives more than 99999 files: raise it",
                                  max_shard_bytes);
-            plan->files[plan->file_count++] =
-                (struct plan_file){ .tensor_first = first, .tensor_count = next - first };
+            plan->files[plan->file_count++] = (struct plan_file){ .tensor_first = first,
+                                                                  .tensor_count = next - first };
             first = next;
         }
     }

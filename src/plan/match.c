@@ -158,10 +158,10 @@ static int check_twice(const struct plan_matches *matches, const struct plan_ada
         const struct adapter *adapter = adapters[y->adapter].adapter;
 
         if (x->tensor == y->tensor && x->adapter == y->adapter)
-            return error_set(err, ERR_MISMATCH,
-                             "adapter '%s': modules '%s' and '%s' both match one tensor of the base",
-                             adapter->name, adapter->pairs[x->pair].module,
-                             adapter->pairs[y->pair].module);
+            return error_set(
+                err, ERR_MISMATCH,
+                "adapter '%s': modules '%s' and '%s' both match one tensor of the base",
+                adapter->name, adapter->pairs[x->pair].module, adapter->pairs[y->pair].module);
     }
     return 0;
 }

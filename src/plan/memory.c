@@ -27,8 +27,8 @@ static uint64_t packed_bytes(const struct plan_target *target)
 static uint64_t plan_bytes(const struct plan *plan)
 {
     return plan->tensor_count * sizeof(*plan->tensors) +
-           plan->target_count * sizeof(*plan->targets) +
-           plan->delta_count * sizeof(*plan->deltas) + plan->file_count * sizeof(*plan->files) +
+           plan->target_count * sizeof(*plan->targets) + plan->delta_count * sizeof(*plan->deltas) +
+           plan->file_count * sizeof(*plan->files) +
            plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
            plan->block_count * 16;
 }
@@ -123,8 +123,8 @@ static unsigned choose_threads(uint64_t free_bytes, uint64_t thread_bytes, unsig
     return threads > THREADS_MAX ? THREADS_MAX : threads;
 }
 
-int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads,
-                    unsigned processors, uint64_t extra_bytes, struct error *err)
+int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
+                    uint64_t extra_bytes, struct error *err)
 {
     struct plan_memory *memory = &plan->memory;
     uint64_t left;

@@ -42,8 +42,9 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
     if (!status)
         status = check_missing(model, adapters, adapter_count, options->strict, log, err);
     if (!status && matches.count == 0)
-        status = error_set(err, ERR_MISMATCH,
-                           "no factor of the adapter is left to fold: the output would be the base");
+        status = error_set(
+            err, ERR_MISMATCH,
+            "no factor of the adapter is left to fold: the output would be the base");
     if (status)
         goto out;
     if (matches.head) {

@@ -52,7 +52,7 @@
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
 struct plan_options {
-    bool convert;          /* dtype below is asked for; false: keep */
+    bool convert; /* dtype below is asked for; false: keep */
     enum dtype dtype;
     enum plan_tied tied;
     uint64_t max_shard_bytes;
@@ -79,15 +79,15 @@ struct plan_tensor {
     const char *name; /* belongs to the model or the plan */
     const uint64_t *shape;
     uint32_t name_bytes;
-    uint32_t input;     /* index of plan.inputs */
-    uint64_t in_offset; /* in that file */
+    uint32_t input;      /* index of plan.inputs */
+    uint64_t in_offset;  /* in that file */
     uint64_t out_offset; /* in its output file */
     uint64_t in_bytes;
     uint64_t out_bytes;
     uint32_t target; /* index of plan.targets, or PLAN_NO_TARGET */
     uint16_t shape_count;
-    uint8_t action;    /* enum plan_action */
-    uint8_t dtype_in;  /* enum dtype */
+    uint8_t action;   /* enum plan_action */
+    uint8_t dtype_in; /* enum dtype */
     uint8_t dtype_out;
 };
 
@@ -126,8 +126,8 @@ struct plan_file {
 /* Memory that the work takes, decided by plan_fit_memory(). */
 struct plan_memory {
     uint64_t budget_bytes;
-    uint64_t fixed_bytes;  /* program, plan, headers */
-    uint64_t slot_bytes;   /* one block in flight */
+    uint64_t fixed_bytes; /* program, plan, headers */
+    uint64_t slot_bytes;  /* one block in flight */
     uint32_t slot_count;
     uint32_t thread_count;
     uint64_t scratch_bytes; /* of one worker */
@@ -151,19 +151,19 @@ struct plan {
     char *headers; /* prefix and JSON of all files, one behind the other */
     size_t headers_bytes;
     uint64_t block_count;
-    uint64_t bytes_in;  /* of tensors, from all inputs */
-    uint64_t bytes_out; /* of all output files */
+    uint64_t bytes_in;         /* of tensors, from all inputs */
+    uint64_t bytes_out;        /* of all output files */
     uint64_t tensor_bytes_out; /* without headers: total_size of the index */
     uint64_t parameter_count;
     size_t folded;
     size_t converted;
     size_t copied;
     uint64_t in_place_blocks;
-    uint64_t in_bytes_max;      /* of one block that is not folded in place */
-    uint32_t *residents;        /* target index of each resident target */
+    uint64_t in_bytes_max; /* of one block that is not folded in place */
+    uint32_t *residents;   /* target index of each resident target */
     size_t resident_count;
-    bool untied;                /* an own head was written: the config must say untied */
-    char *tied_head;            /* name of a head tensor that the base did not have, or NULL */
+    bool untied;     /* an own head was written: the config must say untied */
+    char *tied_head; /* name of a head tensor that the base did not have, or NULL */
     uint64_t tied_head_bytes;
     struct plan_memory memory;
 };
@@ -184,27 +184,27 @@ void plan_release(struct plan *plan);
  * `processors`.  `extra_bytes` is held by the caller (headers, configurations).  ERR_USAGE with
  * the smallest budget that works if it cannot be done.  Part of making a plan.
  */
-int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads,
-                    unsigned processors, uint64_t extra_bytes, struct error *err);
+int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
+                    uint64_t extra_bytes, struct error *err);
 
 /* One read of a block. */
 struct plan_read {
     uint32_t input;
-    uint64_t offset; /* in the input, a multiple of PAGE_BYTES */
-    uint64_t bytes;  /* a multiple of PAGE_BYTES; may reach behind the end of the input */
-    uint64_t needed; /* bytes that are inside it */
+    uint64_t offset;   /* in the input, a multiple of PAGE_BYTES */
+    uint64_t bytes;    /* a multiple of PAGE_BYTES; may reach behind the end of the input */
+    uint64_t needed;   /* bytes that are inside it */
     uint64_t position; /* in the slot, a multiple of PAGE_BYTES */
 };
 
 /* The unit of work: PLAN_BLOCK_BYTES at most of one output file. */
 struct plan_block {
     uint32_t file;
-    uint64_t number; /* in the whole plan: its digest's place */
-    uint64_t offset; /* in the file, a multiple of PLAN_BLOCK_BYTES */
-    uint64_t bytes;  /* valid ones; written rounded up to PAGE_BYTES */
+    uint64_t number;       /* in the whole plan: its digest's place */
+    uint64_t offset;       /* in the file, a multiple of PLAN_BLOCK_BYTES */
+    uint64_t bytes;        /* valid ones; written rounded up to PAGE_BYTES */
     uint64_t tensor_first; /* tensors that have bytes in it: index of plan.tensors */
     uint64_t tensor_count;
-    bool in_place;  /* the reads lie where the output is built */
+    bool in_place; /* the reads lie where the output is built */
     uint32_t read_count;
     struct plan_read reads[PLAN_READS_MAX];
     uint32_t resident_first; /* resident targets that it needs: numbers, count 0..2 */

@@ -21,10 +21,10 @@ struct plan_match {
 struct plan_matches {
     struct plan_match *list; /* sorted by tensor, then adapter */
     size_t count;
-    bool own_head;            /* the output head changes alone: the config must say untied */
-    bool head;                /* some match is for a head that the base does not hold */
+    bool own_head;                /* the output head changes alone: the config must say untied */
+    bool head;                    /* some match is for a head that the base does not hold */
     struct model_ref head_source; /* the tensor that is tied to it */
-    char *head_name;          /* "lm_head.weight" */
+    char *head_name;              /* "lm_head.weight" */
     size_t head_name_bytes;
 };
 
@@ -40,8 +40,8 @@ void plan_matches_release(struct plan_matches *matches);
 /* Fill tensors (without offsets in the output), targets and deltas. */
 int plan_list_tensors(struct plan *plan, const struct model *model,
                       const struct plan_adapter *adapters, size_t adapter_count,
-                      const struct plan_matches *matches,
-                      const struct plan_options *options, struct error *err);
+                      const struct plan_matches *matches, const struct plan_options *options,
+                      struct error *err);
 
 /* Cut into files, emit headers, set offsets. */
 int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shard_bytes,

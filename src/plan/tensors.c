@@ -7,15 +7,20 @@
  * Names that model code keeps in fp32 when the rest is cast (transformers'
  * _keep_in_fp32_modules): a base that holds them in F32 keeps them so under --dtype.
  */
-static const char *const kept_in_f32[] = { "e_score_correction_bias", "DenseReluDense.wo.weight",
-                                           "A_log", "inv_freq", "time_decay", "time_first" };
+static const char *const kept_in_f32[] = { "e_score_correction_bias",
+                                           "DenseReluDense.wo.weight",
+                                           "A_log",
+                                           "inv_freq",
+                                           "time_decay",
+                                           "time_first" };
 
 static bool is_kept_in_f32(const char *name, size_t bytes)
 {
     for (size_t i = 0; i < sizeof(kept_in_f32) / sizeof(kept_in_f32[0]); i++) {
         size_t end_bytes = strlen(kept_in_f32[i]);
 
-        if (bytes >= end_bytes && memcmp(name + bytes - end_bytes, kept_in_f32[i], end_bytes) == 0 &&
+        if (bytes >= end_bytes &&
+            memcmp(name + bytes - end_bytes, kept_in_f32[i], end_bytes) == 0 &&
             (bytes == end_bytes || name[bytes - end_bytes - 1] == '.'))
             return true;
     }
@@ -104,8 +109,8 @@ static void add_target(struct plan *plan, uint64_t index, const struct plan_adap
         const struct plan_adapter *adapter = &adapters[match->adapter];
         const struct adapter_pair *pair = &adapter->adapter->pairs[match->pair];
 
-        plan->deltas[plan->delta_count] =
-            make_delta(adapter, pair, (uint32_t)(shard_count + match->adapter));
+        plan->deltas[plan->delta_count] = make_delta(adapter, pair,
+                                                     (uint32_t)(shard_count + match->adapter));
         target->rank_sum += pair->rank;
         plan->delta_count++;
     }
@@ -115,20 +120,18 @@ static void add_target(struct plan *plan, uint64_t index, const struct plan_adap
 }
 
 static int fill_inputs(struct plan *plan, const struct model *model,
-                       const struct plan_adapter *adapters, size_t adapter_count,
-                       struct error *err)
+                       const struct plan_adapter *adapters, size_t adapter_count, struct error *err)
 {
     plan->inputs = calloc(model->shard_count + adapter_count + 1, sizeof(*plan->inputs));
     if (!plan->inputs)
         return error_no_memory(err, "the list of inputs");
     plan->shard_count = (uint32_t)model->shard_count;
     for (size_t i = 0; i < model->shard_count; i++)
-        plan->inputs[plan->input_count++] =
-            (struct plan_input){ model->shards[i].path, model->shards[i].identity };
+        plan->inputs[plan->input_count++] = (struct plan_input){ model->shards[i].path,
+                                                                 model->shards[i].identity };
     for (size_t i = 0; i < adapter_count; i++)
-        plan->inputs[plan->input_count++] = (struct plan_input){
-            adapters[i].adapter->weights_path, adapters[i].adapter->identity
-        };
+        plan->inputs[plan->input_count++] = (struct plan_input){ adapters[i].adapter->weights_path,
+                                                                 adapters[i].adapter->identity };
     return 0;
 }
 

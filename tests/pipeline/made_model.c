@@ -218,8 +218,7 @@ static void write_adapter_config(const struct made_model *model, const char *dir
 
         if (!tensor->rank)
             continue;
-        text_addf(&text, "%s\"^%.*s\":%u", comma, module_bytes(tensor), tensor->name,
-                  tensor->rank);
+        text_addf(&text, "%s\"^%.*s\":%u", comma, module_bytes(tensor), tensor->name, tensor->rank);
         comma = ",";
     }
     comma = "";
@@ -361,8 +360,8 @@ static void check_tensor(const struct made_model *model, const struct made_tenso
           "%s: dtype, size or shape", tensor->name);
     CHECK(file_open_input(&file, output->shards[ref.shard].path, FILE_DIRECT_OFF, &err) == 0, "%s",
           err.text);
-    CHECK(bytes == 0 || file_pread(&file, actual, bytes, header->data_start + found->data_offset,
-                                   &err) == 0,
+    CHECK(bytes == 0 ||
+              file_pread(&file, actual, bytes, header->data_start + found->data_offset, &err) == 0,
           "%s", err.text);
     file_close(&file);
     for (uint64_t i = 0; i < bytes; i++)

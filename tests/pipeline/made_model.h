@@ -52,8 +52,7 @@ void made_write(const struct made_model *model);
 void made_release(struct made_model *model);
 
 /* Fail the test unless the model directory `output` is what the scalar definition gives. */
-void made_check(const struct made_model *model, const char *output, bool convert,
-                enum dtype dtype);
+void made_check(const struct made_model *model, const char *output, bool convert, enum dtype dtype);
 
 /* All shards of two outputs are the same bytes. */
 void made_check_same(const char *one, const char *other);

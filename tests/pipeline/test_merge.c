@@ -62,7 +62,7 @@ static void merge(const struct made_model *model, const char *output, enum loraf
 /* Tensors of all kinds in random order; sizes that make several blocks. */
 static void make(struct made_model *model, uint64_t seed)
 {
-    static const enum dtype any[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I64, DTYPE_U8,
+    static const enum dtype any[] = { DTYPE_BF16, DTYPE_F16,     DTYPE_F32, DTYPE_I64, DTYPE_U8,
                                       DTYPE_BOOL, DTYPE_F8_E4M3, DTYPE_I16, DTYPE_F64 };
     uint64_t rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     unsigned count = (unsigned)made_random_in(&rng, 8, 24);

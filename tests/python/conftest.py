@@ -65,6 +65,15 @@ def lorafold(program: Path) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from large import make_large  # not at the top: it needs the packages that pytest_configure looks for
+
+    directory = tmp_path_factory.mktemp("large")
+    make_large(directory)
+    return directory
+
+
 @pytest.fixture
 def nothing_left(tmp_path: Path):
     """After the test, `out` and its work directory must not exist."""

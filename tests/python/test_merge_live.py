@@ -107,6 +107,28 @@ def test_every_way_gives_the_same_bytes(way: list[str], lorafold: Run, tmp_path:
     check_definition(tmp_path / "base", tmp_path / "out", [(tmp_path / "adapter", 1.0)])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--dtype", "f32"], ["--dtype", "f16"], ["--max-shard-size", "20MB"], ["--memory", "48MiB", "--threads", "3"]],
+    ids=["keep", "f32", "f16", "cut", "small"],
+)
+def test_tensors_of_several_blocks(options: list[str], lorafold: Run, large: Path, tmp_path: Path):
+    base, adapter, out = large / "base", large / "adapter", tmp_path / "out"
+    lorafold("merge", base, "-a", adapter, "-o", out, *options)
+    shards.check_index(out)
+    deltas = models.deltas_of([(adapter, 1.0)])
+    before, after = models.load_tensors(base), models.load_tensors(out)
+    dtype = DTYPES.get(options[1]) if options[:1] == ["--dtype"] else None
+    assert after.keys() == before.keys()
+    for name, [delta] in deltas.items():
+        for rows in (slice(0, 20), slice(1014, 1034), slice(2028, 2048)):  # a block ends after row 1023
+            part = reference.Delta(delta.a, delta.b[rows], delta.scale)
+            assert torch.equal(after[name][rows], reference.fold(before[name][rows], [part], dtype)), (name, rows)
+        a, b = torch.from_numpy(delta.a).double(), torch.from_numpy(delta.b).double()
+        plain = before[name].double() + delta.scale * (b @ a)
+        torch.testing.assert_close(after[name].double(), plain, rtol=2**-8, atol=1e-5)
+
+
 def test_two_adapters_with_weights(lorafold: Run, tmp_path: Path):
     make_pair(tmp_path, "llama", torch.bfloat16)
     second = tmp_path / "second"

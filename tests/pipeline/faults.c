@@ -1,0 +1,139 @@
+#include "pipeline/faults.h"
+
+#include "io/ring.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+const char *const fault_names[FAULT_KINDS] = { "memory", "read", "write", "file", "thread" };
+
+static atomic_int armed = -1; /* the kind */
+static atomic_uint countdown;
+static atomic_int reached;
+
+static int strikes(enum fault_kind kind)
+{
+    if (atomic_load(&armed) != (int)kind || atomic_fetch_sub(&countdown, 1) != 1)
+        return 0;
+    atomic_store(&reached, 1);
+    return 1;
+}
+
+void *__wrap_malloc(size_t bytes);
+
+static void free_plain(void *memory)
+{
+    free(memory);
+}
+
+void fault_arm(enum fault_kind kind, unsigned number)
+{
+    static cJSON_Hooks hooks = { .malloc_fn = __wrap_malloc, .free_fn = free_plain };
+
+    cJSON_InitHooks(&hooks);
+    atomic_store(&reached, 0);
+    atomic_store(&countdown, number);
+    atomic_store(&armed, (int)kind);
+}
+
+int fault_disarm(void)
+{
+    atomic_store(&armed, -1);
+    return atomic_load(&reached);
+}
+
+/* RETURN NAME(PARAMETERS) fails with ERROR, giving VALUE, when a call of KIND is struck. */
+#define FAULT(kind, result, name, parameters, arguments, value, error)                             \
+    result __real_##name parameters;                                                               \
+    result __wrap_##name parameters;                                                               \
+    result __wrap_##name parameters                                                                \
+    {                                                                                              \
+        if (strikes(kind)) {                                                                       \
+            errno = (error);                                                                       \
+            return value;                                                                          \
+        }                                                                                          \
+        return __real_##name arguments;                                                            \
+    }
+
+FAULT(FAULT_MEMORY, void *, malloc, (size_t n), (n), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, void *, calloc, (size_t n, size_t s), (n, s), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, void *, realloc, (void *p, size_t n), (p, n), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, void *, aligned_alloc, (size_t a, size_t n), (a, n), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, int, posix_memalign, (void **p, size_t a, size_t n), (p, a, n), ENOMEM, ENOMEM)
+FAULT(FAULT_MEMORY, char *, strdup, (const char *s), (s), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, char *, strndup, (const char *s, size_t n), (s, n), NULL, ENOMEM)
+FAULT(FAULT_MEMORY, void *, mmap, (void *p, size_t n, int a, int b, int c, off_t d),
+      (p, n, a, b, c, d), MAP_FAILED, ENOMEM)
+FAULT(FAULT_READ, ssize_t, pread, (int f, void *p, size_t n, off_t o), (f, p, n, o), -1, EIO)
+FAULT(FAULT_WRITE, ssize_t, pwrite, (int f, const void *p, size_t n, off_t o), (f, p, n, o), -1,
+      ENOSPC)
+FAULT(FAULT_FILE, int, fstat, (int f, struct stat *s), (f, s), -1, EIO)
+FAULT(FAULT_FILE, int, fsync, (int f), (f), -1, EIO)
+FAULT(FAULT_FILE, int, ftruncate, (int f, off_t n), (f, n), -1, EIO)
+FAULT(FAULT_FILE, int, fallocate, (int f, int m, off_t o, off_t n), (f, m, o, n), -1, ENOSPC)
+FAULT(FAULT_FILE, int, mkdirat, (int f, const char *p, mode_t m), (f, p, m), -1, EACCES)
+FAULT(FAULT_FILE, int, renameat2, (int f, const char *p, int g, const char *q, unsigned h),
+      (f, p, g, q, h), -1, EIO)
+FAULT(FAULT_FILE, int, renameat, (int f, const char *p, int g, const char *q), (f, p, g, q), -1,
+      EIO)
+FAULT(FAULT_THREAD, int, pthread_create,
+      (pthread_t * t, const pthread_attr_t *a, void *(*m)(void *), void *p), (t, a, m, p), EAGAIN,
+      EAGAIN)
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    va_list args;
+    mode_t mode;
+
+    va_start(args, flags);
+    mode = va_arg(args, mode_t); /* rubbish without O_CREAT, and then not looked at */
+    va_end(args);
+    if (strikes(FAULT_FILE)) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_open(path, flags, mode);
+}
+
+int __real_openat(int directory, const char *path, int flags, ...);
+int __wrap_openat(int directory, const char *path, int flags, ...);
+int __wrap_openat(int directory, const char *path, int flags, ...)
+{
+    va_list args;
+    mode_t mode;
+
+    va_start(args, flags);
+    mode = va_arg(args, mode_t);
+    va_end(args);
+    if (strikes(FAULT_FILE)) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_openat(directory, path, flags, mode);
+}
+
+int __real_ring_wait(struct ring *ring, struct ring_request **done, struct error *err);
+int __wrap_ring_wait(struct ring *ring, struct ring_request **done, struct error *err);
+int __wrap_ring_wait(struct ring *ring, struct ring_request **done, struct error *err)
+{
+    int status = __real_ring_wait(ring, done, err);
+
+    if (status || !*done || (*done)->status)
+        return status;
+    if ((*done)->operation == RING_READ    ? strikes(FAULT_READ)
+        : (*done)->operation == RING_WRITE ? strikes(FAULT_WRITE)
+                                           : strikes(FAULT_FILE))
+        (*done)->status = EIO;
+    return 0;
+}

@@ -1,0 +1,31 @@
+/*
+ * faults.h - make the n-th call of a kind fail
+ *
+ * faults.c wraps allocation and system calls (linker option --wrap) and counts
+ * them while faults are armed.  Nothing fails before fault_arm() or after
+ * fault_disarm(), so the test itself can use everything.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef TESTS_FAULTS_H
+#define TESTS_FAULTS_H
+
+enum fault_kind {
+    FAULT_MEMORY, /* malloc, calloc, realloc, strdup, strndup, mmap, asprintf, ... */
+    FAULT_READ,   /* pread, or a finished ring read */
+    FAULT_WRITE,  /* pwrite, write, or a finished ring write */
+    FAULT_FILE,   /* open, openat, fstat, fsync, ftruncate, fallocate, mkdirat, rename... */
+    FAULT_THREAD, /* pthread_create */
+    FAULT_KINDS
+};
+
+extern const char *const fault_names[FAULT_KINDS];
+
+/* From now on the `number`-th call (from 1) of this kind fails, once. */
+void fault_arm(enum fault_kind kind, unsigned number);
+
+/* Stop; returns whether the call was reached. */
+int fault_disarm(void);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * The n-th allocation, read, write, file call and thread start fails, for every n
+ * of a small merge: a clean error, nothing that looks finished, no leak (under
+ * LeakSanitizer), and what existed before is as it was.
+ *
+ * usage: test_faults [kind number]
+ */
+#include "check.h"
+#include "lorafold.h"
+#include "pipeline/faults.h"
+#include "pipeline/made_model.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NUMBER_MAX 20000u
+
+static char base[600];
+static char adapter_path[600];
+static char output[600];
+
+static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
+{
+    struct lorafold_merge_options options;
+    const struct lorafold_adapter adapter = { adapter_path, 1.0 };
+    struct lorafold_merge *job = NULL;
+    int status;
+
+    lorafold_merge_options_init(&options);
+    options.base = base;
+    options.adapters = &adapter;
+    options.adapter_count = 1;
+    options.output = output;
+    options.threads = 2;
+    options.io_engine = engine;
+    options.overwrite = overwrite;
+    options.max_shard_bytes = 20000;
+    status = lorafold_merge_open(&job, &options, err);
+    if (!status)
+        status = lorafold_merge_run(job, err);
+    lorafold_merge_close(job);
+    return status;
+}
+
+static bool exists(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+static void make(struct made_model *model)
+{
+    uint64_t rng = 7;
+
+    model->shard_count = 2;
+    model->scale = 0.5f;
+    made_add(model, &rng, "a.weight", DTYPE_BF16, 2, (uint64_t[]){ 90, 70 }, 0, 3, DTYPE_F32);
+    made_add(model, &rng, "b.weight", DTYPE_F32, 2, (uint64_t[]){ 50, 40 }, 1, 9, DTYPE_BF16);
+    made_add(model, &rng, "c", DTYPE_I64, 1, (uint64_t[]){ 9 }, 1, 0, DTYPE_F32);
+    made_add(model, &rng, "d.weight", DTYPE_F16, 2, (uint64_t[]){ 60, 80 }, 0, 2, DTYPE_F16);
+}
+
+/* One merge with one fault; false once the fault is behind the last call. */
+static bool check_one(const struct made_model *model, enum fault_kind kind, unsigned number,
+                      const char *engine, bool overwrite)
+{
+    struct lorafold_error err = { 0 };
+    char partial[700];
+    int status;
+    int reached;
+
+    snprintf(partial, sizeof(partial), "%s.partial", output);
+    fault_arm(kind, number);
+    status = merge(engine, overwrite, &err);
+    reached = fault_disarm();
+    if (!reached)
+        CHECK(status == 0, "%s %u: not reached, but %s", fault_names[kind], number, err.text);
+    if (status) {
+        /* Not every failed call is fatal; a fatal one has a code and one sentence. */
+        CHECK(status >= LORAFOLD_FAILED && status <= LORAFOLD_MISMATCH, "code %d", status);
+        CHECK(err.text[0] && !strchr(err.text, '\n'), "sentence '%s'", err.text);
+        CHECK(overwrite || !exists(output), "%s %u (%s): '%s' is left", fault_names[kind], number,
+              err.text, output);
+    }
+    if (status == 0 || overwrite)
+        made_check(model, output, false, DTYPE_BF16); /* the new one, or the old one */
+    made_remove(partial); /* a failed removal is a fault too: the next run would discard it */
+    if (!overwrite)
+        made_remove(output);
+    return reached;
+}
+
+static void check_kind(const struct made_model *model, enum fault_kind kind, const char *engine,
+                       bool overwrite)
+{
+    unsigned number = 1;
+
+    while (number < NUMBER_MAX && check_one(model, kind, number, engine, overwrite))
+        number++;
+    printf("%s, %s%s: %u calls failed in turn\n", fault_names[kind], engine,
+           overwrite ? ", overwrite" : "", number - 1);
+    fflush(stdout);
+    CHECK(number > 1, "no call of this kind was made");
+    CHECK(number < NUMBER_MAX, "there is no end");
+}
+
+int main(int argc, char **argv)
+{
+    struct made_model model = { 0 };
+    struct lorafold_error err = { 0 };
+
+    made_directory(model.directory, sizeof(model.directory));
+    make(&model);
+    made_write(&model);
+    snprintf(base, sizeof(base), "%s/base", model.directory);
+    snprintf(adapter_path, sizeof(adapter_path), "%s/adapter", model.directory);
+    snprintf(output, sizeof(output), "%s/out", model.directory);
+    if (argc > 2) {
+        check_one(&model, (enum fault_kind)atoi(argv[1]), (unsigned)atoi(argv[2]), "threads",
+                  false);
+    } else {
+        for (int kind = 0; kind < FAULT_KINDS; kind++)
+            check_kind(&model, (enum fault_kind)kind, "threads", false);
+        check_kind(&model, FAULT_READ, "uring", false);
+        check_kind(&model, FAULT_WRITE, "uring", false);
+        CHECK(merge("threads", false, &err) == 0, "%s", err.text);
+        check_kind(&model, FAULT_FILE, "threads", true);
+        check_kind(&model, FAULT_WRITE, "threads", true);
+    }
+    made_remove(model.directory);
+    made_release(&model);
+    return 0;
+}
