@@ -109,12 +109,11 @@ static const char *describe(const char *name, size_t bytes)
         if (has_component(name, bytes, kinds[i].component))
             return kinds[i].what;
     }
-    if (has_component(name, bytes, "base_layer"))
-        return low_rank
-                   ? "is a low-rank factor of a parameter inside a module, such as fused "
-                     "experts, not supported by this version"
-                   : "is a whole tensor that replaces the one of the base (PEFT saves it beside "
-                     "the factors of a head or embedding), not supported by this version";
+    if (has_component(name, bytes, "base_layer") && low_rank)
+        return "is a low-rank factor of a parameter inside a module, such as fused experts, not "
+               "supported by this version";
+    if (ends_with(name, bytes, ".base_layer.weight"))
+        return NULL;
     if (low_rank && ends_with(name, bytes, ".bias"))
         return "is a bias on a B factor (lora_bias), not supported by this version";
     if (low_rank || has_component(name, bytes, "lora_down") ||
@@ -137,6 +136,7 @@ void adapter_key_read(struct adapter_key *out, const char *name, size_t bytes)
         { ".lora_B.weight", ADAPTER_KEY_B },
         { ".lora_A.default.weight", ADAPTER_KEY_A },
         { ".lora_B.default.weight", ADAPTER_KEY_B },
+        { ".base_layer.weight", ADAPTER_KEY_BASE },
     };
 
     *out = (struct adapter_key){ .kind = ADAPTER_KEY_OTHER, .what = describe(name, bytes) };
@@ -190,6 +190,12 @@ int adapter_key_refuse(const struct adapter_key *key, const char *name, size_t b
     struct text nearest = { 0 };
 
     error_quote(quoted, sizeof(quoted), name, bytes);
+    if (key->kind == ADAPTER_KEY_BASE)
+        return error_set(err, ERR_FORMAT,
+                         "tensor '%s' replaces a tensor of the base for which the file has no "
+                         "low-rank factors, not supported by this version; --allow-unused leaves "
+                         "it out",
+                         quoted);
     if (key->what)
         return error_set(err, ERR_FORMAT, "tensor '%s' %s; --allow-unused leaves it out", quoted,
                          key->what);

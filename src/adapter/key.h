@@ -14,6 +14,7 @@
 enum adapter_key_kind {
     ADAPTER_KEY_A,
     ADAPTER_KEY_B,
+    ADAPTER_KEY_BASE, /* the adapter's own copy of the tensor that the factors change */
     ADAPTER_KEY_OTHER /* nothing that is folded */
 };
 
@@ -26,7 +27,7 @@ struct adapter_key {
 
 /*
  * Understood: base_model.model.<module>.lora_A.weight, .lora_B.weight, and with ".default", the
- * usual adapter name, before ".weight".
+ * usual adapter name, before ".weight"; and <module>.base_layer.weight.
  */
 void adapter_key_read(struct adapter_key *out, const char *name, size_t bytes);
 

@@ -29,7 +29,7 @@ static const char *quote_tensor(char buf[QUOTED_BYTES], const struct adapter *ad
     return error_quote(buf, QUOTED_BYTES, st_name(&adapter->header, t), t->name_bytes);
 }
 
-static int add_unused(struct adapter *adapter, uint32_t tensor, struct error *err)
+int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err)
 {
     const struct st_tensor *t = &adapter->header.tensors[tensor];
     char *name = strndup(st_name(&adapter->header, t), t->name_bytes);
@@ -70,11 +70,13 @@ static int collect_factors(struct adapter *adapter, struct factor *factors, size
         int status = 0;
 
         adapter_key_read(&key, name, tensor->name_bytes);
+        if (key.kind == ADAPTER_KEY_BASE)
+            continue; /* needs the pairs: adapter_attach_copies() */
         if (key.kind != ADAPTER_KEY_OTHER)
             factors[(*factor_count)++] = (struct factor){ key.module, key.module_bytes, (uint32_t)i,
                                                           key.kind == ADAPTER_KEY_B };
         else if (allow_unused)
-            status = add_unused(adapter, (uint32_t)i, err);
+            status = adapter_add_unused(adapter, (uint32_t)i, err);
         else
             status = adapter_key_refuse(&key, name, tensor->name_bytes, err);
         if (status)
@@ -130,7 +132,7 @@ static int check_partners(const struct adapter *adapter, const struct factor *a,
     char quoted[QUOTED_BYTES];
     char quoted_module[QUOTED_BYTES];
 
-    if (!b || !same_module(a, b))
+    if (!same_module(a, b))
         return error_set(
             err, ERR_FORMAT, "tensor '%s' has no partner lora_%c of module '%s'",
             quote_tensor(quoted, adapter, a->tensor), a->is_b ? 'A' : 'B',
@@ -187,7 +189,9 @@ static int add_pair(struct adapter *adapter, const struct factor *a, const struc
     bool targeted;
     int status;
 
-    *pair = (struct adapter_pair){ .tensor_a = a->tensor, .tensor_b = b->tensor };
+    *pair = (struct adapter_pair){ .tensor_a = a->tensor,
+                                   .tensor_b = b->tensor,
+                                   .tensor_base = ADAPTER_NO_TENSOR };
     pair->module = strndup(a->module, a->module_bytes);
     if (!pair->module)
         return error_no_memory(err, "a module name");
@@ -213,8 +217,8 @@ static int add_pair(struct adapter *adapter, const struct factor *a, const struc
                          quote(quoted_module, pair->module));
     free(pair->module);
     adapter->pair_count--;
-    status = add_unused(adapter, a->tensor, err);
-    return status ? status : add_unused(adapter, b->tensor, err);
+    status = adapter_add_unused(adapter, a->tensor, err);
+    return status ? status : adapter_add_unused(adapter, b->tensor, err);
 }
 
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,
@@ -234,12 +238,14 @@ int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct
     }
     status = collect_factors(adapter, factors, &factor_count, allow_unused, err);
     for (size_t i = 0; i < factor_count && !status; i += 2) {
-        const struct factor *next = i + 1 < factor_count ? &factors[i + 1] : NULL;
+        const struct factor *next = &factors[i + 1]; /* all zero behind the last */
 
         status = check_partners(adapter, &factors[i], next, err);
         if (!status)
             status = add_pair(adapter, &factors[i], next, allow_unused, &warned, log, err);
     }
+    if (!status)
+        status = adapter_attach_copies(adapter, allow_unused, err);
     if (!status && adapter->pair_count == 0)
         status = error_set(err, ERR_FORMAT,
                            "none of its %zu tensors is a low-rank factor that can be folded",

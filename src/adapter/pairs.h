@@ -20,4 +20,10 @@
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,
                         struct error *err);
 
+/* List a tensor of the file as unused; there is room for all of them. */
+int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err);
+
+/* Give each pair the copy of its base tensor that the file may hold.  The pairs are sorted. */
+int adapter_attach_copies(struct adapter *adapter, bool allow_unused, struct error *err);
+
 #endif

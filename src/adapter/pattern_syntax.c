@@ -117,8 +117,8 @@ static int scan_set(struct scanner *scan)
     first = scan->at;
     while (peek(scan, 0) != ']') {
         size_t at = scan->at;
-        int low;
-        int high;
+        int low = -1;
+        int high = -1;
         int status;
 
         if (peek(scan, 0) < 0)
@@ -259,7 +259,7 @@ static int scan_quantifier(struct scanner *scan)
 static int scan_item(struct scanner *scan)
 {
     int c = peek(scan, 0);
-    int literal;
+    int literal = -1;
     int status;
 
     if (!is_printable_ascii(c))

@@ -384,61 +384,94 @@ int json_skip(struct json_reader *reader, const struct json_token *token, struct
     return 0;
 }
 
-static void add_utf8(struct text *out, unsigned code)
+static size_t encode_utf8(char out[4], unsigned code)
 {
-    char p[4];
-
     if (code < 0x80) {
-        p[0] = (char)code;
-        text_add(out, p, 1);
-    } else if (code < 0x800) {
-        p[0] = (char)(0xc0 | code >> 6);
-        p[1] = (char)(0x80 | (code & 0x3f));
-        text_add(out, p, 2);
-    } else if (code < 0x10000) {
-        p[0] = (char)(0xe0 | code >> 12);
-        p[1] = (char)(0x80 | (code >> 6 & 0x3f));
-        p[2] = (char)(0x80 | (code & 0x3f));
-        text_add(out, p, 3);
-    } else {
-        p[0] = (char)(0xf0 | code >> 18);
-        p[1] = (char)(0x80 | (code >> 12 & 0x3f));
-        p[2] = (char)(0x80 | (code >> 6 & 0x3f));
-        p[3] = (char)(0x80 | (code & 0x3f));
-        text_add(out, p, 4);
+        out[0] = (char)code;
+        return 1;
     }
+    if (code < 0x800) {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 0x3f));
+        return 2;
+    }
+    if (code < 0x10000) {
+        out[0] = (char)(0xe0 | code >> 12);
+        out[1] = (char)(0x80 | (code >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (code & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | code >> 18);
+    out[1] = (char)(0x80 | (code >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (code >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (code & 0x3f));
+    return 4;
+}
+
+/* Step over the escape at *p, which read_escape() has checked; returns the bytes that it means. */
+static size_t decode_escape(const char **p, char out[4])
+{
+    static const char letters[] = "bfnrt";
+    static const char values[] = "\b\f\n\r\t";
+    char c = (*p)[1];
+    unsigned code;
+
+    *p += 2;
+    if (c != 'u') {
+        const char *letter = strchr(letters, c);
+
+        out[0] = letter ? values[letter - letters] : c;
+        return 1;
+    }
+    code = (unsigned)hex4(*p, 4);
+    *p += 4;
+    if (code >= 0xd800 && code <= 0xdbff) {
+        code = 0x10000 + ((code & 0x3ff) << 10) + ((unsigned)hex4(*p + 2, 4) & 0x3ff);
+        *p += 6;
+    }
+    return encode_utf8(out, code);
 }
 
 void json_string_decode(const struct json_token *token, struct text *out)
 {
-    static const char letters[] = "bfnrt";
-    static const char values[] = "\b\f\n\r\t";
     const char *p = token->begin + 1;
     const char *end = token->begin + token->bytes - 1;
 
     text_add(out, p, 0); /* an empty string has memory, too */
     while (p < end) {
         const char *stop = token->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
-        const char *letter;
-        unsigned code;
+        char decoded[4];
 
         text_add(out, p, (size_t)((stop ? stop : end) - p));
         if (!stop)
             return;
-        p = stop + 2;
-        if (stop[1] != 'u') {
-            letter = strchr(letters, stop[1]);
-            text_add(out, letter ? values + (letter - letters) : stop + 1, 1);
-            continue;
-        }
-        code = (unsigned)hex4(p, 4);
-        p += 4;
-        if (code >= 0xd800 && code <= 0xdbff) {
-            code = 0x10000 + ((code & 0x3ff) << 10) + ((unsigned)hex4(p + 2, 4) & 0x3ff);
-            p += 6;
-        }
-        add_utf8(out, code);
+        p = stop;
+        text_add(out, decoded, decode_escape(&p, decoded));
     }
+}
+
+bool json_string_is(const struct json_token *token, const char *word)
+{
+    const char *p = token->begin + 1;
+    const char *end = token->begin + token->bytes - 1;
+    size_t left = strlen(word);
+
+    if (!token->escaped)
+        return token->bytes == left + 2 && memcmp(p, word, left) == 0;
+    while (p < end) {
+        char decoded[4] = { *p };
+        size_t bytes = 1;
+
+        if (*p == '\\')
+            bytes = decode_escape(&p, decoded);
+        else
+            p++;
+        if (bytes > left || memcmp(word, decoded, bytes) != 0)
+            return false;
+        word += bytes;
+        left -= bytes;
+    }
+    return left == 0;
 }
 
 bool json_number_u64(const struct json_token *token, uint64_t *out)

@@ -77,6 +77,9 @@ int json_skip(struct json_reader *reader, const struct json_token *token, struct
  */
 void json_string_decode(const struct json_token *token, struct text *out);
 
+/* Is the key or string `word`, after decoding? */
+bool json_string_is(const struct json_token *token, const char *word);
+
 /* A number that is written as a plain non-negative integer: digits only, no sign, '.', or 'e'. */
 bool json_number_u64(const struct json_token *token, uint64_t *out);
 

@@ -87,7 +87,8 @@ struct fold_ops {
      * The pieces of fold() for a factor A too large to stay in memory, on a rectangle of
      * rows x cols with row stride `stride` (in floats, >= cols):
      *     acc as above over k < rank (1..FOLD_PANEL); sum = first ? acc : fl(sum + acc)
-     * `a` is packed with this rank and covers cols; b is [rows][b_stride].
+     * `a` is packed with this rank and covers cols; b is [rows][b_stride].  A NaN is stored as the
+     * canonical one, here and below.
      */
     void (*panel_sum)(float *sum, size_t stride, size_t rows, size_t cols, const float *a,
                       const float *b, size_t b_stride, uint32_t rank, bool first);

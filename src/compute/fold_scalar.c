@@ -63,6 +63,11 @@ static float scaled_sum(float w, float scale, float sum)
     return w + d;
 }
 
+static float canonical(float x)
+{
+    return f32_from_bits(f32_encode(f32_bits(x)));
+}
+
 static float fold_element(float w, const struct fold_delta *delta, uint64_t row, uint64_t col)
 {
     const float *a = delta->a + col / FOLD_GROUP * delta->rank * FOLD_GROUP + col % FOLD_GROUP;
@@ -135,7 +140,7 @@ static void panel_sum(float *sum, size_t stride, size_t rows, size_t cols, const
             float acc = chain(a + col / FOLD_GROUP * rank * FOLD_GROUP + col % FOLD_GROUP,
                               b + row * b_stride, rank);
 
-            *cell = first ? acc : *cell + acc;
+            *cell = canonical(first ? acc : *cell + acc);
         }
     }
 }
@@ -143,7 +148,7 @@ static void panel_sum(float *sum, size_t stride, size_t rows, size_t cols, const
 static void add_scaled(float *w, const float *sum, float scale, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        w[i] = scaled_sum(w[i], scale, sum[i]);
+        w[i] = canonical(scaled_sum(w[i], scale, sum[i]));
 }
 
 const struct fold_ops fold_scalar = {

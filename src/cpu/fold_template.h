@@ -619,20 +619,26 @@ static void panel_sum(float *sum, size_t stride, size_t rows, size_t cols, const
     }
 }
 
+FOLD_INLINE FOLD_VECTOR scaled_sum(const float *w, float scale, const float *sum)
+{
+    return v_canonical(v_add(v_load(w), v_mul(v_set(scale), v_load(sum))));
+}
+
 static void add_scaled(float *w, const float *sum, float scale, size_t count)
 {
-    size_t i = 0;
+    float w_copy[FOLD_LANES] = { 0 };
+    float sum_copy[FOLD_LANES] = { 0 };
 
-    for (; count - i >= FOLD_LANES; i += FOLD_LANES)
-        v_store(w + i, v_add(v_load(w + i), v_mul(v_set(scale), v_load(sum + i))));
-    if (i < count) {
-        float w_copy[FOLD_LANES] = { 0 };
-        float sum_copy[FOLD_LANES] = { 0 };
-
-        memcpy(w_copy, w + i, (count - i) * sizeof(float));
-        memcpy(sum_copy, sum + i, (count - i) * sizeof(float));
-        v_store(w_copy, v_add(v_load(w_copy), v_mul(v_set(scale), v_load(sum_copy))));
-        memcpy(w + i, w_copy, (count - i) * sizeof(float));
+    for (; count >= FOLD_LANES; count -= FOLD_LANES) {
+        v_store(w, scaled_sum(w, scale, sum));
+        w += FOLD_LANES;
+        sum += FOLD_LANES;
+    }
+    if (count) {
+        memcpy(w_copy, w, count * sizeof(float));
+        memcpy(sum_copy, sum, count * sizeof(float));
+        v_store(w_copy, scaled_sum(w_copy, scale, sum_copy));
+        memcpy(w, w_copy, count * sizeof(float));
     }
 }
 

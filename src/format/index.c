@@ -171,9 +171,7 @@ static int read_all(struct parser *parser, struct error *err)
     if (token.kind != JSON_OBJECT_BEGIN)
         return error_set(err, ERR_FORMAT, "the index is not a JSON object");
     while (!(status = json_next(&parser->reader, &token, err)) && token.kind != JSON_OBJECT_END) {
-        text_clear(&parser->word);
-        json_string_decode(&token, &parser->word);
-        if (parser->word.bytes == 10 && memcmp(parser->word.data, "weight_map", 10) == 0) {
+        if (json_string_is(&token, "weight_map")) {
             if (map_seen)
                 return error_set(err, ERR_FORMAT, "weight_map appears twice");
             map_seen = true;

@@ -179,8 +179,8 @@ static int compare_name_to_shard(const void *name, const void *shard)
 /* Shards are sorted by name. */
 static bool has_shard(const struct model *model, const char *name)
 {
-    return bsearch(name, model->shards, model->shard_count, sizeof(*model->shards),
-                   compare_name_to_shard) != NULL;
+    return model->shards && bsearch(name, model->shards, model->shard_count, sizeof(*model->shards),
+                                    compare_name_to_shard) != NULL;
 }
 
 static int list_ignored(struct model *model, const struct weight_files *files,

@@ -28,15 +28,6 @@ void st_header_release(struct st_header *header)
     *header = (struct st_header){ 0 };
 }
 
-static bool token_is(struct parser *parser, const struct json_token *token, const char *word)
-{
-    size_t length = strlen(word);
-
-    text_clear(&parser->word);
-    json_string_decode(token, &parser->word);
-    return parser->word.bytes == length && memcmp(parser->word.data, word, length) == 0;
-}
-
 static int bad_field(const struct json_token *token, const char *field, const char *expected,
                      struct error *err)
 {
@@ -90,7 +81,9 @@ static int read_dtype(struct parser *parser, struct st_tensor *tensor, struct er
         return bad_field(&token, "dtype", "a string", err);
     text_clear(&parser->word);
     json_string_decode(&token, &parser->word);
-    if (parser->word.failed || !dtype_parse(parser->word.data, parser->word.bytes, &dtype))
+    if (parser->word.failed)
+        return error_no_memory(err, "a dtype");
+    if (!dtype_parse(parser->word.data, parser->word.bytes, &dtype))
         return bad_field(&token, "dtype", "one that safetensors has (BF16, F16, F32, ...)", err);
     tensor->dtype = (uint16_t)dtype;
     return 0;
@@ -186,7 +179,7 @@ static int read_fields(struct parser *parser, struct st_tensor *tensor, struct e
     while (!(status = json_next(&parser->reader, &token, err)) && token.kind != JSON_OBJECT_END) {
         size_t field = 0;
 
-        while (field < 3 && !token_is(parser, &token, names[field]))
+        while (field < 3 && !json_string_is(&token, names[field]))
             field++;
         if (field == 3) {
             status = json_next(&parser->reader, &token, err);
@@ -285,7 +278,7 @@ static int read_all(struct parser *parser, struct error *err)
     if (token.kind != JSON_OBJECT_BEGIN)
         return bad_field(&token, "the header", "a JSON object", err);
     while (!(status = json_next(&parser->reader, &token, err)) && token.kind != JSON_OBJECT_END) {
-        if (token_is(parser, &token, "__metadata__"))
+        if (json_string_is(&token, "__metadata__"))
             status = read_metadata(parser, err);
         else
             status = read_tensor(parser, &token, err);

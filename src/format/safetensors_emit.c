@@ -4,16 +4,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-/*
- * How many members the object has, and whether "format" is one; false if it is not an object.
- * Without memory to decode a name `out` fails: the answer decides what is written.
- */
-static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members, bool *has_format,
-                             struct text *out)
+/* How many members the object has, and whether "format" is one; false if it is not an object. */
+static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members, bool *has_format)
 {
     struct json_reader reader;
     struct json_token token;
-    struct text word = { 0 };
     struct error err;
     bool valid;
 
@@ -26,13 +21,9 @@ static bool inspect_metadata(const char *metadata, size_t bytes, size_t *members
         if (!valid || token.kind != JSON_KEY || token.depth != 1)
             continue;
         (*members)++;
-        text_clear(&word);
-        json_string_decode(&token, &word);
-        out->failed |= word.failed;
-        if (word.bytes == 6 && memcmp(word.data, "format", 6) == 0)
+        if (json_string_is(&token, "format"))
             *has_format = true;
     }
-    text_release(&word);
     return valid;
 }
 
@@ -43,7 +34,7 @@ void st_emit_begin(struct text *out, const char *metadata, size_t metadata_bytes
     bool has_format;
 
     text_adds(out, "{\"__metadata__\":");
-    if (!brace || !inspect_metadata(metadata, metadata_bytes, &members, &has_format, out) ||
+    if (!brace || !inspect_metadata(metadata, metadata_bytes, &members, &has_format) ||
         members == 0) {
         text_adds(out, "{\"format\":\"pt\"}");
     } else if (has_format) {

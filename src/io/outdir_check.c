@@ -117,7 +117,7 @@ int outdir_place_find(struct outdir_place *place, const char *path, bool overwri
                       const char *const *inputs, size_t input_count, struct error *err)
 {
     char shown[OUTDIR_SHOWN_BYTES];
-    enum outdir_state state;
+    enum outdir_state state = OUTDIR_ABSENT;
     int status;
 
     *place = OUTDIR_NO_PLACE;
@@ -145,7 +145,7 @@ int outdir_check(const char *path, bool overwrite, const char *const *input_dire
 {
     struct outdir_place place = OUTDIR_NO_PLACE;
     char shown[OUTDIR_SHOWN_BYTES];
-    enum outdir_state state;
+    enum outdir_state state = OUTDIR_ABSENT;
     int status;
 
     status = outdir_place_find(&place, path, overwrite, input_directories, input_directory_count,

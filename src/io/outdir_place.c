@@ -126,6 +126,9 @@ static int open_parent(struct outdir_place *place, struct error *err)
     if (place->parent_fd >= 0)
         return 0;
     error_quote(shown, sizeof(shown), place->parent_path, strlen(place->parent_path));
+    if (errno == ENOTDIR)
+        return error_set(err, ERR_USAGE, "'%s' cannot be made: its parent '%s' is not a directory",
+                         place->shown, shown);
     return refuse(err, shown, "cannot open the parent directory");
 }
 

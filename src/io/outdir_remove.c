@@ -86,7 +86,7 @@ static int walk_subdirectory(struct walk *walk, const char *name)
     int status = 0;
 
     if (below.level > LEVELS_MAX)
-        return error_set(walk->err, ERR_FAILED, "directories in '%s' are nested more than %d deep",
+        return error_set(walk->err, ERR_USAGE, "directories in '%s' are nested more than %d deep",
                          walk->shown, LEVELS_MAX);
     below.fd = openat(walk->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (below.fd < 0)

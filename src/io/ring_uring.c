@@ -71,23 +71,22 @@ static void await_wake(struct ring_uring *self)
     self->wake_is_awaited = true;
 }
 
-/* Hand over what is queued and take one completion; `*data` is its user data. */
+/*
+ * Hand over what is queued and take one completion; `*data` is its user data.  The kernel is
+ * entered also when a completion is already there (it then returns at once): with DEFER_TASKRUN
+ * that is when it sees to the eventfd, which transfers that finish while they are submitted would
+ * keep waiting for ever.
+ */
 static int next_completion(struct ring_uring *self, void **data, int *result)
 {
     struct io_uring_cqe *completion = NULL;
 
-    for (;;) {
-        unsigned wait_count = io_uring_cq_ready(&self->uring) ? 0 : 1;
+    do {
+        int status = io_uring_submit_and_wait(&self->uring, 1);
 
-        if (wait_count || io_uring_sq_ready(&self->uring)) {
-            int status = io_uring_submit_and_wait(&self->uring, wait_count);
-
-            if (status < 0 && !may_be_repeated(status))
-                return status;
-        }
-        if (io_uring_peek_cqe(&self->uring, &completion) == 0 && completion)
-            break;
-    }
+        if (status < 0 && !may_be_repeated(status))
+            return status;
+    } while (io_uring_peek_cqe(&self->uring, &completion) != 0 || !completion);
     *data = io_uring_cqe_get_data(completion);
     *result = completion->res;
     io_uring_cqe_seen(&self->uring, completion);

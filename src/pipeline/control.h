@@ -14,7 +14,7 @@
 
 #include <errno.h>
 
-/* A base shard; open while blocks in flight need it. */
+/* A file that blocks are read from; open while blocks in flight need it. */
 struct open_input {
     struct file file;
     unsigned users; /* blocks in flight */
@@ -39,9 +39,9 @@ struct control {
     struct crew crew;
     struct slot *slots;
     unsigned slot_count;
-    struct open_input *inputs;   /* one per shard of the base */
+    struct open_input *inputs;   /* one per input of the plan */
     struct open_output *outputs; /* one per file of the plan */
-    uint32_t newest_input;       /* the shard that the newest block reads: stays open */
+    uint32_t newest_input;       /* what the newest block reads: stays open */
 
     uint32_t next_file; /* of the next block to start */
     uint64_t next_block;

@@ -16,7 +16,7 @@ static int open_input(struct control *control, uint32_t index, struct error *err
     return 0;
 }
 
-/* A shard stays open while the newest block reads it, so that it is opened once. */
+/* An input stays open while the newest block reads it, so that it is opened once. */
 static void close_idle(struct control *control, uint32_t index)
 {
     struct open_input *input = &control->inputs[index];

@@ -32,11 +32,11 @@ static int create_outputs(struct control *control, struct error *err)
 {
     const struct plan *plan = control->plan;
 
-    control->inputs = calloc(plan->shard_count + 1, sizeof(*control->inputs));
+    control->inputs = calloc(plan->input_count + 1, sizeof(*control->inputs));
     control->outputs = calloc(plan->file_count + 1, sizeof(*control->outputs));
     if (!control->inputs || !control->outputs)
         return error_no_memory(err, "the open files");
-    for (size_t i = 0; i < plan->shard_count; i++)
+    for (size_t i = 0; i < plan->input_count; i++)
         control->inputs[i].file = FILE_CLOSED;
     for (size_t i = 0; i < plan->file_count; i++) {
         control->outputs[i].file = FILE_CLOSED;
@@ -67,7 +67,7 @@ static void close_all(struct control *control)
 {
     crew_close(&control->crew); /* workers wake the ring: they end first */
     ring_close(control->ring);
-    for (size_t i = 0; control->inputs && i < control->plan->shard_count; i++)
+    for (size_t i = 0; control->inputs && i < control->plan->input_count; i++)
         file_close(&control->inputs[i].file);
     for (size_t i = 0; control->outputs && i < control->plan->file_count; i++)
         file_close(&control->outputs[i].file);

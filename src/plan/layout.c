@@ -5,16 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The end of the run of tensors that come from one base shard (an added head stays with the last).
- */
+/* The end of the run of tensors that take the place of one base shard. */
 static uint64_t group_end(const struct plan *plan, uint64_t first)
 {
-    uint64_t last = plan->tied_head ? plan->tensor_count - 1 : plan->tensor_count;
     uint64_t end = first + 1;
 
-    while (end < last && plan->tensors[end].input == plan->tensors[first].input)
+    while (end < plan->tensor_count && plan->tensors[end].shard == plan->tensors[first].shard)
         end++;
-    return end == last ? plan->tensor_count : end;
+    return end;
 }
 
 /* The end of the file that begins with tensor `first` of a group. */
@@ -94,7 +92,7 @@ static int emit_header(struct plan *plan, struct plan_file *file, const struct m
                        struct text *headers, struct text *json, struct error *err)
 {
     const struct plan_tensor *first = &plan->tensors[file->tensor_first];
-    const struct st_header *source = &model->shards[first->input].header;
+    const struct st_header *source = &model->shards[first->shard].header;
     uint8_t prefix[ST_PREFIX_BYTES];
     uint64_t offset = 0;
 

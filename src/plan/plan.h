@@ -80,6 +80,7 @@ struct plan_tensor {
     const uint64_t *shape;
     uint32_t name_bytes;
     uint32_t input;      /* index of plan.inputs */
+    uint32_t shard;      /* of the base, whose place in the output it takes */
     uint64_t in_offset;  /* in that file */
     uint64_t out_offset; /* in its output file */
     uint64_t in_bytes;

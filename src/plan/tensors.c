@@ -52,6 +52,7 @@ static int fill_tensor(struct plan_tensor *out, const struct model *model, uint3
         .shape = st_shape(header, tensor),
         .name_bytes = tensor->name_bytes,
         .input = shard,
+        .shard = shard,
         .in_offset = header->data_start + tensor->data_offset,
         .in_bytes = tensor->data_bytes,
         .out_bytes = tensor->data_bytes,
@@ -88,6 +89,19 @@ static struct plan_delta make_delta(const struct plan_adapter *adapter,
     };
 }
 
+/* Read the tensor from an adapter that brings its own copy of the base's. */
+static void take_from_adapter(struct plan_tensor *tensor, const struct adapter *adapter,
+                              const struct adapter_pair *pair, uint32_t input)
+{
+    const struct st_tensor *copy = &adapter->header.tensors[pair->tensor_base];
+
+    tensor->input = input;
+    tensor->in_offset = adapter->header.data_start + copy->data_offset;
+    tensor->in_bytes = copy->data_bytes;
+    tensor->dtype_in = (uint8_t)copy->dtype;
+    tensor->action = tensor->dtype_in == tensor->dtype_out ? PLAN_COPY : PLAN_CONVERT;
+}
+
 /* Make the tensor `index` of the plan a target of the matches [first, end). */
 static void add_target(struct plan *plan, uint64_t index, const struct plan_adapter *adapters,
                        const struct plan_matches *matches, size_t first, size_t end,
@@ -112,6 +126,9 @@ static void add_target(struct plan *plan, uint64_t index, const struct plan_adap
         plan->deltas[plan->delta_count] = make_delta(adapter, pair,
                                                      (uint32_t)(shard_count + match->adapter));
         target->rank_sum += pair->rank;
+        if (pair->tensor_base != ADAPTER_NO_TENSOR)
+            take_from_adapter(tensor, adapter->adapter, pair,
+                              (uint32_t)(shard_count + match->adapter));
         plan->delta_count++;
     }
     tensor->action = PLAN_FOLD;
@@ -152,6 +169,41 @@ static void count_actions(struct plan *plan)
     }
 }
 
+/*
+ * The head of a tied base becomes a tensor of its own, behind all others.  An adapter that brings
+ * a copy of it means both sides of the pair, so the embedding is read from there too.
+ */
+static int add_head(struct plan *plan, const struct model *model,
+                    const struct plan_adapter *adapters, const struct plan_matches *matches,
+                    size_t first, const struct plan_options *options, struct error *err)
+{
+    struct plan_tensor *embedding = &plan->tensors[plan_model_number(model, matches->head_source)];
+    struct plan_tensor *head = &plan->tensors[plan->tensor_count];
+    int status;
+
+    status = fill_tensor(head, model, matches->head_source.shard, matches->head_source.tensor,
+                         options, err);
+    if (status)
+        return status;
+    head->name = plan->tied_head;
+    head->name_bytes = (uint32_t)strlen(plan->tied_head);
+    head->shard = plan->tensors[plan->tensor_count - 1].shard;
+    plan->tied_head_bytes = head->out_bytes;
+    add_target(plan, plan->tensor_count, adapters, matches, first, matches->count,
+               model->shard_count);
+    plan->tensor_count++;
+    if (head->input >= model->shard_count) {
+        embedding->input = head->input;
+        embedding->in_offset = head->in_offset;
+        embedding->in_bytes = head->in_bytes;
+        embedding->dtype_in = head->dtype_in;
+        if (embedding->action != PLAN_FOLD)
+            embedding->action = embedding->dtype_in == embedding->dtype_out ? PLAN_COPY
+                                                                            : PLAN_CONVERT;
+    }
+    return 0;
+}
+
 int plan_list_tensors(struct plan *plan, const struct model *model,
                       const struct plan_adapter *adapters, size_t adapter_count,
                       const struct plan_matches *matches, const struct plan_options *options,
@@ -184,18 +236,9 @@ int plan_list_tensors(struct plan *plan, const struct model *model,
         }
     }
     if (matches->head) {
-        struct plan_tensor *head = &plan->tensors[plan->tensor_count];
-
-        status = fill_tensor(head, model, matches->head_source.shard, matches->head_source.tensor,
-                             options, err);
+        status = add_head(plan, model, adapters, matches, next, options, err);
         if (status)
             return status;
-        head->name = plan->tied_head;
-        head->name_bytes = (uint32_t)strlen(plan->tied_head);
-        plan->tied_head_bytes = head->out_bytes;
-        add_target(plan, plan->tensor_count, adapters, matches, next, matches->count,
-                   model->shard_count);
-        plan->tensor_count++;
     }
     count_actions(plan);
     return 0;

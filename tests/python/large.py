@@ -7,7 +7,7 @@ import numpy as np
 
 import shards
 
-ROWS, COLUMNS, TENSORS, RANK = 2048, 2048, 8, 64
+ROWS, COLUMNS, TENSORS, RANK = 2048, 2048, 8, 16
 SEED = 11
 
 

@@ -98,9 +98,9 @@ def pattern_value(patterns: dict[str, float], module: str, default: float) -> fl
 
 
 def scale_of(config: dict, module: str) -> float:
-    rank = pattern_value(config["rank_pattern"] or {}, module, config["r"])
-    alpha = pattern_value(config["alpha_pattern"] or {}, module, config["lora_alpha"])
-    return alpha / math.sqrt(rank) if config["use_rslora"] else alpha / rank
+    rank = pattern_value(config.get("rank_pattern") or {}, module, config["r"])
+    alpha = pattern_value(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def deltas_of(adapters: list[tuple[Path, float]]) -> dict[str, list[Delta]]:

@@ -294,7 +294,7 @@ static const struct {
     { CONFIG(""),
       { TENSOR(P "e.base_layer.weight", DTYPE_F32, 2, 4) },
       ERR_FORMAT,
-      "that replaces the one of the base" },
+      "replaces a tensor of the base for which the file has no low-rank factors" },
     { CONFIG(""), { TENSOR(P "q.hada_w1_a", DTYPE_F32, 2, 4) }, ERR_FORMAT, "that is understood" },
 
     { CONFIG(""),
@@ -434,6 +434,52 @@ static void test_adapter__allow_unused(void **state)
     assert_string_equal(adapter.unused[1], "x.lora_A.weight");
     assert_string_equal(adapter.unused[2], P "w.lora_A.weight");
     assert_string_equal(adapter.unused[3], P "w.lora_B.weight");
+    adapter_release(&adapter);
+}
+
+/* PEFT saves the whole head beside its factors. */
+static void test_adapter__copies_of_the_base(void **state)
+{
+    static const struct made fitting[] = {
+        TENSOR(P "lm_head.base_layer.weight", DTYPE_BF16, 6, 4),
+        A("lm_head", 2, 4),
+        B("lm_head", 6, 2),
+        A("lm", 2, 4),
+        B("lm", 6, 2),
+    };
+    static const struct made strange[] = {
+        TENSOR(P "q.base_layer.weight", DTYPE_F32, 4, 6),
+        A("q", 2, 4),
+        B("q", 6, 2),
+        TENSOR(P "q.base_layer.weight", DTYPE_I8, 6, 4),
+        TENSOR(P "k.base_layer.weight", DTYPE_F32, 6, 4),
+    };
+    const struct made quantised[] = { strange[3], strange[1], strange[2] };
+    const struct made lonely[] = { strange[4], strange[1], strange[2] };
+    struct adapter adapter;
+    struct error err;
+
+    (void)state;
+    make_adapter(CONFIG(""), fitting, COUNT(fitting));
+    assert_int_equal(open_adapter(&adapter, false, &err), 0);
+    assert_int_equal(adapter.pair_count, 2);
+    assert_string_equal(adapter.pairs[0].module, "lm");
+    assert_int_equal(adapter.pairs[0].tensor_base, ADAPTER_NO_TENSOR);
+    assert_int_equal(adapter.pairs[1].tensor_base, 0);
+    adapter_release(&adapter);
+
+    make_adapter(CONFIG(""), strange, 3);
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "does not have the shape [6, 4] of its factors"));
+    make_adapter(CONFIG(""), quantised, 3);
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "is I8; weights that are folded are BF16, F16 or F32"));
+    make_adapter(CONFIG(""), lonely, 3);
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "for which the file has no low-rank factors"));
+    assert_int_equal(open_adapter(&adapter, true, &err), 0);
+    assert_int_equal(adapter.unused_count, 1);
+    assert_string_equal(adapter.unused[0], P "k.base_layer.weight");
     adapter_release(&adapter);
 }
 
@@ -596,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_adapter__pairs),
         cmocka_unit_test(test_adapter__paths),
         cmocka_unit_test(test_adapter__allow_unused),
+        cmocka_unit_test(test_adapter__copies_of_the_base),
         cmocka_unit_test(test_adapter__warns_of_ambiguous_alphas),
         cmocka_unit_test(test_adapter__finds_targets),
         cmocka_unit_test(test_adapter__counts_missing_modules),

@@ -297,8 +297,10 @@ static void test_json__decodes_strings(void **state)
         assert_int_equal(json_next(&reader, &token, &err), 0);
         json_string_decode(&token, &out);
         assert_int_equal(out.bytes, cases[i].bytes);
-        if (out.bytes)
-            assert_memory_equal(out.data, cases[i].decoded, out.bytes);
+        assert_memory_equal(out.data, cases[i].decoded, out.bytes);
+        assert_int_equal(json_string_is(&token, cases[i].decoded),
+                         strlen(cases[i].decoded) == out.bytes);
+        assert_false(json_string_is(&token, "other"));
         text_release(&out);
     }
 }

@@ -534,6 +534,38 @@ static void test_ring__many_wakes_between_transfers(void **state)
     pthread_mutex_destroy(&waker.mutex);
 }
 
+/* Reads that finish while they are submitted (here: of a hole) do not keep a wake waiting. */
+static void test_ring__wake_is_not_starved(void **state)
+{
+    struct ring *ring = open_ring(2);
+    static uint8_t memory[4096];
+    struct ring_request request;
+    struct file file = FILE_CLOSED;
+    bool woken = false;
+
+    (void)state;
+    open_output(&file, "file", 1 * MIB, FILE_DIRECT_OFF);
+    request = (struct ring_request){
+        .operation = RING_READ, .file = &file, .memory = memory, .bytes = 4096
+    };
+    ring_submit(ring, &request);
+    assert_ptr_equal(wait_done(ring), &request);
+    ring_submit(ring, &request);
+    ring_wake(ring);
+    for (int i = 0; i < 1000 && !woken; i++) {
+        struct ring_request *done = wait_done(ring);
+
+        if (done)
+            ring_submit(ring, done);
+        else
+            woken = true;
+    }
+    assert_true(woken);
+    assert_ptr_equal(wait_done(ring), &request);
+    ring_close(ring);
+    file_close(&file);
+}
+
 static void test_ring__wake_before_wait_is_kept(void **state)
 {
     struct ring *ring = open_ring(1);
@@ -656,6 +688,7 @@ int main(void)
         BOTH(test_ring__random_mix),
         BOTH(test_ring__large_request),
         BOTH(test_ring__many_wakes_between_transfers),
+        BOTH(test_ring__wake_is_not_starved),
         BOTH(test_ring__wake_before_wait_is_kept),
         BOTH(test_ring__woken_by_a_signal_handler),
     };
