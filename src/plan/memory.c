@@ -12,7 +12,7 @@
 #define SLOTS_ENOUGH 4u /* before factors get memory */
 #define SLOTS_MAX 8u
 /* Code, libraries, ring, stacks and allocator of the program, measured and rounded up. */
-#define PROGRAM_BYTES (12 * MIB)
+#define PROGRAM_BYTES (8 * MIB)
 #define THREAD_BYTES (128 * KIB) /* stack that a worker touches, and its bookkeeping */
 #define THREADS_MAX 256u
 

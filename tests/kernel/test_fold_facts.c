@@ -195,6 +195,54 @@ static void check_exact(const struct fold_ops *ops)
     }
 }
 
+/* A NaN between the pieces is the canonical one, too; the payloads here are not. */
+static void check_nan_pieces(const struct fold_ops *ops)
+{
+    enum { COLS = 45 };
+    static _Alignas(64) float a[64];
+    float b = f32_from_bits(0xffc00001);
+    float sum[COLS];
+    float w[COLS];
+
+    memset(a, 0, sizeof(a));
+    ops->panel_sum(sum, COLS, 1, COLS, a, &b, 1, 1, true);
+    for (size_t i = 0; i < COLS; i++) {
+        CHECK(f32_bits(sum[i]) == F32_NAN, "%s: sum %zu is %x", ops->name, i, f32_bits(sum[i]));
+        sum[i] = 1.0f;
+        w[i] = f32_from_bits(0xff800001);
+    }
+    ops->add_scaled(w, sum, 1.0f, COLS);
+    for (size_t i = 0; i < COLS; i++)
+        CHECK(f32_bits(w[i]) == F32_NAN, "%s: w %zu is %x", ops->name, i, f32_bits(w[i]));
+}
+
+/* A packed factor is zero behind its last column, and no more than the row is read. */
+static void check_packing(void)
+{
+    for (uint64_t cols = 1; cols <= 70; cols++) {
+        enum { RANK = 3 };
+        float packed[RANK * 96];
+        struct guarded row = guarded_alloc(cols * sizeof(float), true, 0, 0);
+        float *values = (float *)(void *)row.bytes;
+
+        memset(packed, 0xff, sizeof(packed));
+        for (uint64_t k = 0; k < RANK; k++) {
+            for (uint64_t col = 0; col < cols; col++)
+                values[col] = (float)(100 * k + col + 1);
+            fold_pack_row(packed, RANK, k, values, cols);
+        }
+        for (size_t i = 0; i < fold_packed_floats(RANK, cols); i++) {
+            uint64_t col = i / FOLD_GROUP / RANK * FOLD_GROUP + i % FOLD_GROUP;
+            uint64_t k = i / FOLD_GROUP % RANK;
+            float wanted = col < cols ? (float)(100 * k + col + 1) : 0.0f;
+
+            CHECK(packed[i] == wanted, "%d columns: float %zu is %g", (int)cols, i,
+                  (double)packed[i]);
+        }
+        guarded_free(&row);
+    }
+}
+
 /* The value of a finite or infinite 16-bit pattern, from its fields. */
 static double value_of(enum dtype dtype, uint16_t bits)
 {
@@ -345,11 +393,13 @@ int main(void)
 
     check_environment();
     check_choice();
+    check_packing();
     fold_environment_enter(&environment);
     for (const struct fold_ops *const *table = cpu_fold_available(); *table; table++) {
         for (size_t i = 0; i < COUNT_OF(facts); i++)
             check_fact(*table, &facts[i]);
         check_exact(*table);
+        check_nan_pieces(*table);
         check_all_16_bit(*table, DTYPE_BF16);
         check_all_16_bit(*table, DTYPE_F16);
         check_sampled_f32(*table);
