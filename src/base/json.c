@@ -420,7 +420,9 @@ static size_t decode_escape(const char **p, char out[4])
     if (c != 'u') {
         const char *letter = strchr(letters, c);
 
-        out[0] = letter ? values[letter - letters] : c;
+        if (letter)
+            c = values[letter - letters];
+        out[0] = c;
         return 1;
     }
     code = (unsigned)hex4(*p, 4);
