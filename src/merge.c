@@ -4,6 +4,7 @@
 #include "io/usage.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,7 +122,7 @@ static uint64_t header_memory(const struct st_header *header)
            header->shapes_count * sizeof(*header->shapes) + header->metadata_bytes;
 }
 
-/* What base and adapters hold in memory besides the plan. */
+/* What the base holds in memory besides the plan, once the adapters are forgotten. */
 static uint64_t input_memory(const struct lorafold_merge *merge)
 {
     uint64_t bytes = merge->model.tensor_count * sizeof(*merge->model.by_name) +
@@ -129,9 +130,6 @@ static uint64_t input_memory(const struct lorafold_merge *merge)
 
     for (size_t i = 0; i < merge->model.shard_count; i++)
         bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
-    for (size_t i = 0; i < merge->adapter_count; i++)
-        bytes += header_memory(&merge->adapters[i].header) +
-                 merge->adapters[i].pair_count * (sizeof(struct adapter_pair) + 96);
     return bytes;
 }
 
@@ -151,6 +149,9 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
     if (plan_make(&merge->plan, &merge->model, merge->plan_adapters, merge->adapter_count,
                   &plan_options, merge->facts.tied, &merge->log, err))
         return err->code;
+    for (size_t i = 0; i < merge->adapter_count; i++)
+        adapter_forget_tensors(&merge->adapters[i]);
+    malloc_trim(0); /* headers of 100,000 tensors leave holes that would count against the budget */
     return plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
                            input_memory(merge), err);
 }

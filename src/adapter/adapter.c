@@ -99,6 +99,20 @@ out:
     return status;
 }
 
+static void release_pairs(struct adapter *adapter)
+{
+    for (size_t i = 0; adapter->pairs && i < adapter->pair_count; i++)
+        free(adapter->pairs[i].module);
+    free(adapter->pairs);
+    adapter->pairs = NULL;
+}
+
+void adapter_forget_tensors(struct adapter *adapter)
+{
+    release_pairs(adapter);
+    st_header_release(&adapter->header);
+}
+
 void adapter_release(struct adapter *adapter)
 {
     free(adapter->directory);
@@ -106,10 +120,7 @@ void adapter_release(struct adapter *adapter)
     free(adapter->name);
     free(adapter->config_text);
     adapter_config_release(&adapter->config);
-    st_header_release(&adapter->header);
-    for (size_t i = 0; i < adapter->pair_count; i++)
-        free(adapter->pairs[i].module);
-    free(adapter->pairs);
+    adapter_forget_tensors(adapter);
     for (size_t i = 0; i < adapter->unused_count; i++)
         free(adapter->unused[i]);
     free(adapter->unused);

@@ -66,6 +66,9 @@ int adapter_open(struct adapter *out, const char *path, bool allow_unused, const
                  struct error *err);
 void adapter_release(struct adapter *adapter);
 
+/* Free header and pairs once a plan has been made of them; names and counts stay. */
+void adapter_forget_tensors(struct adapter *adapter);
+
 /*
  * The base tensor that a pair changes: exactly one tensor `<module>.weight`, by the table of
  * naming rules in targets.c, whose shape [out, in] fits the factors and whose dtype is BF16, F16

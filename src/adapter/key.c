@@ -101,15 +101,25 @@ static bool module_is_clean(const char *module, size_t bytes)
     return true;
 }
 
+/* One pass over the components, since every key of a file comes here. */
 static const char *describe(const char *name, size_t bytes)
 {
-    bool low_rank = has_component(name, bytes, "lora_A") || has_component(name, bytes, "lora_B");
+    struct component component;
+    size_t kind = COUNT(kinds);
+    bool low_rank = false;
+    bool base_layer = false;
 
-    for (size_t i = 0; i < COUNT(kinds); i++) {
-        if (has_component(name, bytes, kinds[i].component))
-            return kinds[i].what;
+    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
+        low_rank |= component_is(&component, "lora_A") || component_is(&component, "lora_B");
+        base_layer |= component_is(&component, "base_layer");
+        for (size_t i = 0; i < kind; i++) {
+            if (component_is(&component, kinds[i].component))
+                kind = i;
+        }
     }
-    if (has_component(name, bytes, "base_layer") && low_rank)
+    if (kind < COUNT(kinds))
+        return kinds[kind].what;
+    if (base_layer && low_rank)
         return "is a low-rank factor of a parameter inside a module, such as fused experts, not "
                "supported by this version";
     if (ends_with(name, bytes, ".base_layer.weight"))
@@ -132,10 +142,8 @@ void adapter_key_read(struct adapter_key *out, const char *name, size_t bytes)
         const char *text;
         enum adapter_key_kind kind;
     } endings[] = {
-        { ".lora_A.weight", ADAPTER_KEY_A },
-        { ".lora_B.weight", ADAPTER_KEY_B },
-        { ".lora_A.default.weight", ADAPTER_KEY_A },
-        { ".lora_B.default.weight", ADAPTER_KEY_B },
+        { ".lora_A.weight", ADAPTER_KEY_A },         { ".lora_B.weight", ADAPTER_KEY_B },
+        { ".lora_A.default.weight", ADAPTER_KEY_A }, { ".lora_B.default.weight", ADAPTER_KEY_B },
         { ".base_layer.weight", ADAPTER_KEY_BASE },
     };
 

@@ -24,9 +24,10 @@
  *     void store_bf16(unsigned char *dst, const FOLD_VECTOR x[FOLD_VECTORS]), likewise store_f16:
  *         the reverse, rounded; no x is a NaN but the canonical one
  *
- * How it is fast: a tile of FOLD_ROWS x FOLD_TILE_COLS sums stays in registers for a whole chain; W is
- * decoded, changed and encoded there.  The tiles walk a block of columns whose part of A fits into
- * the L2 cache, row after row, so that A is read from memory once per segment and W in long runs.
+ * How it is fast: a tile of FOLD_ROWS x FOLD_TILE_COLS sums stays in registers for a whole chain; W
+ * is decoded, changed and encoded there.  The tiles walk a block of columns whose part of A fits
+ * into the L2 cache, row after row, so that A is read from memory once per segment and W in long
+ * runs.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -277,7 +278,8 @@ static bool run_tile_rows(const struct tile *tile, unsigned rows)
     return rows > 1 ? run_tile_small(tile) : run_tile_single(tile);
 }
 
-/* -------------------------------------------------------------------------------- the whole fold */
+/* -------------------------------------------------------------------------------- the whole fold
+ */
 
 static uint64_t lesser(uint64_t x, uint64_t y)
 {

@@ -63,9 +63,9 @@ static int set_name(struct outdir_place *place, const char *name, struct error *
                          place->shown, bytes, limit);
     memcpy(place->name, name, bytes + 1);
     memcpy(place->partial, name, bytes);
-    strcpy(place->partial + bytes, OUTDIR_PARTIAL_SUFFIX);
+    memcpy(place->partial + bytes, OUTDIR_PARTIAL_SUFFIX, sizeof(OUTDIR_PARTIAL_SUFFIX));
     memcpy(place->old, name, bytes);
-    strcpy(place->old + bytes, OUTDIR_OLD_SUFFIX);
+    memcpy(place->old + bytes, OUTDIR_OLD_SUFFIX, sizeof(OUTDIR_OLD_SUFFIX));
     return 0;
 }
 
@@ -82,7 +82,7 @@ static int resolve_existing(struct outdir_place *place, const char *path, struct
     if (place->out_fd < 0)
         return refuse(err, place->shown, "cannot open the output directory");
     if (!strcmp(real, "/")) {
-        strcpy(place->parent_path, "/");
+        memcpy(place->parent_path, "/", 2);
         return 0;
     }
     name = split(real, &parent);

@@ -112,8 +112,8 @@ static bool map_hugetlb(struct pool *out, size_t bytes)
 
 int pool_open(struct pool *out, size_t bytes, bool huge, struct error *err)
 {
-    struct pool pool;
-    struct pool better;
+    struct pool pool = { 0 };
+    struct pool better = { 0 };
     int status;
 
     if (bytes == 0 || bytes > SIZE_MAX / 2)

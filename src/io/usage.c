@@ -66,7 +66,7 @@ static bool find_group(char path[PATH_MAX], bool *version_1)
             continue;
         *version_1 = *controllers != '\0';
         found = true;
-        strcpy(path, group);
+        memcpy(path, group, strlen(group) + 1);
     }
     free(line);
     fclose(groups);
@@ -103,8 +103,8 @@ static bool find_mount(bool version_1, char root[PATH_MAX], char mount_point[PAT
             words[i] = strtok_r(NULL, " ", &saved);
         if (!words[4] || strlen(words[3]) >= PATH_MAX || strlen(words[4]) >= PATH_MAX)
             continue;
-        strcpy(root, words[3]);
-        strcpy(mount_point, words[4]);
+        memcpy(root, words[3], strlen(words[3]) + 1);
+        memcpy(mount_point, words[4], strlen(words[4]) + 1);
         found = true;
     }
     free(line);

@@ -184,8 +184,8 @@ static void check_fold(const struct fold_case *c, const struct fold_ops *ops, bo
                        bool at_end, size_t slack)
 {
     struct fold_segment segment = c->segment;
-    struct guarded dst =
-        guarded_alloc(segment.count * dtype_bytes(segment.dst_dtype), at_end, slack, POISON);
+    struct guarded dst = guarded_alloc(segment.count * dtype_bytes(segment.dst_dtype), at_end,
+                                       slack, POISON);
     size_t bad;
 
     segment.dst = dst.bytes;
@@ -240,8 +240,8 @@ static void check_pieces(const struct fold_case *c, const struct fold_ops *ops, 
     for (unsigned d = 0; d < c->segment.delta_count; d++) {
         sum_in_pieces(c, ops, d, sum_floats, stride);
         for (uint64_t row = 0; row < c->rows; row++)
-            ops->add_scaled(w_floats + row * c->cols, sum_floats + row * stride,
-                            c->deltas[d].scale, c->cols);
+            ops->add_scaled(w_floats + row * c->cols, sum_floats + row * stride, c->deltas[d].scale,
+                            c->cols);
     }
     bad = ops->encode(dst.bytes, c->segment.dst_dtype, w_floats, count);
     check_result(c, ops->name, "in pieces", dst.bytes);

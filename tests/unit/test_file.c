@@ -60,7 +60,7 @@ static void test_file__refuses_what_is_no_file(void **state)
     (void)state;
     mkdir("directory", 0777);
     mkfifo("pipe", 0666);
-    bind(fd, (struct sockaddr *)&address, sizeof(address));
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     temp_write("file", "x", 1);
     memset(long_name, 'n', sizeof(long_name) - 1);
     long_name[sizeof(long_name) - 1] = '\0';

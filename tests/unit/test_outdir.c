@@ -867,7 +867,7 @@ static void race(bool overwrite, bool inside)
 static void test_outdir__race_for_a_new_one(void **state)
 {
     (void)state;
-    for (int i = 0; i < 25; i++) {
+    for (int i = 0; i < 10; i++) {
         race(false, false);
         temp_remove(realpath("out", NULL));
     }
@@ -876,7 +876,7 @@ static void test_outdir__race_for_a_new_one(void **state)
 static void test_outdir__race_for_an_empty_one(void **state)
 {
     (void)state;
-    for (int i = 0; i < 25; i++) {
+    for (int i = 0; i < 10; i++) {
         assert_int_equal(mkdir("out", 0777), 0);
         race(false, true);
         temp_remove(realpath("out", NULL));
@@ -886,7 +886,7 @@ static void test_outdir__race_for_an_empty_one(void **state)
 static void test_outdir__race_to_overwrite(void **state)
 {
     (void)state;
-    for (int i = 0; i < 25; i++) {
+    for (int i = 0; i < 10; i++) {
         outdir_hooks.no_exchange = i % 2;
         make_model("out", "old");
         race(true, false);

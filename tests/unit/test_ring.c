@@ -495,7 +495,7 @@ static void test_ring__many_wakes_between_transfers(void **state)
     for (int i = 0; i < SLOTS; i++) {
         requests[i] = (struct ring_request){ .operation = RING_READ,
                                              .file = &file,
-                                             .memory = pool.memory + i * 65536,
+                                             .memory = pool.memory + (size_t)i * 65536,
                                              .bytes = 65536,
                                              .bytes_needed = 65536,
                                              .offset = (uint64_t)i * 65536 };
