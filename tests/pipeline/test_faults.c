@@ -112,6 +112,8 @@ int main(int argc, char **argv)
     struct made_model model = { 0 };
     struct lorafold_error err = { 0 };
 
+    if (chdir("/dev/shm") < 0) /* a thousand merges that sync: memory is the place */
+        printf("no /dev/shm: this takes longer\n");
     made_directory(model.directory, sizeof(model.directory));
     make(&model);
     made_write(&model);
