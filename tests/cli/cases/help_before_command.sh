@@ -1,1 +1,1 @@
-"$LORAFOLD" --help verify | head -n 1; exit ${PIPESTATUS[0]}
+"$LORAFOLD" --help verify | sed -n 1p; exit ${PIPESTATUS[0]}

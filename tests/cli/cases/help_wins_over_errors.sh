@@ -1,1 +1,1 @@
-"$LORAFOLD" merge --nonsense -o --help | head -n 1; exit ${PIPESTATUS[0]}
+"$LORAFOLD" merge --nonsense -o --help | sed -n 1p; exit ${PIPESTATUS[0]}
