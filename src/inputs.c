@@ -170,7 +170,11 @@ static int read_config(struct lorafold_merge *merge, struct error *err)
         return 0;
     if (asprintf(&path, "%s/config.json", merge->model.directory) < 0)
         return error_no_memory(err, "a path");
-    if (lstat(path, &st) == 0)
+    if (lstat(path, &st) < 0)
+        log_say(&merge->log, LOG_WARNING,
+                "the base has no config.json, so the output will have none and cannot be loaded "
+                "by name");
+    else
         status = file_read_all(&merge->config, &merge->config_bytes, path, CONFIG_BYTES_MAX, err);
     if (!status && merge->config) {
         status = config_read_facts(&merge->facts, merge->config, merge->config_bytes, err);
