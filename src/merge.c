@@ -69,20 +69,25 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
     return 0;
 }
 
-/* Directories that the output may not touch: the base and the adapters. */
-static size_t input_directories(const struct lorafold_merge *merge, const char **list)
+/*
+ * What the output may not touch, as a list that the caller frees: the directories of base,
+ * adapters and tokenizer, and each shard, which may be a link to somewhere else.
+ */
+static const char **list_inputs(const struct lorafold_merge *merge, size_t *count)
 {
-    size_t count = 0;
+    const char **list = calloc(merge->model.shard_count + merge->adapter_count + 2, sizeof(*list));
 
-    if (merge->model.directory)
-        list[count++] = merge->model.directory;
-    else
-        list[count++] = merge->base.path;
+    *count = 0;
+    if (!list)
+        return NULL;
+    list[(*count)++] = merge->model.directory ? merge->model.directory : merge->base.path;
+    for (size_t i = 0; i < merge->model.shard_count; i++)
+        list[(*count)++] = merge->model.shards[i].path;
     for (size_t i = 0; i < merge->adapter_count; i++)
-        list[count++] = merge->adapters[i].directory;
+        list[(*count)++] = merge->adapters[i].directory;
     if (merge->options.tokenizer)
-        list[count++] = merge->options.tokenizer;
-    return count;
+        list[(*count)++] = merge->options.tokenizer;
+    return list;
 }
 
 static uint64_t side_bytes(const struct lorafold_merge *merge)
@@ -167,10 +172,9 @@ static int open_merge(struct lorafold_merge *merge, struct error *err)
         return err->code;
     if (!merge->options.output)
         return 0;
-    inputs = calloc(merge->adapter_count + 2, sizeof(*inputs));
+    inputs = list_inputs(merge, &count);
     if (!inputs)
         return error_no_memory(err, "the list of inputs");
-    count = input_directories(merge, inputs);
     status = check_output(merge, inputs, count, err);
     free(inputs);
     return status;
@@ -393,6 +397,7 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
     struct error inner = { 0 };
     struct outdir *outdir = NULL;
     const char **inputs;
+    size_t count;
     int status;
 
     if (!merge->options.output || merge->ran) {
@@ -401,13 +406,13 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
         return give_error(err, &inner);
     }
     merge->ran = true;
-    inputs = calloc(merge->adapter_count + 2, sizeof(*inputs));
+    inputs = list_inputs(merge, &count);
     if (!inputs) {
         error_no_memory(&inner, "the list of inputs");
         return give_error(err, &inner);
     }
-    status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs,
-                         input_directories(merge, inputs), &merge->log, &inner);
+    status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs, count,
+                         &merge->log, &inner);
     if (!status)
         status = fill_output(merge, outdir, &inner);
     if (!status)

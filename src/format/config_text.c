@@ -86,7 +86,10 @@ static void edit_value(struct editor *editor, const struct json_token *key,
 {
     char dtype[32];
 
-    if (editor->edits->untie && key_is(key, "tie_word_embeddings") && value->kind == JSON_TRUE)
+    /* Whatever else stands there (a string, null) might be read as true. */
+    if (editor->edits->untie && key_is(key, "tie_word_embeddings") &&
+        (value->kind == JSON_TRUE || value->kind == JSON_NULL || value->kind == JSON_STRING ||
+         value->kind == JSON_NUMBER))
         replace(editor, value, "false");
     if (editor->edits->dtype && (key_is(key, "dtype") || key_is(key, "torch_dtype")) &&
         (value->kind == JSON_STRING || value->kind == JSON_NULL)) {
@@ -115,9 +118,15 @@ static int object_holds(const struct json_reader *at, const struct json_token *o
     }
 }
 
-/* Put `"name": value` in front of the members of an object, spaced as its first member is. */
+/* A member that an object lacks. */
+struct member {
+    const char *name;
+    const char *value; /* JSON */
+};
+
+/* Put members in front of those of an object, spaced as its first member is. */
 static void put_in(struct editor *editor, const struct json_token *object, const char *end,
-                   const char *name, const char *value, bool empty)
+                   const struct member *members, size_t count, bool empty)
 {
     const char *behind = object->begin + 1;
     const char *space = behind;
@@ -125,11 +134,13 @@ static void put_in(struct editor *editor, const struct json_token *object, const
     while (space < end && strchr(" \t\r\n", *space))
         space++;
     text_add(editor->out, editor->copied, (size_t)(behind - editor->copied));
-    if (!empty)
-        text_add(editor->out, behind, (size_t)(space - behind));
-    text_addf(editor->out, "\"%s\": %s%s", name, value, empty ? "" : ",");
-    if (!empty && space == behind)
-        text_adds(editor->out, " ");
+    for (size_t i = 0; i < count; i++) {
+        if (!empty)
+            text_add(editor->out, behind, (size_t)(space - behind));
+        text_addf(editor->out, "\"%s\": %s", members[i].name, members[i].value);
+        if (!empty || i + 1 < count)
+            text_adds(editor->out, empty || space == behind ? ", " : ",");
+    }
     editor->copied = behind;
 }
 
@@ -137,28 +148,31 @@ static int complete_object(struct editor *editor, const struct json_reader *read
                            const struct json_token *key, const struct json_token *object,
                            const char *end, struct error *err)
 {
+    struct member members[2];
+    size_t count = 0;
     bool wanted = object->depth == 0;
-    bool holds;
-    bool other;
+    bool tied;
+    bool dtype;
+    bool torch_dtype;
     bool empty;
-    char dtype[32];
+    char value[32];
 
     for (size_t i = 0; i < sizeof(text_configs) / sizeof(text_configs[0]); i++)
         wanted |= key_is(key, text_configs[i]);
     if (!wanted)
         return 0;
-    if (object_holds(reader, object, "tie_word_embeddings", &holds, &empty, err))
+    if (object_holds(reader, object, "tie_word_embeddings", &tied, &empty, err) ||
+        object_holds(reader, object, "dtype", &dtype, &empty, err) ||
+        object_holds(reader, object, "torch_dtype", &torch_dtype, &empty, err))
         return err->code;
-    if (editor->edits->untie && !holds)
-        put_in(editor, object, end, "tie_word_embeddings", "false", empty);
-    if (!editor->edits->dtype || object->depth > 0)
-        return 0;
-    if (object_holds(reader, object, "dtype", &holds, &empty, err) ||
-        object_holds(reader, object, "torch_dtype", &other, &empty, err))
-        return err->code;
-    snprintf(dtype, sizeof(dtype), "\"%s\"", editor->edits->dtype);
-    if (!holds && !other)
-        put_in(editor, object, end, "torch_dtype", dtype, empty);
+    if (editor->edits->untie && !tied)
+        members[count++] = (struct member){ "tie_word_embeddings", "false" };
+    if (editor->edits->dtype && object->depth == 0 && !dtype && !torch_dtype) {
+        snprintf(value, sizeof(value), "\"%s\"", editor->edits->dtype);
+        members[count++] = (struct member){ "torch_dtype", value };
+    }
+    if (count)
+        put_in(editor, object, end, members, count, empty);
     return 0;
 }
 

@@ -1,0 +1,140 @@
+#include "merge.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define EMPTY_FILE "99aa06d3014798d86001c324468d497f" /* XXH3-128 of nothing */
+
+/* A manifest of one file "a" with the given fields, and its blocks. */
+static int read(const char *fields, const char *blocks, struct error *err)
+{
+    struct output_files files = { 0 };
+    char json[1024];
+    int code;
+
+    snprintf(json, sizeof(json), "{\"format\": 1, \"block_bytes\": 4194304, \"files\": [%s]}",
+             fields);
+    code = manifest_read(&files, json, strlen(json), blocks, strlen(blocks), err);
+    output_files_release(&files);
+    return code;
+}
+
+static void test_manifest__refuses(void **state)
+{
+    static const struct {
+        const char *fields;
+        const char *blocks;
+        const char *sentence;
+    } cases[] = {
+        { "", "", "lists no files" },
+        { "1", "", "name is missing" },
+        { "{\"name\": \"../a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# ../a\n",
+          "leaves the directory" },
+        { "{\"name\": \"/a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# /a\n",
+          "leaves the directory" },
+        { "{\"name\": \"a\", \"bytes\": -1, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\n", "size" },
+        { "{\"name\": \"a\", \"bytes\": 1e30, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\n", "size" },
+        { "{\"name\": \"a\", \"bytes\": 0.5, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\n", "size" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"12\"}", "# a\n", "digest" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": 5}", "# a\n", "digest" },
+        { "{\"name\": \"a\", \"bytes\": 1000000000000000, \"xxh3_128\": \"" EMPTY_FILE "\"}",
+          "# a\n", "too short" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "", "no blocks" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# b\n",
+          "no blocks" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\nx",
+          "goes on" },
+        { "{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"00000000000000000000000000000000\"}",
+          "# a\n", "disagree" },
+        { "{\"name\": \"a\", \"bytes\": 1, \"xxh3_128\": \"" EMPTY_FILE "\"}",
+          "# a\n0000000000000000000000000000000g\n", "block 0" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct error err = { 0 };
+
+        assert_int_equal(read(cases[i].fields, cases[i].blocks, &err), ERR_FORMAT);
+        if (!strstr(err.text, cases[i].sentence))
+            fail_msg("case %zu: '%s' lacks '%s'", i, err.text, cases[i].sentence);
+    }
+}
+
+static void test_manifest__reads_an_empty_file(void **state)
+{
+    struct error err = { 0 };
+
+    (void)state;
+    assert_int_equal(
+        read("{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\n", &err),
+        0);
+}
+
+static void test_manifest__another_format(void **state)
+{
+    struct output_files files = { 0 };
+    struct error err = { 0 };
+    const char *json = "{\"format\": 2, \"block_bytes\": 4194304, \"files\": []}";
+
+    (void)state;
+    assert_int_equal(manifest_read(&files, json, strlen(json), "", 0, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "another version"));
+}
+
+static void test_size__parses_as_people_write(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes; /* 0: refused */
+    } cases[] = {
+        { "5GB", 5000000000 },
+        { "200MB", 200000000 },
+        { "5 gb", 5000000000 },
+        { "1.5GB", 1500000000 },
+        { "128MiB", 134217728 },
+        { "1GiB", 1073741824 },
+        { "4096", 4096 },
+        { "1kb", 1000 },
+        { "7B", 7 },
+        { "", 0 },
+        { "GB", 0 },
+        { "-5GB", 0 },
+        { "5GBs", 0 },
+        { "0", 0 },
+        { "0.2B", 0 },
+        { "1e3", 0 },
+        { "0x10", 0 },
+        { "nan", 0 },
+        { "inf", 0 },
+        { "5.GB", 0 },
+        { "99999999999999999999", 0 },
+        { "99999999TB", 0 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t bytes = 0;
+        bool parsed = lorafold_parse_size(cases[i].text, &bytes);
+
+        if (parsed != (cases[i].bytes != 0) || bytes != cases[i].bytes)
+            fail_msg("'%s' gives %d, %llu", cases[i].text, parsed, (unsigned long long)bytes);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_manifest__refuses),
+        cmocka_unit_test(test_manifest__reads_an_empty_file),
+        cmocka_unit_test(test_manifest__another_format),
+        cmocka_unit_test(test_size__parses_as_people_write),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
