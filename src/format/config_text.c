@@ -10,10 +10,7 @@ static const char *const text_configs[] = { "text_config", "language_config", "l
 
 static bool key_is(const struct json_token *key, const char *name)
 {
-    size_t bytes = strlen(name);
-
-    return key->kind == JSON_KEY && key->bytes == bytes + 2 &&
-           memcmp(key->begin + 1, name, bytes) == 0;
+    return key->kind == JSON_KEY && json_string_is(key, name);
 }
 
 static void copy_string(char *out, size_t out_bytes, const struct json_token *token)
