@@ -84,14 +84,19 @@ static void *memory_worker(void *arg)
     return NULL;
 }
 
+/* Passes that take some milliseconds. */
+static unsigned cache_repeats(const struct bench *bench)
+{
+    return 4 + 2000 / (bench->rank + 8);
+}
+
 /* Each thread folds a buffer of its own again and again. */
 static void *cache_worker(void *arg)
 {
     struct bench *bench = arg;
     size_t index = atomic_fetch_add(&bench->next_block, 1);
-    unsigned repeats = 4 + 2000 / (bench->rank + 8);
 
-    for (unsigned i = 0; i < repeats; i++)
+    for (unsigned i = 0; i < cache_repeats(bench); i++)
         fold_block(bench, bench->w + index * CACHE_ROWS * CACHE_COLS, CACHE_ROWS, CACHE_COLS);
     return NULL;
 }
@@ -101,11 +106,11 @@ static double run(struct bench *bench, unsigned threads)
 {
     void *(*worker)(void *) = bench->in_cache ? cache_worker : memory_worker;
     pthread_t ids[THREADS_MAX];
-    double elements = (double)MEMORY_BYTES / 2;
+    double elements = (double)(MEMORY_BYTES / sizeof(uint16_t));
     double start = processor_s();
 
     if (bench->in_cache)
-        elements = (double)CACHE_ROWS * CACHE_COLS * threads * (4 + 2000 / (bench->rank + 8));
+        elements = (double)CACHE_ROWS * CACHE_COLS * threads * cache_repeats(bench);
     atomic_store(&bench->next_block, 0);
     for (unsigned i = 1; i < threads; i++) {
         if (pthread_create(&ids[i], NULL, worker, bench) != 0) {

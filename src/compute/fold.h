@@ -29,10 +29,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FOLD_PANEL 64u         /* ranks that are summed in one chain */
-#define FOLD_GROUP 32u         /* columns that lie together in a packed A */
-#define FOLD_RANK_MAX 65536u   /* largest rank that any operation is called with */
-#define FOLD_FINITE SIZE_MAX   /* returned where every result is finite */
+#define FOLD_PANEL 64u       /* ranks that are summed in one chain */
+#define FOLD_GROUP 32u       /* columns that lie together in a packed A */
+#define FOLD_RANK_MAX 65536u /* largest rank that any operation is called with */
+#define FOLD_FINITE SIZE_MAX /* returned where every result is finite */
 
 /*
  * Factor A [rank][cols], packed: columns in groups of FOLD_GROUP, in each group the rows in order,
@@ -45,10 +45,10 @@ static inline uint64_t fold_packed_floats(uint64_t rank, uint64_t cols)
 }
 
 struct fold_delta {
-    const float *a;  /* packed, all cols of the target */
-    const float *b;  /* [rows of the segment][rank], row-major */
-    uint32_t rank;   /* 1..FOLD_RANK_MAX */
-    float scale;     /* fl32(weight * alpha / r) */
+    const float *a; /* packed, all cols of the target */
+    const float *b; /* [rows of the segment][rank], row-major */
+    uint32_t rank;  /* 1..FOLD_RANK_MAX */
+    float scale;    /* fl32(weight * alpha / r) */
 };
 
 /*

@@ -75,7 +75,7 @@ static inline __m256 v_canonical(__m256 x)
 
 static inline void load_bf16(__m256 x[2], const unsigned char *src)
 {
-    for (int v = 0; v < 2; v++) {
+    for (size_t v = 0; v < 2; v++) {
         __m128i half = _mm_loadu_si128((const __m128i *)(const void *)(src + 16 * v));
 
         x[v] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
@@ -102,13 +102,13 @@ static inline void store_bf16(unsigned char *dst, const __m256 x[2])
 
 static inline void load_f16(__m256 x[2], const unsigned char *src)
 {
-    for (int v = 0; v < 2; v++)
+    for (size_t v = 0; v < 2; v++)
         x[v] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(src + 16 * v)));
 }
 
 static inline void store_f16(unsigned char *dst, const __m256 x[2])
 {
-    for (int v = 0; v < 2; v++)
+    for (size_t v = 0; v < 2; v++)
         _mm_storeu_si128((__m128i *)(void *)(dst + 16 * v),
                          _mm256_cvtps_ph(x[v], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

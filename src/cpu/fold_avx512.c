@@ -75,7 +75,7 @@ static inline __m512 v_canonical(__m512 x)
 
 static inline void load_bf16(__m512 x[2], const unsigned char *src)
 {
-    for (int v = 0; v < 2; v++) {
+    for (size_t v = 0; v < 2; v++) {
         __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)(src + 32 * v));
 
         x[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -103,13 +103,13 @@ static inline void store_bf16(unsigned char *dst, const __m512 x[2])
 
 static inline void load_f16(__m512 x[2], const unsigned char *src)
 {
-    for (int v = 0; v < 2; v++)
+    for (size_t v = 0; v < 2; v++)
         x[v] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(src + 32 * v)));
 }
 
 static inline void store_f16(unsigned char *dst, const __m512 x[2])
 {
-    for (int v = 0; v < 2; v++)
+    for (size_t v = 0; v < 2; v++)
         _mm256_storeu_si256((__m256i *)(void *)(dst + 32 * v),
                             _mm512_cvtps_ph(x[v], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

@@ -71,7 +71,7 @@ static inline float32x4_t v_canonical(float32x4_t x)
 
 static inline void load_bf16(float32x4_t x[4], const unsigned char *src)
 {
-    for (int v = 0; v < 4; v += 2) {
+    for (size_t v = 0; v < 4; v += 2) {
         uint16x8_t half = vreinterpretq_u16_u8(vld1q_u8(src + 8 * v));
 
         x[v] = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(half), 16));
@@ -90,7 +90,7 @@ static inline uint16x8_t round_bf16(float32x4_t x)
 
 static inline void store_bf16(unsigned char *dst, const float32x4_t x[4])
 {
-    for (int v = 0; v < 4; v += 2) {
+    for (size_t v = 0; v < 4; v += 2) {
         uint16x8_t half = vuzp2q_u16(round_bf16(x[v]), round_bf16(x[v + 1]));
 
         vst1q_u8(dst + 8 * v, vreinterpretq_u8_u16(half));
@@ -99,7 +99,7 @@ static inline void store_bf16(unsigned char *dst, const float32x4_t x[4])
 
 static inline void load_f16(float32x4_t x[4], const unsigned char *src)
 {
-    for (int v = 0; v < 4; v += 2) {
+    for (size_t v = 0; v < 4; v += 2) {
         float16x8_t half = vreinterpretq_f16_u8(vld1q_u8(src + 8 * v));
 
         x[v] = vcvt_f32_f16(vget_low_f16(half));
@@ -109,7 +109,7 @@ static inline void load_f16(float32x4_t x[4], const unsigned char *src)
 
 static inline void store_f16(unsigned char *dst, const float32x4_t x[4])
 {
-    for (int v = 0; v < 4; v += 2) {
+    for (size_t v = 0; v < 4; v += 2) {
         float16x8_t half = vcvt_high_f16_f32(vcvt_f16_f32(x[v]), x[v + 1]);
 
         vst1q_u8(dst + 8 * v, vreinterpretq_u8_f16(half));

@@ -95,8 +95,10 @@ static int fold_band(const struct crew *crew, const struct scratch *scratch,
                      const struct block_run *run, uint64_t row, uint64_t rows, uint64_t col,
                      uint64_t col_end, struct error *err)
 {
-    uint64_t cols_max = min_u64(PLAN_TILE_COLS, col_end - col);
-    uint64_t rows_max = min_u64(PLAN_TILE_FLOATS / cols_max, PLAN_B_FLOATS / FOLD_PANEL);
+    /* All rows at once, because every band of rows fetches all of A again. */
+    uint64_t rows_max = min_u64(rows, PLAN_B_FLOATS / FOLD_PANEL);
+    uint64_t cols_max =
+        min_u64(PLAN_TILE_COLS, align_down(PLAN_TILE_FLOATS / rows_max, FOLD_GROUP));
 
     for (uint64_t done = 0; done < rows; done += rows_max) {
         for (uint64_t c = col; c < col_end; c += cols_max) {

@@ -183,8 +183,6 @@ int plan_match_all(struct plan_matches *out, const struct model *model,
     for (uint32_t i = 0; i < adapter_count && !status; i++) {
         for (uint32_t p = 0; p < adapters[i].adapter->pair_count && !status; p++)
             status = match_pair(&matches, model, adapters, i, p, options, config_tied, err);
-        if (status)
-            error_prefix(err, "adapter '%s'", adapters[i].adapter->name);
     }
     if (!status) {
         qsort(matches.list, matches.count, sizeof(*matches.list), compare_matches);
