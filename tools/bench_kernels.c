@@ -106,11 +106,11 @@ static double run(struct bench *bench, unsigned threads)
 {
     void *(*worker)(void *) = bench->in_cache ? cache_worker : memory_worker;
     pthread_t ids[THREADS_MAX];
-    double elements = (double)(MEMORY_BYTES / sizeof(uint16_t));
+    uint64_t elements = MEMORY_BYTES / sizeof(uint16_t);
     double start = processor_s();
 
     if (bench->in_cache)
-        elements = (double)CACHE_ROWS * CACHE_COLS * threads * cache_repeats(bench);
+        elements = (uint64_t)CACHE_ROWS * CACHE_COLS * threads * cache_repeats(bench);
     atomic_store(&bench->next_block, 0);
     for (unsigned i = 1; i < threads; i++) {
         if (pthread_create(&ids[i], NULL, worker, bench) != 0) {
@@ -121,7 +121,7 @@ static double run(struct bench *bench, unsigned threads)
     worker(bench);
     for (unsigned i = 1; i < threads; i++)
         pthread_join(ids[i], NULL);
-    return elements * threads / (processor_s() - start);
+    return (double)elements * threads / (processor_s() - start);
 }
 
 static double best_of(struct bench *bench, unsigned threads, bool in_cache)
