@@ -114,61 +114,56 @@ static int time_transfer(struct transfer *transfer, double *seconds, struct erro
 
 struct disk_files {
     int directory;
-    char name[2][64];
     struct file file[2];
-    bool created[2];
+    struct file from; /* the first one again, to read */
 };
 
-static int make_file(struct disk_files *files, int index, uint64_t bytes, struct error *err)
+/* The name goes as soon as the file is open, so that nothing is left however the process ends. */
+static int make_file(struct disk_files *files, const char *directory, int index, uint64_t bytes,
+                     struct error *err)
 {
-    if (file_create_output(files->directory, files->name[index], bytes, err))
+    char name[64];
+    char path[4096];
+    int status;
+
+    snprintf(name, sizeof(name), ".lorafold-bench-%ld-%d", (long)getpid(), index);
+    if (snprintf(path, sizeof(path), "%s/%s", directory, name) >= (int)sizeof(path))
+        return error_set(err, ERR_USAGE, "'%s' is too long a path", directory);
+    if (file_create_output(files->directory, name, bytes, err))
         return err->code;
-    files->created[index] = true;
-    return file_open_output(&files->file[index], files->directory, files->name[index],
-                            FILE_DIRECT_AUTO, err);
+    status = file_open_output(&files->file[index], files->directory, name, FILE_DIRECT_AUTO, err);
+    if (!status && index == 0)
+        status = file_open_input(&files->from, path, FILE_DIRECT_AUTO, err);
+    unlinkat(files->directory, name, 0);
+    return status;
 }
 
-static void remove_files(struct disk_files *files)
+static void close_files(struct disk_files *files)
 {
-    for (int i = 0; i < 2; i++) {
-        file_close(&files->file[i]);
-        if (files->created[i])
-            unlinkat(files->directory, files->name[i], 0);
-    }
+    file_close(&files->file[0]);
+    file_close(&files->file[1]);
+    file_close(&files->from);
     close(files->directory);
 }
 
 static int measure_disk(const struct lorafold_bench_options *options, struct transfer *transfer,
                         struct disk_files *files, struct bench_result *result, struct error *err)
 {
-    struct file from = FILE_CLOSED;
-    char path[4096];
-    int status;
-
-    if (make_file(files, 0, transfer->bytes, err))
+    if (make_file(files, options->directory, 0, transfer->bytes, err))
         return err->code;
     transfer->to = &files->file[0];
     if (time_transfer(transfer, &result->write_seconds, err))
         return err->code;
-    if (snprintf(path, sizeof(path), "%s/%s", options->directory, files->name[0]) >=
-        (int)sizeof(path))
-        return error_set(err, ERR_USAGE, "'%s' is too long a path", options->directory);
-    if (file_open_input(&from, path, FILE_DIRECT_AUTO, err))
-        return err->code;
-    result->direct = from.direct && files->file[0].direct;
-    transfer->from = &from;
+    result->direct = files->from.direct && files->file[0].direct;
+    transfer->from = &files->from;
     transfer->to = NULL;
     transfer->next = 0;
-    status = time_transfer(transfer, &result->read_seconds, err);
-    if (!status)
-        status = make_file(files, 1, transfer->bytes, err);
-    if (!status) {
-        transfer->to = &files->file[1];
-        transfer->next = 0;
-        status = time_transfer(transfer, &result->copy_seconds, err);
-    }
-    file_close(&from);
-    return status;
+    if (time_transfer(transfer, &result->read_seconds, err) ||
+        make_file(files, options->directory, 1, transfer->bytes, err))
+        return err->code;
+    transfer->to = &files->file[1];
+    transfer->next = 0;
+    return time_transfer(transfer, &result->copy_seconds, err);
 }
 
 int bench_disk(const struct lorafold_bench_options *options, struct bench_result *result,
@@ -176,7 +171,7 @@ int bench_disk(const struct lorafold_bench_options *options, struct bench_result
 {
     struct transfer transfer = { .options = options,
                                  .bytes = align_up(options->file_bytes, PLAN_BLOCK_BYTES) };
-    struct disk_files files = { .file = { FILE_CLOSED, FILE_CLOSED } };
+    struct disk_files files = { .file = { FILE_CLOSED, FILE_CLOSED }, .from = FILE_CLOSED };
     struct pool pool = { 0 };
     int status;
 
@@ -185,8 +180,6 @@ int bench_disk(const struct lorafold_bench_options *options, struct bench_result
         error_set_errno(err, "cannot use '%s'", options->directory);
         return err->code = ERR_USAGE;
     }
-    for (int i = 0; i < 2; i++)
-        snprintf(files.name[i], sizeof(files.name[i]), ".lorafold-bench-%ld-%d", (long)getpid(), i);
     status = pool_open(&pool, SLOTS * PLAN_BLOCK_BYTES, true, err);
     if (!status)
         status = ring_open(&transfer.ring, RING_AUTO, 2 * SLOTS, err);
@@ -204,7 +197,7 @@ int bench_disk(const struct lorafold_bench_options *options, struct bench_result
         status = measure_disk(options, &transfer, &files, result, err);
     }
     ring_close(transfer.ring);
-    remove_files(&files);
+    close_files(&files);
     pool_close(&pool);
     return status;
 }

@@ -166,8 +166,12 @@ static int read_config(struct lorafold_merge *merge, struct error *err)
     int status = 0;
 
     merge->facts.tied = -1;
-    if (!merge->model.directory)
+    if (!merge->model.directory) {
+        log_say(&merge->log, LOG_WARNING,
+                "there is no config.json beside the base, so the output will have none and cannot "
+                "be loaded by name");
         return 0;
+    }
     if (asprintf(&path, "%s/config.json", merge->model.directory) < 0)
         return error_no_memory(err, "a path");
     if (lstat(path, &st) < 0)

@@ -71,11 +71,14 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
 
 /*
  * What the output may not touch, as a list that the caller frees: the directories of base,
- * adapters and tokenizer, and each shard, which may be a link to somewhere else.
+ * adapters and tokenizer, and each file of weights or beside them, which may be a link to
+ * somewhere else.
  */
 static const char **list_inputs(const struct lorafold_merge *merge, size_t *count)
 {
-    const char **list = calloc(merge->model.shard_count + merge->adapter_count + 2, sizeof(*list));
+    const char **list = calloc(merge->model.shard_count + 2 * merge->adapter_count +
+                                   merge->side_files.count + 2,
+                               sizeof(*list));
 
     *count = 0;
     if (!list)
@@ -83,8 +86,12 @@ static const char **list_inputs(const struct lorafold_merge *merge, size_t *coun
     list[(*count)++] = merge->model.directory ? merge->model.directory : merge->base.path;
     for (size_t i = 0; i < merge->model.shard_count; i++)
         list[(*count)++] = merge->model.shards[i].path;
-    for (size_t i = 0; i < merge->adapter_count; i++)
+    for (size_t i = 0; i < merge->adapter_count; i++) {
         list[(*count)++] = merge->adapters[i].directory;
+        list[(*count)++] = merge->adapters[i].weights_path;
+    }
+    for (size_t i = 0; i < merge->side_files.count; i++)
+        list[(*count)++] = merge->side_files.list[i].path;
     if (merge->options.tokenizer)
         list[(*count)++] = merge->options.tokenizer;
     return list;
@@ -241,7 +248,8 @@ static int write_index(struct lorafold_merge *merge, struct outdir *outdir, stru
 static int write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
 {
     static const char *const dtypes[] = { NULL, "bfloat16", "float16", "float32" };
-    const struct config_edits edits = { .untie = merge->plan.untied && merge->facts.tied != 0,
+    /* Also where the outermost level says untied: an inner one may say otherwise. */
+    const struct config_edits edits = { .untie = merge->plan.untied,
                                         .dtype = dtypes[merge->options.dtype] };
     struct text text = { 0 };
     int status;

@@ -110,6 +110,10 @@ static int copy_file(struct lorafold_merge *merge, const struct outdir *outdir,
     status = make_parent(outdir, side->name, err);
     if (!status)
         status = file_open_input(&from, side->path, FILE_DIRECT_OFF, err);
+    if (!status && from.identity.bytes != side->bytes)
+        status = error_set(
+            err, ERR_FAILED, "it changed since the merge was planned: it had %llu bytes, now %llu",
+            (unsigned long long)side->bytes, (unsigned long long)from.identity.bytes);
     if (!status)
         status = file_create_output(outdir_fd(outdir), side->name, side->bytes, err);
     if (!status)

@@ -128,6 +128,17 @@ static int add_file(struct side_files *files, const char *path, const char *name
     return 0;
 }
 
+/* The manifest is JSON and is read as strictly as an index is. */
+static bool can_be_listed(const char *name)
+{
+    size_t bytes = strlen(name);
+    size_t length = 1;
+
+    for (size_t i = 0; i < bytes && length; i += length)
+        length = text_utf8_length(name + i, bytes - i);
+    return length && model_name_is_safe(name, bytes);
+}
+
 static int scan(struct side_files *files, const char *directory, const char *inside,
                 bool tokenizer_only, struct error *err);
 
@@ -143,7 +154,7 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
             (int)sizeof(name))
         return error_set(err, ERR_FORMAT, "'%s/%s': the path is too long", directory, entry);
     if (stat(path, &st) < 0) {
-        if (is_model_file(entry) && !tokenizer_only)
+        if (tokenizer_only ? is_tokenizer_file(entry) : is_model_file(entry))
             return error_set(err, ERR_FORMAT, "'%s' is a link to a file that is not there", path);
         return 0;
     }
@@ -159,6 +170,14 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
                          "'%s' has %lld bytes, more than %llu for a file beside "
                          "the weights",
                          path, (long long)st.st_size, (unsigned long long)SIDE_FILE_BYTES_MAX);
+    if (!can_be_listed(name)) {
+        char quoted[QUOTED_BYTES];
+
+        return error_set(err, ERR_FORMAT,
+                         "the name of '%s' holds a control character, a backslash or bytes that "
+                         "are not UTF-8, so it cannot be listed in %s; rename it",
+                         error_quote(quoted, sizeof(quoted), path, strlen(path)), MANIFEST_NAME);
+    }
     return add_file(files, path, name, (uint64_t)st.st_size, err);
 }
 
@@ -171,8 +190,10 @@ static int scan(struct side_files *files, const char *directory, const char *ins
 
     if (!dir)
         return error_set_errno(err, "cannot list '%s'", directory);
-    while (!status && (entry = readdir(dir)))
+    while (!status && (errno = 0, entry = readdir(dir)))
         status = scan_entry(files, directory, inside, entry->d_name, tokenizer_only, err);
+    if (!status && errno)
+        status = error_set_errno(err, "cannot list '%s'", directory);
     closedir(dir);
     return status;
 }

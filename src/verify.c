@@ -31,7 +31,8 @@ struct verify {
     const struct lorafold_verify_options *options;
     const char *directory;
     struct output_files files;
-    struct file *opened;   /* one per file, direct where it works */
+    enum file_direct direct;
+    bool *readable;        /* one per file: it is there and has the size that is said */
     uint64_t *block_first; /* number of each file's first block */
     uint8_t *states;       /* enum block_state of every block */
     uint64_t block_count;
@@ -48,6 +49,8 @@ struct verify {
 struct verify_worker {
     struct verify *verify;
     uint8_t *buffer;
+    struct file file; /* the one of the last block, since an output may have very many */
+    size_t file_index;
     pthread_t thread;
     bool started;
 };
@@ -103,9 +106,30 @@ static ssize_t read_block(const struct file *file, uint8_t *buffer, size_t bytes
     return (ssize_t)done;
 }
 
-static enum block_state check_block(struct verify *verify, uint8_t *buffer, uint64_t number,
-                                    size_t *bytes, struct error *err)
+static int open_file(const struct verify *verify, size_t index, struct file *out, struct error *err)
 {
+    char path[4096];
+
+    if (snprintf(path, sizeof(path), "%s/%s", verify->directory, verify->files.list[index].name) >=
+        (int)sizeof(path))
+        return error_set(err, ERR_USAGE, "'%s' is too long a path", verify->directory);
+    return file_open_input(out, path, verify->direct, err);
+}
+
+/* The file of the worker's next block; the one before is closed. */
+static int change_file(struct verify_worker *worker, size_t index, struct error *err)
+{
+    if (worker->file.fd >= 0 && worker->file_index == index)
+        return 0;
+    file_close(&worker->file);
+    worker->file_index = index;
+    return open_file(worker->verify, index, &worker->file, err);
+}
+
+static enum block_state check_block(struct verify_worker *worker, uint64_t number, size_t *bytes,
+                                    struct error *err)
+{
+    const struct verify *verify = worker->verify;
     size_t index = file_of(verify, number);
     const struct output_file *file = &verify->files.list[index];
     uint64_t block = number - verify->block_first[index];
@@ -114,18 +138,20 @@ static enum block_state check_block(struct verify *verify, uint8_t *buffer, uint
     ssize_t got;
 
     *bytes = min_u64(PLAN_BLOCK_BYTES, file->bytes - offset);
-    if (verify->opened[index].fd < 0)
-        return BLOCK_DIFFERENT; /* missing or of another size: told when it was opened */
-    got = read_block(&verify->opened[index], buffer, *bytes, offset);
+    if (!verify->readable[index])
+        return BLOCK_DIFFERENT; /* missing or of another size: told before */
+    if (change_file(worker, index, err))
+        return BLOCK_FAILED;
+    got = read_block(&worker->file, worker->buffer, *bytes, offset);
     if (got < 0) {
         error_set_errno(err, "cannot read '%s' at %" PRIu64, file->name, offset);
         return BLOCK_FAILED;
     }
     if ((size_t)got < *bytes)
         return BLOCK_DIFFERENT;
-    if (!verify->opened[index].direct)
-        file_drop_cache(&verify->opened[index], offset, *bytes);
-    digest = digest_bytes(buffer, *bytes);
+    if (!worker->file.direct)
+        file_drop_cache(&worker->file, offset, *bytes);
+    digest = digest_bytes(worker->buffer, *bytes);
     return digest.half[0] == file->blocks[block].half[0] &&
                    digest.half[1] == file->blocks[block].half[1]
                ? BLOCK_SAME
@@ -145,7 +171,7 @@ static void *worker_main(void *argument)
         size_t bytes;
 
         pthread_mutex_unlock(&verify->mutex);
-        state = check_block(verify, worker->buffer, number, &bytes, &err);
+        state = check_block(worker, number, &bytes, &err);
         pthread_mutex_lock(&verify->mutex);
         verify->states[number] = (uint8_t)state;
         verify->bytes_done += bytes;
@@ -200,41 +226,41 @@ static int read_manifest_files(struct verify *verify, struct error *err)
     return status;
 }
 
-/* Open every file; one that is missing or has another size counts as different. */
-static int open_files(struct verify *verify, struct error *err)
+/* Look at every file; one that is missing or has another size counts as different. */
+static int find_files(struct verify *verify, struct error *err)
 {
-    enum file_direct direct = FILE_DIRECT_AUTO;
-    char path[4096];
     char sentence[1200];
 
     if (verify->options->io_direct)
-        direct = strcmp(verify->options->io_direct, "on") == 0 ? FILE_DIRECT_ON : FILE_DIRECT_OFF;
-    verify->opened = calloc(verify->files.count, sizeof(*verify->opened));
+        verify->direct = strcmp(verify->options->io_direct, "on") == 0 ? FILE_DIRECT_ON
+                                                                       : FILE_DIRECT_OFF;
+    verify->readable = calloc(verify->files.count, sizeof(*verify->readable));
     verify->block_first = calloc(verify->files.count, sizeof(*verify->block_first));
-    if (!verify->opened || !verify->block_first)
-        return error_no_memory(err, "the open files");
-    for (size_t i = 0; i < verify->files.count; i++)
-        verify->opened[i] = FILE_CLOSED;
+    if (!verify->readable || !verify->block_first)
+        return error_no_memory(err, "the list of files");
     for (size_t i = 0; i < verify->files.count; i++) {
         const struct output_file *file = &verify->files.list[i];
+        struct file opened = FILE_CLOSED;
         struct error inner = { 0 };
+        uint64_t bytes;
 
         verify->block_first[i] = verify->block_count;
         verify->block_count += file->block_count;
         verify->bytes_total += file->bytes;
-        snprintf(path, sizeof(path), "%s/%s", verify->directory, file->name);
-        if (file_open_input(&verify->opened[i], path, direct, &inner)) {
+        if (open_file(verify, i, &opened, &inner)) {
             if (inner.code == ERR_FAILED) {
                 *err = inner;
                 return err->code;
             }
             snprintf(sentence, sizeof(sentence), "'%s' is missing or not a file", file->name);
-        } else if (verify->opened[i].identity.bytes != file->bytes) {
-            snprintf(sentence, sizeof(sentence), "'%s' has %" PRIu64 " bytes, %s says %" PRIu64,
-                     file->name, verify->opened[i].identity.bytes, MANIFEST_NAME, file->bytes);
-            file_close(&verify->opened[i]);
         } else {
-            continue;
+            bytes = opened.identity.bytes;
+            file_close(&opened);
+            verify->readable[i] = bytes == file->bytes;
+            if (verify->readable[i])
+                continue;
+            snprintf(sentence, sizeof(sentence), "'%s' has %" PRIu64 " bytes, %s says %" PRIu64,
+                     file->name, bytes, MANIFEST_NAME, file->bytes);
         }
         tell(verify, LORAFOLD_WARNING, sentence);
         if (verify->error.code == 0) /* the first difference, if nothing worse happens */
@@ -296,7 +322,8 @@ static int run_workers(struct verify *verify, double started, struct error *err)
     verify->running = count;
     for (unsigned i = 0; i < count; i++) {
         workers[i] = (struct verify_worker){ .verify = verify,
-                                             .buffer = pool.memory + i * PLAN_BLOCK_BYTES };
+                                             .buffer = pool.memory + i * PLAN_BLOCK_BYTES,
+                                             .file = FILE_CLOSED };
         workers[i].started = pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) ==
                              0;
         if (!workers[i].started) {
@@ -309,6 +336,7 @@ static int run_workers(struct verify *verify, double started, struct error *err)
     for (unsigned i = 0; i < count; i++) {
         if (workers[i].started)
             pthread_join(workers[i].thread, NULL);
+        file_close(&workers[i].file);
     }
     free(workers);
     pool_close(&pool);
@@ -334,7 +362,7 @@ static int judge(const struct verify *verify, const struct error *first, struct 
 
         if (verify->states[i] == BLOCK_UNREAD)
             return error_set(err, ERR_FAILED, "no worker could be started");
-        if (verify->states[i] == BLOCK_SAME || verify->opened[index].fd < 0)
+        if (verify->states[i] == BLOCK_SAME || !verify->readable[index])
             continue;
         snprintf(sentence, sizeof(sentence),
                  "'%s' is damaged in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
@@ -351,9 +379,7 @@ static int judge(const struct verify *verify, const struct error *first, struct 
 
 static void release(struct verify *verify)
 {
-    for (size_t i = 0; verify->opened && i < verify->files.count; i++)
-        file_close(&verify->opened[i]);
-    free(verify->opened);
+    free(verify->readable);
     free(verify->block_first);
     free(verify->states);
     output_files_release(&verify->files);
@@ -374,7 +400,7 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
     pthread_cond_init(&verify.changed, NULL);
     status = read_manifest_files(&verify, &inner);
     if (!status)
-        status = open_files(&verify, &inner);
+        status = find_files(&verify, &inner);
     missing = verify.error;
     verify.error = (struct error){ 0 };
     if (!status)

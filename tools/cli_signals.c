@@ -47,6 +47,7 @@ void cli_signals_install(void)
             sigaction(numbers[i], &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+    sigaction(SIGXFSZ, &action, NULL); /* a limit of the file size is an error like a full disk */
 }
 
 const volatile int *cli_signals_begin(struct lorafold_merge *merge)

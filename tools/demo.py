@@ -164,13 +164,13 @@ def ask(directory: Path, question: str) -> str:
     return tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
-def closing_words(merged: Path) -> str:
+def closing_words(program: str, merged: Path) -> str:
     return f"""
 Done. {merged} is a complete model; nothing in it needs PEFT any more.
-  fold your own:           lorafold merge BASE_DIR -a ADAPTER_DIR -o OUT_DIR
-  see what it would do:    lorafold plan BASE_DIR -a ADAPTER_DIR -o OUT_DIR
+  fold your own:           {program} merge BASE_DIR -a ADAPTER_DIR -o OUT_DIR
+  see what it would do:    {program} plan BASE_DIR -a ADAPTER_DIR -o OUT_DIR
   a larger, made model:    tools/demo --synthetic   (speed and memory; no Python)
-  what is inside:          lorafold inspect {merged}
+  what is inside:          {program} inspect {merged}
   how it works:            docs/ARCHITECTURE.md; which bits come out: docs/NUMERICS.md"""
 
 
@@ -198,7 +198,7 @@ def main() -> int:
     say(f"base:    {before}\nmerged:  {after}")
     if NEW_WORD in before or NEW_WORD not in after:
         sys.exit("demo: the merged model does not give the answer that the adapter was trained on")
-    say(closing_words(merged))
+    say(closing_words(sys.argv[1], merged))
     return 0
 
 

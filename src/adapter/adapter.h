@@ -79,8 +79,8 @@ int adapter_find_target(const struct adapter *adapter, const struct adapter_pair
                         const struct model *model, struct model_ref *out, struct error *err);
 
 /*
- * Is this the output embedding (lm_head, embed_out, output, by the last component)?  A base that
- * ties it to the input embedding has no tensor of that name.
+ * Is this the output embedding (lm_head, embed_out, output, by the last component, and not inside a
+ * numbered layer)?  A base that ties it to the input embedding has no tensor of that name.
  */
 bool adapter_pair_is_head(const struct adapter_pair *pair);
 

@@ -197,6 +197,11 @@ bool adapter_pair_is_head(const struct adapter_pair *pair)
     const char *dot = strrchr(pair->module, '.');
     const char *last = dot ? dot + 1 : pair->module;
 
+    /* Inside a numbered layer the same names stand for something else. */
+    for (const char *at = pair->module; at < last; at = strchr(at, '.') + 1) {
+        if (at[strspn(at, "0123456789")] == '.')
+            return false;
+    }
     for (size_t i = 0; i < COUNT(heads); i++) {
         if (strcmp(last, heads[i]) == 0)
             return true;

@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -55,34 +57,13 @@ void error_prefix(struct error *err, const char *format, ...)
     memcpy(err->text, text, sizeof(text));
 }
 
-/* Length of the valid UTF-8 sequence at `p`, or 0. */
-static size_t utf8_length(const unsigned char *p, size_t bytes)
-{
-    size_t length = p[0] < 0x80       ? 1
-                    : p[0] >> 5 == 6  ? 2
-                    : p[0] >> 4 == 14 ? 3
-                    : p[0] >> 3 == 30 ? 4
-                                      : 0;
-
-    if (length == 0 || length > bytes || p[0] == 0xc0 || p[0] == 0xc1 || p[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < length; i++) {
-        if (p[i] >> 6 != 2)
-            return 0;
-    }
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return length;
-}
-
 const char *error_quote(char *buf, size_t buf_bytes, const char *text, size_t text_bytes)
 {
     const unsigned char *p = (const unsigned char *)text;
     size_t used = 0;
 
     for (size_t i = 0; i < text_bytes;) {
-        size_t length = utf8_length(p + i, text_bytes - i);
+        size_t length = text_utf8_length(text + i, text_bytes - i);
         bool plain = length > 1 || (length == 1 && p[i] >= 0x20 && p[i] != 0x7f);
         size_t needed = plain ? length : 4;
 

@@ -89,20 +89,46 @@ void text_addf(struct text *text, const char *format, ...)
     text->bytes += (size_t)length;
 }
 
+size_t text_utf8_length(const char *bytes, size_t count)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    size_t length = p[0] < 0x80       ? 1
+                    : p[0] >> 5 == 6  ? 2
+                    : p[0] >> 4 == 14 ? 3
+                    : p[0] >> 3 == 30 ? 4
+                                      : 0;
+
+    if (length == 0 || length > count || p[0] == 0xc0 || p[0] == 0xc1 || p[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if (p[i] >> 6 != 2)
+            return 0;
+    }
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return length;
+}
+
 void text_add_json(struct text *text, const char *bytes, size_t count)
 {
+    size_t length;
+
     text_add(text, "\"", 1);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i += length ? length : 1) {
         unsigned char c = (unsigned char)bytes[i];
 
+        length = text_utf8_length(bytes + i, count - i);
         if (c == '"' || c == '\\')
             text_addf(text, "\\%c", c);
         else if (c == '\n')
             text_add(text, "\\n", 2);
         else if (c < 0x20)
             text_addf(text, "\\u%04x", c);
+        else if (length)
+            text_add(text, bytes + i, length);
         else
-            text_add(text, bytes + i, 1);
+            text_adds(text, "\\ufffd");
     }
     text_add(text, "\"", 1);
 }

@@ -30,7 +30,11 @@ void text_add(struct text *text, const char *bytes, size_t count);
 void text_adds(struct text *text, const char *string);
 void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Add as a JSON string with its quotes; non-ASCII bytes are written as they are. */
+/* Length of the valid UTF-8 sequence that begins at `bytes` and ends before `count`, or 0. */
+size_t text_utf8_length(const char *bytes, size_t count);
+
+/* Add as a JSON string with its quotes.  A byte that is not UTF-8 (a file's name may hold any)
+ * becomes U+FFFD, because JSON is UTF-8. */
 void text_add_json(struct text *text, const char *bytes, size_t count);
 
 /* Give the memory away: the caller frees it; NULL if an allocation failed.  `text` is then empty.

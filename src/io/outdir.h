@@ -25,8 +25,8 @@
  * back with a notice.
  *
  * Overwriting removes only what looks like a model directory (it holds lorafold.json, config.json
- * or a .safetensors file, no subdirectory that is a mount point, and not the current directory);
- * anything else is refused.
+ * or a .safetensors file, no subdirectory that is a mount point or that of an input, and not the
+ * current directory); anything else is refused.
  *
  * Threads: one.
  *

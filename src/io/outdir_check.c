@@ -47,8 +47,10 @@ static int check_writable(int fd, const char *shown, struct error *err)
     return error_set_errno(err, "cannot tell whether '%s' is writable", shown);
 }
 
-static int check_replaceable(const struct outdir_place *place, struct error *err)
+static int check_replaceable(const struct outdir_place *place, const char *const *inputs,
+                             size_t input_count, struct error *err)
 {
+    struct outdir_inputs found = { 0 };
     char shown[OUTDIR_SHOWN_BYTES];
     enum outdir_state state;
     struct stat out;
@@ -66,7 +68,10 @@ static int check_replaceable(const struct outdir_place *place, struct error *err
                          "'%s' is or holds the current directory, which is not replaced; change "
                          "to another directory first",
                          place->shown);
-    status = outdir_check_mounts(place->out_fd, place->shown, err);
+    status = outdir_inputs_find(&found, inputs, input_count, err);
+    if (status == 0)
+        status = outdir_check_below(place->out_fd, &found, place->shown, err);
+    free(found.list);
     if (status)
         return status;
     outdir_show(shown, place, place->old);
@@ -79,7 +84,8 @@ static int check_replaceable(const struct outdir_place *place, struct error *err
     return status;
 }
 
-static int judge_existing(struct outdir_place *place, bool overwrite, struct error *err)
+static int judge_existing(struct outdir_place *place, bool overwrite, const char *const *inputs,
+                          size_t input_count, struct error *err)
 {
     bool mounted = outdir_is_mount_point(place->parent_fd, place->out_fd) || !place->name[0];
     struct survey survey = { .fd = place->out_fd };
@@ -110,7 +116,7 @@ static int judge_existing(struct outdir_place *place, bool overwrite, struct err
                          "no lorafold.json, config.json or .safetensors file in it",
                          place->shown);
     place->mode = OUTDIR_REPLACE;
-    return check_replaceable(place, err);
+    return check_replaceable(place, inputs, input_count, err);
 }
 
 int outdir_place_find(struct outdir_place *place, const char *path, bool overwrite,
@@ -127,7 +133,7 @@ int outdir_place_find(struct outdir_place *place, const char *path, bool overwri
     if (status)
         return status;
     if (place->out_fd >= 0) {
-        status = judge_existing(place, overwrite, err);
+        status = judge_existing(place, overwrite, inputs, input_count, err);
     } else {
         place->mode = OUTDIR_NEW;
         outdir_show(shown, place, place->old);

@@ -67,34 +67,44 @@ static int check_above(int input_fd, const char *shown_input, int parent_fd, con
                      shown, shown_input);
 }
 
-static int check_input(const struct outdir_place *place, const char *input, struct error *err)
+/* The directory that an input is or stands in, as a path descriptor; -1 with the reason set. */
+static int open_input(bool *is_directory, const char *input, const char *shown, struct error *err)
 {
     int fd = open(input, O_PATH | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        error_set_errno(err, "cannot open the input '%s'", shown);
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    *is_directory = S_ISDIR(st.st_mode);
+    if (*is_directory)
+        return fd;
+    close(fd);
+    return open_directory_of(input, shown, err);
+}
+
+static int check_input(const struct outdir_place *place, const char *input, struct error *err)
+{
     char shown_input[OUTDIR_SHOWN_BYTES];
     char shown[OUTDIR_SHOWN_BYTES];
+    bool is_directory;
     struct stat st;
     int status = 0;
+    int fd;
 
     error_quote(shown_input, sizeof(shown_input), input, strlen(input));
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        status = error_set_errno(err, "cannot open the input '%s'", shown_input);
+    fd = open_input(&is_directory, input, shown_input, err);
+    if (fd < 0)
+        return err->code;
+    if (is_directory && fstat(fd, &st) == 0 &&
+        outdir_is_inside(place->out_fd >= 0 ? place->out_fd : place->parent_fd, &st)) {
+        status = error_set(err, ERR_USAGE,
+                           "the output '%s' is or lies in the input '%s'; choose another output",
+                           place->shown, shown_input);
         goto out;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        if (outdir_is_inside(place->out_fd >= 0 ? place->out_fd : place->parent_fd, &st)) {
-            status = error_set(err, ERR_USAGE,
-                               "the output '%s' is or lies in the input '%s'; choose another "
-                               "output",
-                               place->shown, shown_input);
-            goto out;
-        }
-    } else {
-        close(fd);
-        fd = open_directory_of(input, shown_input, err);
-        if (fd < 0) {
-            status = err->code;
-            goto out;
-        }
     }
     if (place->out_fd >= 0)
         status = check_above(fd, shown_input, place->out_fd, ".", place->shown, err);
@@ -105,8 +115,7 @@ static int check_input(const struct outdir_place *place, const char *input, stru
         status = check_above(fd, shown_input, place->parent_fd, place->old,
                              outdir_show(shown, place, place->old), err);
 out:
-    if (fd >= 0)
-        close(fd);
+    close(fd);
     return status;
 }
 
@@ -118,6 +127,39 @@ int outdir_place_check_inputs(const struct outdir_place *place, const char *cons
 
         if (status)
             return status;
+    }
+    return 0;
+}
+
+static bool is_listed(const struct outdir_inputs *inputs, const struct stat *st)
+{
+    for (size_t i = 0; i < inputs->count; i++) {
+        if (inputs->list[i].device == st->st_dev && inputs->list[i].inode == st->st_ino)
+            return true;
+    }
+    return false;
+}
+
+int outdir_inputs_find(struct outdir_inputs *out, const char *const *inputs, size_t input_count,
+                       struct error *err)
+{
+    *out = (struct outdir_inputs){ 0 };
+    out->list = calloc(input_count + 1, sizeof(*out->list));
+    if (!out->list)
+        return error_no_memory(err, "the directories of the inputs");
+    for (size_t i = 0; i < input_count; i++) {
+        char shown[OUTDIR_SHOWN_BYTES];
+        bool is_directory;
+        struct stat st;
+        int fd;
+
+        error_quote(shown, sizeof(shown), inputs[i], strlen(inputs[i]));
+        fd = open_input(&is_directory, inputs[i], shown, err);
+        if (fd < 0)
+            return err->code;
+        if (fstat(fd, &st) == 0 && !is_listed(out, &st))
+            out->list[out->count++] = (struct outdir_input){ st.st_dev, st.st_ino, inputs[i] };
+        close(fd);
     }
     return 0;
 }

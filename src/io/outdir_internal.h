@@ -116,8 +116,26 @@ int outdir_each_entry(int directory_fd, int (*visit)(void *context, const char *
 /* Is something mounted on the directory `fd`, whose parent is `parent_fd`? */
 bool outdir_is_mount_point(int parent_fd, int fd);
 
-/* Is something mounted anywhere below the directory? */
-int outdir_check_mounts(int directory_fd, const char *shown, struct error *err);
+/* The directories that the inputs are or stand in, each once. */
+struct outdir_input {
+    dev_t device;
+    ino_t inode;
+    const char *path; /* the first input that led to it; the caller's */
+};
+struct outdir_inputs {
+    struct outdir_input *list; /* freed by the caller, also after a failure */
+    size_t count;
+};
+int outdir_inputs_find(struct outdir_inputs *out, const char *const *inputs, size_t input_count,
+                       struct error *err);
+
+/*
+ * ERR_USAGE if something is mounted anywhere below the directory, or if a directory below it is
+ * that of an input: the path of the input need not lead through here, because a directory can be
+ * mounted at a second place.
+ */
+int outdir_check_below(int directory_fd, const struct outdir_inputs *inputs, const char *shown,
+                       struct error *err);
 
 /* fsync of a directory; file systems that cannot do it are forgiven. */
 int outdir_sync(int directory_fd, const char *shown, struct error *err);

@@ -61,7 +61,8 @@ struct walk {
     const char *shown;
     size_t removed;
     int level;
-    bool remove; /* or only look for mount points */
+    bool remove;                        /* or only look for mount points... */
+    const struct outdir_inputs *inputs; /* ...and for these, or NULL */
     struct error *err;
 };
 
@@ -77,11 +78,35 @@ static int walk_failed(const struct walk *walk, const char *what, const char *na
     return error_set_errno(walk->err, "cannot %s '%s' in '%s'", what, quoted, walk->shown);
 }
 
+static int check_no_input(const struct walk *walk)
+{
+    size_t count = walk->inputs ? walk->inputs->count : 0;
+    char quoted[QUOTED_BYTES];
+    struct stat st;
+
+    if (count && fstat(walk->fd, &st) < 0)
+        return error_set_errno(walk->err, "cannot stat a directory in '%s'", walk->shown);
+    for (size_t i = 0; i < count; i++) {
+        const struct outdir_input *input = &walk->inputs->list[i];
+
+        if (input->device != st.st_dev || input->inode != st.st_ino)
+            continue;
+        error_quote(quoted, sizeof(quoted), input->path, strlen(input->path));
+        return error_set(walk->err, ERR_USAGE,
+                         "'%s', which would be removed, holds the input '%s'; choose another "
+                         "output",
+                         walk->shown, quoted);
+    }
+    return 0;
+}
+
 static int walk_subdirectory(struct walk *walk, const char *name)
 {
-    struct walk below = {
-        .shown = walk->shown, .level = walk->level + 1, .remove = walk->remove, .err = walk->err
-    };
+    struct walk below = { .shown = walk->shown,
+                          .level = walk->level + 1,
+                          .remove = walk->remove,
+                          .inputs = walk->inputs,
+                          .err = walk->err };
     char quoted[QUOTED_BYTES];
     int status = 0;
 
@@ -97,7 +122,9 @@ static int walk_subdirectory(struct walk *walk, const char *name)
                            "'%s' in '%s' is a mount point, which is never removed; unmount it",
                            quoted, walk->shown);
     } else {
-        status = walk_directory(&below);
+        status = check_no_input(&below);
+        if (status == 0)
+            status = walk_directory(&below);
     }
     close(below.fd);
     return status;
@@ -150,9 +177,10 @@ int outdir_remove_contents(int directory_fd, const char *keep, const char *shown
     return walk_directory(&walk);
 }
 
-int outdir_check_mounts(int directory_fd, const char *shown, struct error *err)
+int outdir_check_below(int directory_fd, const struct outdir_inputs *inputs, const char *shown,
+                       struct error *err)
 {
-    struct walk walk = { .fd = directory_fd, .shown = shown, .err = err };
+    struct walk walk = { .fd = directory_fd, .shown = shown, .inputs = inputs, .err = err };
 
     return walk_directory(&walk);
 }

@@ -152,21 +152,17 @@ static int take_over(struct outdir_work *work, bool made_directory, enum lock_re
     return status;
 }
 
-/* One try; `*lost` if another process made or removed the directory meanwhile. */
-static int acquire_once(struct outdir_work *work, int parent_fd, const char *name,
-                        const char *shown, const struct log *log, bool *lost, struct error *err)
+/* The directory exists; `*lost` as below. */
+static int open_and_lock(struct outdir_work *work, int parent_fd, const char *name,
+                         bool made_directory, const char *shown, const struct log *log, bool *lost,
+                         struct error *err)
 {
-    bool made_directory = mkdirat(parent_fd, name, 0777) == 0;
     bool made_marker = false;
     bool has_files;
     enum lock_result locked;
     enum outdir_state state;
     int status;
 
-    if (!made_directory && errno != EEXIST)
-        return cannot_make(shown, err);
-    if (made_directory)
-        outdir_reach(OUTDIR_STEP_MADE);
     work->fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (work->fd < 0) {
         if (errno == ENOTDIR || errno == ELOOP)
@@ -202,6 +198,23 @@ static int acquire_once(struct outdir_work *work, int parent_fd, const char *nam
     status = take_over(work, made_directory, locked, shown, log, err);
     if (status && made_marker)
         unlinkat(work->fd, OUTDIR_MARKER, 0);
+    return status;
+}
+
+/* One try; `*lost` if another process made or removed the directory meanwhile. */
+static int acquire_once(struct outdir_work *work, int parent_fd, const char *name,
+                        const char *shown, const struct log *log, bool *lost, struct error *err)
+{
+    bool made_directory = mkdirat(parent_fd, name, 0777) == 0;
+    int status;
+
+    if (!made_directory && errno != EEXIST)
+        return cannot_make(shown, err);
+    if (made_directory)
+        outdir_reach(OUTDIR_STEP_MADE);
+    status = open_and_lock(work, parent_fd, name, made_directory, shown, log, lost, err);
+    if (status && made_directory)
+        unlinkat(parent_fd, name, AT_REMOVEDIR); /* fails if another process has begun in it */
     return status;
 }
 

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #define PROGRESS_SECONDS 0.1
+#define WAIT_FAILURES_MAX 100u
 
 static double now_seconds(void)
 {
@@ -325,8 +326,9 @@ static void start_blocks(struct control *control, const atomic_int *cancelled)
         error_set(&err, ERR_CANCELLED, "cancelled");
         keep_error(control, &err);
     }
-    for (unsigned i = 0; i < control->slot_count && !control->failed &&
-                         control->blocks_started < control->plan->block_count;
+    for (unsigned i = 0;
+         i < control->slot_count && !control->failed && control->syncs < CONTROL_SYNCS_MAX &&
+         control->blocks_started < control->plan->block_count;
          i++) {
         if (control->slots[i].state != SLOT_FREE)
             continue;
@@ -343,6 +345,7 @@ int control_loop(struct control *control, const atomic_int *cancelled)
 {
     struct ring_request *request;
     struct error err = { 0 };
+    unsigned wait_failures = 0;
 
     control->booked = control->shown = now_seconds();
     load_regions(control);
@@ -350,7 +353,12 @@ int control_loop(struct control *control, const atomic_int *cancelled)
     while (control->in_flight > 0 || control->tasks > 0) {
         if (ring_wait(control->ring, &request, &err)) {
             keep_error(control, &err);
-            return ERR_FAILED; /* nothing can be waited for any more */
+            /* What is in flight still uses slots and files, so it is waited for if at all possible.
+             */
+            control->abandoned = ++wait_failures == WAIT_FAILURES_MAX;
+            if (control->abandoned)
+                return control->error->code;
+            continue;
         }
         book_time(control);
         if (request)

@@ -14,6 +14,12 @@
 
 #include <errno.h>
 
+/*
+ * While so many files are being synced no block is started, so that neither open files nor requests
+ * grow with the number of files.  Blocks that are in flight by then may each end one more.
+ */
+#define CONTROL_SYNCS_MAX 8u
+
 /* A file that blocks are read from; open while blocks in flight need it. */
 struct open_input {
     struct file file;
@@ -33,6 +39,7 @@ struct control {
     struct pipeline_result *result;
     struct error *error; /* the first one */
     bool failed;
+    bool abandoned; /* the ring is broken: what is in flight may still use memory and files */
     int directory_fd;
     struct ring *ring;
     struct pool pool;
@@ -48,6 +55,7 @@ struct control {
     uint64_t blocks_started;
     uint32_t next_resident; /* to be loaded */
     unsigned in_flight;     /* requests in the ring */
+    unsigned syncs;         /* of them */
     unsigned tasks;         /* given to the crew and not taken back */
     uint32_t newest_file;
 

@@ -124,7 +124,7 @@ static int open_adapters(struct crew *crew, struct error *err)
     for (size_t i = 0; i < count; i++) {
         if (file_open_input(&crew->adapters[i], plan->inputs[crew->shard_count + i].path,
                             FILE_DIRECT_OFF, err))
-            return err->code;
+            return err->code = ERR_FAILED; /* it was there when it was planned with */
     }
     return 0;
 }

@@ -2,6 +2,16 @@
 
 #include <string.h>
 
+/* The header said that the bytes are there, so the file was changed since. */
+static int fetch_failed(const struct crew *crew, uint32_t input, struct error *err)
+{
+    const char *path = crew->plan->inputs[input].path;
+    char quoted[QUOTED_BYTES];
+
+    error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
+    return err->code = ERR_FAILED;
+}
+
 int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32_t input,
                   uint64_t offset, enum dtype dtype, float *out, uint64_t count, struct error *err)
 {
@@ -14,10 +24,10 @@ int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32
         if (dtype == DTYPE_F32) {
             part = count;
             if (file_pread(file, out, part * width, offset, err))
-                return err->code;
+                return fetch_failed(crew, input, err);
         } else {
             if (file_pread(file, scratch->raw, part * width, offset, err))
-                return err->code;
+                return fetch_failed(crew, input, err);
             crew->ops->decode(out, scratch->raw, dtype, part);
         }
         out += part;

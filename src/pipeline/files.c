@@ -9,7 +9,7 @@ static int open_input(struct control *control, uint32_t index, struct error *err
     if (input->file.fd < 0) {
         if (file_open_input(&input->file, control->plan->inputs[index].path,
                             control->options->direct, err))
-            return err->code;
+            return err->code = ERR_FAILED; /* it was there when it was planned with */
         control->result->direct_in &= input->file.direct;
     }
     input->users++;
@@ -99,6 +99,7 @@ int control_block_written(struct control *control, const struct plan_block *bloc
                                           .user = output };
     ring_submit(control->ring, &output->sync);
     control->in_flight++;
+    control->syncs++;
     return 0;
 }
 
@@ -108,6 +109,7 @@ int control_file_synced(struct control *control, struct ring_request *request, s
     const struct plan_file *file = &control->plan->files[output - control->outputs];
     char reason[128];
 
+    control->syncs--;
     if (request->status)
         return error_set(err, ERR_FAILED, "cannot sync '%s': %s", file->name,
                          strerror_r(request->status, reason, sizeof(reason)));

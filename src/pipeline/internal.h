@@ -1,7 +1,7 @@
 /*
  * internal.h - what the parts of the pipeline share
  *
- * control.c (the calling thread) owns files, slots and the ring; worker.c runs the
+ * control.c (the calling thread) owns files, slots and the ring; crew.c runs the
  * workers and their queue; block.c computes one block; factors.c fetches factors.
  *
  * SPDX-License-Identifier: Apache-2.0

@@ -53,7 +53,8 @@ static int create_outputs(struct control *control, struct error *err)
 static int open_ring(struct control *control, struct error *err)
 {
     const struct plan *plan = control->plan;
-    unsigned depth = plan->memory.slot_count * (PLAN_READS_MAX + 1) + 8; /* and some syncs */
+    /* A block has its reads, then its write, then perhaps the sync of its file. */
+    unsigned depth = plan->memory.slot_count * (PLAN_READS_MAX + 1) + CONTROL_SYNCS_MAX;
 
     if (ring_open(&control->ring, control->options->ring, depth, err))
         return err->code;
@@ -66,6 +67,8 @@ static int open_ring(struct control *control, struct error *err)
 static void close_all(struct control *control)
 {
     crew_close(&control->crew); /* workers wake the ring: they end first */
+    if (control->abandoned)
+        return; /* rather leaked than written to by the kernel after it is freed */
     ring_close(control->ring);
     for (size_t i = 0; control->inputs && i < control->plan->input_count; i++)
         file_close(&control->inputs[i].file);

@@ -12,9 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Deltas of one target that fold() gets at once; more of them go panel by panel. */
-#define DELTAS_MAX 64u
-
 static float widened(const uint8_t *element, enum dtype dtype, const struct fold_ops *ops)
 {
     float value;
@@ -103,7 +100,7 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
     uint64_t width_in = dtype_bytes((enum dtype)tensor->dtype_in);
     uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
     uint64_t rows_max = PLAN_B_FLOATS / target->rank_sum;
-    struct fold_delta deltas[DELTAS_MAX];
+    struct fold_delta deltas[PLAN_DELTAS_MAX];
 
     for (uint64_t done = 0; done < run->count;) {
         uint64_t element = run->first + done;
@@ -144,9 +141,7 @@ int run_fold(const struct crew *crew, const struct scratch *scratch, const struc
         return 0;
     if (!target)
         return convert(crew, run, err);
-    if (target->rank_sum > PLAN_B_FLOATS || target->delta_count > DELTAS_MAX ||
-        (target->resident == PLAN_NO_TARGET &&
-         fold_packed_floats(target->rank_sum, target->cols) > PLAN_A_FLOATS))
+    if (plan_needs_panels(target))
         return run_fold_panels(crew, scratch, run, err);
     packed = find_packed(crew, scratch, target, err);
     if (!packed)

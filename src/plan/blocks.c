@@ -183,12 +183,14 @@ uint64_t plan_block_position(const struct plan_block *block, const struct plan_t
                              uint64_t in_offset)
 {
     uint64_t offset = tensor->in_offset + in_offset;
+    struct plan_part input = part_input(tensor, plan_block_part(block, tensor));
 
+    /* Reads of one input may share a page: the right one holds all that the block has of it. */
     for (uint32_t i = 0; i < block->read_count; i++) {
         const struct plan_read *read = &block->reads[i];
 
-        if (read->input == tensor->input && offset >= read->offset &&
-            offset <= read->offset + read->bytes)
+        if (read->input == tensor->input && input.first >= read->offset &&
+            input.end <= read->offset + read->needed)
             return read->position + (offset - read->offset);
     }
     return 0; /* nothing is read for an empty part */
@@ -204,8 +206,10 @@ int plan_count_blocks(struct plan *plan, struct error *err)
             uint64_t in_bytes = 0;
 
             if (!make_block(plan, f, i, &block))
-                return error_set(err, ERR_FAILED,
-                                 "block %llu of '%s' needs more than %u reads; please report this",
+                return error_set(err, ERR_FORMAT,
+                                 "block %llu of '%s' needs more than %u reads, because adapters "
+                                 "bring copies of so many small tensors: save them with "
+                                 "save_embedding_layers=False",
                                  (unsigned long long)i, plan->files[f].name, PLAN_READS_MAX);
             plan->in_place_blocks += block.in_place;
             for (uint32_t r = 0; r < block.read_count && !block.in_place; r++)

@@ -1,5 +1,6 @@
 #include "plan/plan_internal.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,15 +57,18 @@ static bool find_embedding(const struct model *model, uint64_t rows, uint64_t co
 static int set_head(struct plan_matches *matches, const char *module, struct error *err)
 {
     size_t bytes = strlen(module) + strlen(".weight");
+    char quoted[2][QUOTED_BYTES];
     char *name;
 
     if (matches->head) {
         if (strncmp(matches->head_name, module, strlen(module)) != 0 ||
             matches->head_name_bytes != bytes)
-            return error_set(err, ERR_MISMATCH,
-                             "adapters name two output heads, '%s' and '%s.weight', and the base "
-                             "holds neither",
-                             matches->head_name, module);
+            return error_set(
+                err, ERR_MISMATCH,
+                "adapters name two output heads, '%s' and '%s.weight', and the base "
+                "holds neither",
+                error_quote(quoted[0], QUOTED_BYTES, matches->head_name, matches->head_name_bytes),
+                error_quote(quoted[1], QUOTED_BYTES, module, strlen(module)));
         return 0;
     }
     name = malloc(bytes + 1);
@@ -89,12 +93,21 @@ static int match_tied_head(struct plan_matches *matches, const struct adapter *a
     const uint64_t *a_shape = st_shape(&adapter->header, &adapter->header.tensors[pair->tensor_a]);
     const uint64_t *b_shape = st_shape(&adapter->header, &adapter->header.tensors[pair->tensor_b]);
     struct model_ref source;
+    char quoted[QUOTED_BYTES];
 
     *tied = false;
     if (!adapter_pair_is_head(pair) || config_tied == 0 ||
         !find_embedding(model, b_shape[0], a_shape[1], &source))
         return 0;
     *tied = true;
+    if (matches->head &&
+        plan_model_number(model, source) != plan_model_number(model, matches->head_source)) {
+        error_quote(quoted, sizeof(quoted), adapter->name, strlen(adapter->name));
+        return error_set(err, ERR_MISMATCH,
+                         "adapter '%s': its output head [%" PRIu64 ", %" PRIu64
+                         "] has another shape than that of the adapter before",
+                         quoted, b_shape[0], a_shape[1]);
+    }
     if (set_head(matches, pair->module, err))
         return err->code;
     matches->head_source = source;
@@ -156,12 +169,18 @@ static int check_twice(const struct plan_matches *matches, const struct plan_ada
         const struct plan_match *x = &matches->list[i - 1];
         const struct plan_match *y = &matches->list[i];
         const struct adapter *adapter = adapters[y->adapter].adapter;
+        const char *module = adapter->pairs[y->pair].module;
+        const char *other;
+        char quoted[3][QUOTED_BYTES];
 
-        if (x->tensor == y->tensor && x->adapter == y->adapter)
-            return error_set(
-                err, ERR_MISMATCH,
-                "adapter '%s': modules '%s' and '%s' both match one tensor of the base",
-                adapter->name, adapter->pairs[x->pair].module, adapter->pairs[y->pair].module);
+        if (x->tensor != y->tensor || x->adapter != y->adapter)
+            continue;
+        other = adapter->pairs[x->pair].module;
+        return error_set(err, ERR_MISMATCH,
+                         "adapter '%s': modules '%s' and '%s' both match one tensor of the base",
+                         error_quote(quoted[0], QUOTED_BYTES, adapter->name, strlen(adapter->name)),
+                         error_quote(quoted[1], QUOTED_BYTES, other, strlen(other)),
+                         error_quote(quoted[2], QUOTED_BYTES, module, strlen(module)));
     }
     return 0;
 }
@@ -189,10 +208,12 @@ int plan_match_all(struct plan_matches *out, const struct model *model,
         status = check_twice(&matches, adapters, err);
     }
     if (!status && matches.head && options->tied == PLAN_TIED_SHARED) {
+        char quoted[QUOTED_BYTES];
+
         log_say(log, LOG_NOTICE,
                 "the base ties '%s' to its embedding: with --tied shared the delta of the head "
                 "changes the embedding too",
-                matches.head_name);
+                error_quote(quoted, sizeof(quoted), matches.head_name, matches.head_name_bytes));
         matches.head = false;
     }
     if (status)

@@ -10,7 +10,7 @@
 
 #define SLOTS_MIN 2u
 #define SLOTS_ENOUGH 4u /* before factors get memory */
-#define SLOTS_MAX 8u
+#define SLOTS_MAX 12u
 /* Code, libraries, ring, stacks and allocator of the program, measured and rounded up. */
 #define PROGRAM_BYTES (8 * MIB)
 #define THREAD_BYTES (128 * KIB) /* stack that a worker touches, and its bookkeeping */
@@ -33,13 +33,24 @@ static uint64_t plan_bytes(const struct plan *plan)
            plan->block_count * 16;
 }
 
+/* Is there no way but panels, wherever A lies? */
+static bool exceeds_fold(const struct plan_target *target)
+{
+    return target->rank_sum > PLAN_B_FLOATS || target->delta_count > PLAN_DELTAS_MAX;
+}
+
+bool plan_needs_panels(const struct plan_target *target)
+{
+    return exceeds_fold(target) || (target->resident == PLAN_NO_TARGET &&
+                                    packed_bytes(target) > PLAN_A_FLOATS * sizeof(float));
+}
+
 /* A target that many blocks need, whose factors both regions could hold. */
 static bool may_be_resident(const struct plan *plan, const struct plan_target *target)
 {
     const struct plan_tensor *tensor = &plan->tensors[target->tensor];
 
-    return tensor->out_bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES &&
-           target->rank_sum <= PLAN_B_FLOATS;
+    return tensor->out_bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES && !exceeds_fold(target);
 }
 
 /* The largest packed factor of a resident candidate that is not larger than `limit_bytes`. */
@@ -79,11 +90,7 @@ static int set_residents(struct plan *plan, uint64_t region_bytes, struct error 
 static bool needs_tiles(const struct plan *plan)
 {
     for (size_t i = 0; i < plan->target_count; i++) {
-        const struct plan_target *target = &plan->targets[i];
-
-        if (target->resident == PLAN_NO_TARGET &&
-            (packed_bytes(target) > PLAN_A_FLOATS * sizeof(float) ||
-             target->rank_sum > PLAN_B_FLOATS))
+        if (plan_needs_panels(&plan->targets[i]))
             return true;
     }
     return false;

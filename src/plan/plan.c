@@ -1,6 +1,7 @@
 #include "plan/plan_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Modules that the configuration names but the file has no factors for: told, or refused. */
 static int check_missing(const struct model *model, const struct plan_adapter *adapters,
@@ -11,20 +12,23 @@ static int check_missing(const struct model *model, const struct plan_adapter *a
         const struct adapter *adapter = adapters[i].adapter;
         const char *name = NULL;
         size_t missing = 0;
+        char quoted[2][QUOTED_BYTES];
 
         if (adapter_count_missing(adapter, model, &name, 1, &missing, err))
             return err->code;
         if (missing == 0)
             continue;
+        error_quote(quoted[0], QUOTED_BYTES, adapter->name, strlen(adapter->name));
+        error_quote(quoted[1], QUOTED_BYTES, name, strlen(name));
         if (strict)
             return error_set(err, ERR_MISMATCH,
                              "adapter '%s': target_modules names %zu modules of the base that have "
                              "no factors in the file, first '%s' (--strict)",
-                             adapter->name, missing, name);
+                             quoted[0], missing, quoted[1]);
         log_say(log, LOG_WARNING,
                 "adapter '%s': target_modules names %zu modules of the base that have no factors "
                 "in the file and stay as they are, first '%s'",
-                adapter->name, missing, name);
+                quoted[0], missing, quoted[1]);
     }
     return 0;
 }

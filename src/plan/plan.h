@@ -48,6 +48,7 @@
 #define PLAN_RAW_BYTES (256 * KIB)           /* factors as they are in the file */
 #define PLAN_TILE_COLS UINT64_C(4096)
 #define PLAN_TILE_FLOATS (UINT64_C(256) * 1024)
+#define PLAN_DELTAS_MAX 64u /* of one target that are folded at once */
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
@@ -187,6 +188,12 @@ void plan_release(struct plan *plan);
  */
 int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
                     uint64_t extra_bytes, struct error *err);
+
+/*
+ * Must this target go panel by panel, because its factors fit neither a region nor a worker, or its
+ * deltas are too many?  After plan_fit_memory(), which gives workers tiles for such targets.
+ */
+bool plan_needs_panels(const struct plan_target *target);
 
 /* One read of a block. */
 struct plan_read {

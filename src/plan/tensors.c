@@ -46,6 +46,7 @@ static int fill_tensor(struct plan_tensor *out, const struct model *model, uint3
     const struct st_header *header = &model->shards[shard].header;
     const struct st_tensor *tensor = &header->tensors[index];
     enum dtype dtype_out = output_dtype(header, tensor, options);
+    char quoted[QUOTED_BYTES];
 
     *out = (struct plan_tensor){
         .name = st_name(header, tensor),
@@ -65,7 +66,8 @@ static int fill_tensor(struct plan_tensor *out, const struct model *model, uint3
     if (dtype_out != (enum dtype)tensor->dtype) {
         out->action = PLAN_CONVERT;
         if (!mul_u64(tensor->element_count, dtype_bytes(dtype_out), &out->out_bytes))
-            return error_set(err, ERR_FORMAT, "tensor '%s' is too large as %s", out->name,
+            return error_set(err, ERR_FORMAT, "tensor '%s' is too large as %s",
+                             error_quote(quoted, sizeof(quoted), out->name, out->name_bytes),
                              dtype_name(dtype_out));
     }
     return 0;

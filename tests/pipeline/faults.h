@@ -17,6 +17,7 @@ enum fault_kind {
     FAULT_WRITE,  /* pwrite, write, or a finished ring write */
     FAULT_FILE,   /* open, openat, fstat, fsync, ftruncate, fallocate, mkdirat, rename... */
     FAULT_THREAD, /* pthread_create */
+    FAULT_WAIT,   /* ring_wait itself */
     FAULT_KINDS
 };
 
@@ -24,6 +25,13 @@ extern const char *const fault_names[FAULT_KINDS];
 
 /* From now on the `number`-th call (from 1) of this kind fails, once. */
 void fault_arm(enum fault_kind kind, unsigned number);
+
+/*
+ * From now on syncs finish as late as they can: when nothing else is in flight.  fault_lazy_syncs()
+ * tells the most that were waited for at one time, and ends it.
+ */
+void fault_make_syncs_lazy(void);
+unsigned fault_lazy_syncs(void);
 
 /* Stop; returns whether the call was reached. */
 int fault_disarm(void);

@@ -82,6 +82,7 @@ static bool check_one(const struct made_model *model, enum fault_kind kind, unsi
         /* Not every failed call is fatal; a fatal one has a code and one sentence. */
         CHECK(status >= LORAFOLD_FAILED && status <= LORAFOLD_MISMATCH, "code %d", status);
         CHECK(err.text[0] && !strchr(err.text, '\n'), "sentence '%s'", err.text);
+        CHECK(kind != FAULT_READ || strchr(err.text, '/'), "no file is named: %s", err.text);
         CHECK(overwrite || !exists(output), "%s %u (%s): '%s' is left", fault_names[kind], number,
               err.text, output);
     }
@@ -107,6 +108,41 @@ static void check_kind(const struct made_model *model, enum fault_kind kind, con
     CHECK(number < NUMBER_MAX, "there is no end");
 }
 
+/* Files that end faster than they are synced must not pile up, nor their requests and descriptors.
+ */
+static void check_lazy_syncs(void)
+{
+    struct made_model many = { .shard_count = 1, .scale = 0.5f };
+    struct lorafold_error err = { 0 };
+    char before[2][600];
+    uint64_t rng = 11;
+    unsigned most;
+
+    memcpy(before[0], base, sizeof(base));
+    memcpy(before[1], adapter_path, sizeof(adapter_path));
+    made_directory(many.directory, sizeof(many.directory));
+    for (int i = 0; i < MADE_TENSORS_MAX; i++) { /* each larger than a file may be */
+        char name[32];
+
+        snprintf(name, sizeof(name), "%d.weight", i);
+        made_add(&many, &rng, name, DTYPE_F32, 2, (uint64_t[]){ 80, 70 }, 0, i ? 0 : 3, DTYPE_F32);
+    }
+    made_write(&many);
+    snprintf(base, sizeof(base), "%s/base", many.directory);
+    snprintf(adapter_path, sizeof(adapter_path), "%s/adapter", many.directory);
+    fault_make_syncs_lazy();
+    CHECK(merge("threads", false, &err) == 0, "%s", err.text);
+    most = fault_lazy_syncs();
+    printf("%u files, at most %u syncs at one time\n", MADE_TENSORS_MAX, most);
+    CHECK(most < 24, "syncs pile up: %u at one time", most);
+    made_check(&many, output, false, DTYPE_BF16);
+    made_remove(output);
+    made_remove(many.directory);
+    made_release(&many);
+    memcpy(base, before[0], sizeof(base));
+    memcpy(adapter_path, before[1], sizeof(adapter_path));
+}
+
 int main(int argc, char **argv)
 {
     struct made_model model = { 0 };
@@ -124,6 +160,7 @@ int main(int argc, char **argv)
         check_one(&model, (enum fault_kind)atoi(argv[1]), (unsigned)atoi(argv[2]), "threads",
                   false);
     } else {
+        check_lazy_syncs();
         for (int kind = 0; kind < FAULT_KINDS; kind++)
             check_kind(&model, (enum fault_kind)kind, "threads", false);
         check_kind(&model, FAULT_READ, "uring", false);

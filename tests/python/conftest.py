@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"skipped: Python packages are missing: {' '.join(missing)} (tools/venv)", 77)
     if not program_path().is_file():
         pytest.exit(f"skipped: there is no program at {program_path()} (tools/build)", 77)
+    # A background job of a shell inherits an ignored SIGINT and hands it on; a handler is not handed on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore")
     config.addinivalue_line("filterwarnings", "ignore")
 

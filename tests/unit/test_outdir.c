@@ -188,6 +188,26 @@ static void test_outdir__read_only_parent(void **state)
     assert_int_equal(chmod("hidden", 0777), 0);
 }
 
+/* With such a mask the directory is made, but cannot be entered. */
+static void try_closed_directory(void)
+{
+    struct outdir *outdir = NULL;
+    struct error err = { 0 };
+
+    umask(0777);
+    if (try_open(&outdir, "out", false, &err) == 0 || !strstr(err.text, "Permission denied"))
+        _exit(1);
+    if (exists("out.partial"))
+        _exit(2);
+}
+
+static void test_outdir__failed_opening_leaves_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(chmod(".", 0777), 0);
+    run_as_nobody(try_closed_directory);
+}
+
 static void test_outdir__deep_directories_end_with_a_sentence(void **state)
 {
     const char *name = "d";
@@ -512,18 +532,26 @@ static void test_outdir__free_bytes(void **state)
 static void try_mounts(void)
 {
     const char *base[] = { "base" };
+    const char *inner[] = { "inner" };
+    const char *inner_file[] = { "inner/config.json" };
     struct outdir *outdir = NULL;
     struct error err = { 0 };
 
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("none", "volume", "tmpfs", 0, NULL) || mount("base", "bound", NULL, MS_BIND, NULL) ||
         mount("volume", "model/code", NULL, MS_BIND, NULL) ||
+        mount("holder/base", "inner", NULL, MS_BIND, NULL) ||
         mount("here", "here", NULL, MS_BIND, NULL) || mount("none", "ro", "tmpfs", MS_RDONLY, NULL))
         _exit(77);
     /* The base is bound elsewhere: a path that does not name it lies in it. */
     EXPECT(1, outdir_check("bound", true, base, 1, &err) == ERR_USAGE);
     EXPECT(2, outdir_check("bound/out", false, base, 1, &err) == ERR_USAGE);
     EXPECT(3, strstr(err.text, "is or lies in the input 'base'"));
+    /* What would be removed holds the input, but the path of the input does not lead through it. */
+    EXPECT(17, outdir_check("holder", true, inner, 1, &err) == ERR_USAGE);
+    EXPECT(18, strstr(err.text, "'holder', which would be removed, holds the input 'inner'"));
+    EXPECT(19, outdir_check("holder", true, inner_file, 1, &err) == ERR_USAGE);
+    EXPECT(20, outdir_check("holder", true, base, 1, &err) == 0);
     /* Something is mounted below what would be removed. */
     EXPECT(4, outdir_check("model", true, NULL, 0, &err) == ERR_USAGE);
     EXPECT(5, strstr(err.text, "'code' in 'model' is a mount point"));
@@ -563,8 +591,11 @@ static void test_outdir__mounts(void **state)
     assert_int_equal(mkdir("bound", 0777), 0);
     assert_int_equal(mkdir("here", 0777), 0);
     assert_int_equal(mkdir("ro", 0777), 0);
+    assert_int_equal(mkdir("inner", 0777), 0);
     make_model("base", "base");
     make_model("model", "model");
+    make_model("holder", "holder");
+    make_model("holder/base", "base");
     child = fork();
     if (child == 0)
         try_mounts();
@@ -587,6 +618,7 @@ int main(void)
         TEST(own_things_beside_out_are_kept),
         TEST(inputs_are_not_touched),
         TEST(read_only_parent),
+        TEST(failed_opening_leaves_nothing),
         TEST(new),
         TEST(forms_of_the_path),
         TEST(discard_leaves_nothing),

@@ -1,0 +1,647 @@
+/*
+ * Plans of bases and adapters that consist of headers: their data are holes, so
+ * that sizes cost nothing.  check_blocks() holds every block of a plan against
+ * what the tensors say.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "io_temp.h"
+#include "plan/plan.h"
+
+#define ADAPTERS_MAX 80
+#define SHARD_MAX UINT64_C(5000000000)
+#define CONFIG(modules)                                                                            \
+    "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":" modules "}"
+
+/* A safetensors file in the making. */
+struct made_file {
+    struct text json;
+    uint64_t offset; /* of the next tensor */
+};
+
+struct fixture {
+    char *directory;
+    struct model model;
+    struct adapter adapters[ADAPTERS_MAX];
+    struct plan_adapter used[ADAPTERS_MAX];
+    size_t adapter_count;
+    struct plan plan;
+    struct error error;
+    struct text said; /* sentences of the log */
+};
+
+static void add_shaped(struct made_file *file, const char *name, enum dtype dtype,
+                       const uint64_t *shape, size_t count)
+{
+    uint64_t bytes = dtype_bytes(dtype);
+
+    for (size_t i = 0; i < count; i++)
+        bytes *= shape[i];
+    if (!file->json.bytes)
+        st_emit_begin(&file->json, NULL, 0);
+    st_emit_tensor(&file->json, name, strlen(name), dtype, shape, count, file->offset, bytes);
+    file->offset += bytes;
+}
+
+static void add(struct made_file *file, const char *name, enum dtype dtype, uint64_t rows,
+                uint64_t cols)
+{
+    add_shaped(file, name, dtype, (const uint64_t[]){ rows, cols }, 2);
+}
+
+/* Both factors of rank 4, in BF16. */
+static void add_pair(struct made_file *file, const char *module, uint64_t rows, uint64_t cols)
+{
+    char name[128];
+
+    snprintf(name, sizeof(name), "base_model.model.%s.lora_A.weight", module);
+    add(file, name, DTYPE_BF16, 4, cols);
+    snprintf(name, sizeof(name), "base_model.model.%s.lora_B.weight", module);
+    add(file, name, DTYPE_BF16, rows, 4);
+}
+
+/* `residue`: where the data start, modulo PAGE_BYTES. */
+static void write_file(struct made_file *file, const char *path, uint64_t residue)
+{
+    uint8_t prefix[ST_PREFIX_BYTES];
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+    st_emit_end(&file->json, residue, PAGE_BYTES);
+    store_le64(prefix, file->json.bytes);
+    assert_false(file->json.failed);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, prefix, sizeof(prefix)), sizeof(prefix));
+    assert_int_equal(write(fd, file->json.data, file->json.bytes), file->json.bytes);
+    assert_int_equal(ftruncate(fd, (off_t)(sizeof(prefix) + file->json.bytes + file->offset)), 0);
+    close(fd);
+    text_release(&file->json);
+    file->offset = 0;
+}
+
+static void remember(void *context, enum log_level level, const char *sentence)
+{
+    struct fixture *fixture = context;
+
+    (void)level;
+    text_adds(&fixture->said, sentence);
+}
+
+static struct fixture *begin(void)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+    assert_non_null(fixture);
+    fixture->directory = temp_make(NULL);
+    return fixture;
+}
+
+static void end(struct fixture *fixture)
+{
+    plan_release(&fixture->plan);
+    model_release(&fixture->model);
+    for (size_t i = 0; i < fixture->adapter_count; i++)
+        adapter_release(&fixture->adapters[i]);
+    text_release(&fixture->said);
+    temp_remove(fixture->directory);
+    free(fixture);
+}
+
+static void make_base(struct fixture *fixture, struct made_file *file, uint64_t residue)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof(path), "%s/model.safetensors", fixture->directory);
+    write_file(file, path, residue);
+    if (model_open(&fixture->model, path, NULL, &fixture->error))
+        fail_msg("%s", fixture->error.text);
+}
+
+static void make_adapter(struct fixture *fixture, struct made_file *file, const char *config)
+{
+    size_t number = fixture->adapter_count;
+    char path[PATH_MAX];
+    char inside[PATH_MAX + 64];
+
+    snprintf(path, sizeof(path), "%s/adapter-%zu", fixture->directory, number);
+    mkdir(path, 0777);
+    snprintf(inside, sizeof(inside), "%s/adapter_model.safetensors", path);
+    write_file(file, inside, 8);
+    snprintf(inside, sizeof(inside), "%s/adapter_config.json", path);
+    temp_write(inside, config, strlen(config));
+    if (adapter_open(&fixture->adapters[number], path, false, NULL, &fixture->error))
+        fail_msg("%s", fixture->error.text);
+    fixture->used[number] = (struct plan_adapter){ &fixture->adapters[number], 1.0 };
+    fixture->adapter_count++;
+}
+
+static int make_plan(struct fixture *fixture, const struct plan_options *options, int config_tied)
+{
+    const struct log log = { remember, fixture };
+
+    plan_release(&fixture->plan);
+    return plan_make(&fixture->plan, &fixture->model, fixture->used, fixture->adapter_count,
+                     options, config_tied, &log, &fixture->error);
+}
+
+/* ---- what must hold of every block ---- */
+
+static void check_part(const struct plan_block *block, const struct plan_tensor *tensor)
+{
+    struct plan_part part = plan_block_part(block, tensor);
+    uint64_t width_in = tensor->action == PLAN_COPY ? 1 : dtype_bytes(tensor->dtype_in);
+    uint64_t width_out = tensor->action == PLAN_COPY ? 1 : dtype_bytes(tensor->dtype_out);
+    uint64_t first = part.first / width_out * width_in;
+    uint64_t bytes = (part.end + width_out - 1) / width_out * width_in - first;
+    uint64_t position = plan_block_position(block, tensor, first);
+    unsigned holding = 0;
+
+    if (part.first == part.end)
+        return;
+    for (uint32_t i = 0; i < block->read_count; i++) {
+        const struct plan_read *read = &block->reads[i];
+
+        holding += read->input == tensor->input && position >= read->position &&
+                   position - read->position + read->offset == tensor->in_offset + first &&
+                   position + bytes <= read->position + read->needed;
+    }
+    assert_int_equal(holding, 1);
+    if (block->in_place)
+        assert_int_equal(position, tensor->out_offset + part.first - block->offset);
+}
+
+static void check_block(const struct plan *plan, const struct plan_block *block)
+{
+    uint64_t end_of_last = block->in_place ? 0 : PLAN_BLOCK_BYTES;
+    uint64_t covered = 0;
+
+    for (uint32_t i = 0; i < block->read_count; i++) {
+        const struct plan_read *read = &block->reads[i];
+
+        assert_int_equal(read->offset % PAGE_BYTES, 0);
+        assert_int_equal(read->bytes % PAGE_BYTES, 0);
+        assert_int_equal(read->position % PAGE_BYTES, 0);
+        assert_true(read->needed <= read->bytes);
+        assert_true(read->position >= end_of_last);
+        end_of_last = read->position + read->bytes;
+        assert_true(read->offset + read->needed <= plan->inputs[read->input].identity.bytes);
+    }
+    assert_true(end_of_last <= PLAN_BLOCK_BYTES + (block->in_place ? 0 : plan->in_bytes_max));
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        covered += part.end - part.first;
+        check_part(block, tensor);
+    }
+    if (block->offset >= plan->files[block->file].data_start)
+        assert_int_equal(covered, block->bytes);
+}
+
+static void check_blocks(const struct plan *plan)
+{
+    uint64_t number = 0;
+
+    for (uint32_t f = 0; f < plan->file_count; f++) {
+        uint64_t bytes = 0;
+
+        for (uint64_t i = 0; i < plan->files[f].block_count; i++) {
+            struct plan_block block;
+
+            plan_block(plan, f, i, &block);
+            assert_int_equal(block.number, number++);
+            assert_int_equal(block.offset, bytes);
+            bytes += block.bytes;
+            check_block(plan, &block);
+        }
+        assert_int_equal(bytes, plan->files[f].bytes);
+    }
+    assert_int_equal(number, plan->block_count);
+}
+
+/* ---- layout ---- */
+
+static const struct plan_options keep = { .max_shard_bytes = SHARD_MAX };
+
+/* Two large targets with other tensors around them. */
+static struct fixture *two_targets(uint64_t residue)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    add(&base, "first.norm", DTYPE_F32, 3, 5);
+    add(&base, "a.proj.weight", DTYPE_BF16, 3000, 4000);
+    add(&base, "middle.norm", DTYPE_U8, 1, 7);
+    add(&base, "b.proj.weight", DTYPE_BF16, 4000, 3000);
+    make_base(fixture, &base, residue);
+    add_pair(&adapter, "a.proj", 3000, 4000);
+    add_pair(&adapter, "b.proj", 4000, 3000);
+    make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+    return fixture;
+}
+
+static void test_plan__a_shard_is_folded_in_place(void **state)
+{
+    (void)state;
+    for (uint64_t residue = 8; residue < PAGE_BYTES; residue += 1360) {
+        struct fixture *fixture = two_targets(residue);
+        const struct plan *plan = &fixture->plan;
+
+        assert_int_equal(make_plan(fixture, &keep, -1), 0);
+        assert_int_equal(plan->file_count, 1);
+        assert_string_equal(plan->files[0].name, "model.safetensors");
+        assert_int_equal(plan->files[0].data_start % PAGE_BYTES, residue);
+        assert_int_equal(plan->folded, 2);
+        assert_int_equal(plan->copied, 2);
+        assert_true(plan->in_place_blocks > 0);
+        check_blocks(plan);
+        end(fixture);
+    }
+}
+
+static void test_plan__a_large_shard_is_cut_between_tensors(void **state)
+{
+    struct fixture *fixture = two_targets(8);
+    const struct plan *plan = &fixture->plan;
+    struct plan_options options = keep;
+
+    (void)state;
+    options.max_shard_bytes = 24000100; /* the first two tensors and the odd one */
+    assert_int_equal(make_plan(fixture, &options, -1), 0);
+    assert_int_equal(plan->file_count, 2);
+    assert_string_equal(plan->files[0].name, "model-00001-of-00002.safetensors");
+    assert_string_equal(plan->files[1].name, "model-00002-of-00002.safetensors");
+    assert_int_equal(plan->files[0].tensor_count, 3);
+    check_blocks(plan);
+    options.max_shard_bytes = 1000; /* every tensor larger than that has a file of its own */
+    assert_int_equal(make_plan(fixture, &options, -1), 0);
+    assert_int_equal(plan->file_count, 4);
+    check_blocks(plan);
+    end(fixture);
+}
+
+static void test_plan__data_that_start_at_an_odd_byte_get_a_clean_layout(void **state)
+{
+    struct fixture *fixture = two_targets(4093);
+    const struct plan *plan = &fixture->plan;
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_int_equal(plan->files[0].data_start % PAGE_BYTES, 0);
+    assert_int_equal(plan->in_place_blocks, 0);
+    check_blocks(plan);
+    end(fixture);
+}
+
+static void test_plan__another_width_is_read_beside(void **state)
+{
+    static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct fixture *fixture = two_targets(8);
+        const struct plan_options options = { .convert = true,
+                                              .dtype = dtypes[i],
+                                              .max_shard_bytes = SHARD_MAX };
+
+        assert_int_equal(make_plan(fixture, &options, -1), 0);
+        assert_true(fixture->plan.in_bytes_max <= 2 * PLAN_BLOCK_BYTES + 2 * PAGE_BYTES);
+        check_blocks(&fixture->plan);
+        end(fixture);
+    }
+}
+
+static void test_plan__empty_tensors_are_kept_and_not_read(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add_shaped(&base, "void.before", DTYPE_F32, (const uint64_t[]){ 0, UINT64_C(1) << 63 }, 2);
+    add(&base, "a.proj.weight", DTYPE_BF16, 64, 64);
+    add_shaped(&base, "void.behind", DTYPE_BF16, (const uint64_t[]){ UINT64_MAX, 0 }, 2);
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "a.proj", 64, 64);
+    make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_int_equal(fixture->plan.tensor_count, 3);
+    assert_int_equal(fixture->plan.parameter_count, 64 * 64);
+    check_blocks(&fixture->plan);
+    end(fixture);
+}
+
+static void test_plan__very_many_tiny_tensors_share_a_block(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    for (int i = 0; i < 100000; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "%06d.weight", i);
+        add(&base, name, DTYPE_BF16, 4, 4);
+    }
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "000500", 4, 4);
+    make_adapter(fixture, &adapter, CONFIG("[\"000500\"]"));
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_true(fixture->plan.in_place_blocks > 0);
+    check_blocks(&fixture->plan);
+    end(fixture);
+}
+
+/* ---- copies of base tensors in adapters ---- */
+
+/*
+ * Small tensors of the base, each `rows` x 4; every second one comes from the adapter's copy, so
+ * that reads of both files alternate.
+ */
+static struct fixture *copied_targets(int pairs, uint64_t rows)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+    char name[128];
+
+    for (int i = 0; i < pairs; i++) {
+        snprintf(name, sizeof(name), "%d.norm", i);
+        add(&base, name, DTYPE_BF16, 3001, 4);
+        snprintf(name, sizeof(name), "%d.proj.weight", i);
+        add(&base, name, DTYPE_BF16, rows, 4);
+    }
+    add(&base, "last.norm", DTYPE_BF16, 3001, 4);
+    make_base(fixture, &base, 8);
+    for (int i = 0; i < pairs; i++) {
+        snprintf(name, sizeof(name), "%d.proj", i);
+        add_pair(&adapter, name, rows, 4);
+        snprintf(name, sizeof(name), "base_model.model.%d.proj.base_layer.weight", i);
+        add(&adapter, name, DTYPE_BF16, rows, 4);
+    }
+    make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+    return fixture;
+}
+
+/* A tensor behind a copied one may begin on the page on which the tensor before it ended. */
+static void test_plan__a_block_with_copies_finds_each_read(void **state)
+{
+    (void)state;
+    for (uint64_t rows = 1; rows < 2000; rows += 37) {
+        struct fixture *fixture = copied_targets(3, rows);
+
+        assert_int_equal(make_plan(fixture, &keep, -1), 0);
+        check_blocks(&fixture->plan);
+        end(fixture);
+    }
+}
+
+static void test_plan__too_many_copies_in_one_block_are_refused(void **state)
+{
+    struct fixture *fixture = copied_targets(5, 4000);
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, -1), ERR_FORMAT);
+    assert_non_null(strstr(fixture->error.text, "block 0 of 'model.safetensors'"));
+    end(fixture);
+}
+
+/* ---- tied heads ---- */
+
+static struct fixture *tied_base(const char *module)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    add(&base, "model.embed_tokens.weight", DTYPE_BF16, 3000, 512);
+    add(&base, "model.layers.0.output.weight", DTYPE_BF16, 512, 512);
+    make_base(fixture, &base, 8);
+    if (strcmp(module, "lm_head") == 0)
+        add_pair(&adapter, module, 3000, 512);
+    else
+        add_pair(&adapter, module, 512, 512);
+    make_adapter(fixture, &adapter, CONFIG("[\"lm_head\",\"output\"]"));
+    return fixture;
+}
+
+static void test_plan__a_tied_head_becomes_a_tensor(void **state)
+{
+    struct fixture *fixture = tied_base("lm_head");
+    const struct plan *plan = &fixture->plan;
+    struct plan_options options = keep;
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &options, 1), 0);
+    assert_string_equal(plan->tied_head, "lm_head.weight");
+    assert_true(plan->untied);
+    assert_int_equal(plan->tensor_count, 3);
+    assert_int_equal(plan->tensors[0].action, PLAN_COPY);
+    assert_int_equal(plan->tensors[2].action, PLAN_FOLD);
+    assert_int_equal(plan->tensors[2].in_offset, plan->tensors[0].in_offset);
+    check_blocks(plan);
+
+    options.tied = PLAN_TIED_SHARED;
+    assert_int_equal(make_plan(fixture, &options, 1), 0);
+    assert_null(plan->tied_head);
+    assert_false(plan->untied);
+    assert_int_equal(plan->tensor_count, 2);
+    assert_int_equal(plan->tensors[0].action, PLAN_FOLD);
+    check_blocks(plan);
+
+    options.tied = PLAN_TIED_EXACT;
+    assert_int_equal(make_plan(fixture, &options, 0), ERR_MISMATCH); /* untied, and no head */
+    end(fixture);
+}
+
+/* A layer of the name "output" is no head: the config of its base stays tied. */
+static void test_plan__an_output_inside_a_layer_unties_nothing(void **state)
+{
+    struct fixture *fixture = tied_base("model.layers.0.output");
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, 1), 0);
+    assert_int_equal(fixture->plan.folded, 1);
+    assert_false(fixture->plan.untied);
+    end(fixture);
+}
+
+/* Two adapters for one head, whose deltas have the shapes of two different embeddings. */
+static void test_plan__heads_of_two_shapes_are_refused(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add(&base, "text.embed_tokens.weight", DTYPE_BF16, 300, 64);
+    add(&base, "audio.embed_tokens.weight", DTYPE_BF16, 200, 32);
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "lm_head", 300, 64);
+    make_adapter(fixture, &adapter, CONFIG("[\"lm_head\"]"));
+    add_pair(&adapter, "lm_head", 200, 32);
+    make_adapter(fixture, &adapter, CONFIG("[\"lm_head\"]"));
+    assert_int_equal(make_plan(fixture, &keep, 1), ERR_MISMATCH);
+    end(fixture);
+}
+
+/* ---- matching ---- */
+
+static void test_plan__two_modules_for_one_tensor_are_refused(void **state)
+{
+    struct fixture *fixture = tied_base("lm_head");
+    struct plan_options options = { .tied = PLAN_TIED_SHARED, .max_shard_bytes = SHARD_MAX };
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add_pair(&adapter, "lm_head", 3000, 512);
+    add_pair(&adapter, "model.embed_tokens", 3000, 512);
+    make_adapter(fixture, &adapter, CONFIG("[\"lm_head\",\"embed_tokens\"]"));
+    assert_int_equal(make_plan(fixture, &options, 1), ERR_MISMATCH);
+    assert_non_null(strstr(fixture->error.text, "both match one tensor"));
+    end(fixture);
+}
+
+static void test_plan__a_module_without_factors_is_told_or_refused(void **state)
+{
+    struct fixture *fixture = begin();
+    struct plan_options options = keep;
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add(&base, "a.proj.weight", DTYPE_BF16, 8, 8);
+    add(&base, "b\033[2J.proj.weight", DTYPE_BF16, 8, 8); /* would clear the terminal */
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "a.proj", 8, 8);
+    make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+    assert_int_equal(make_plan(fixture, &options, -1), 0);
+    assert_non_null(strstr(fixture->said.data, "first 'b\\x1b[2J.proj.weight'"));
+    options.strict = true;
+    assert_int_equal(make_plan(fixture, &options, -1), ERR_MISMATCH);
+    assert_non_null(strstr(fixture->error.text, "first 'b\\x1b[2J.proj.weight'"));
+    end(fixture);
+}
+
+/* ---- memory ---- */
+
+static int fit(struct fixture *fixture, uint64_t budget, unsigned threads)
+{
+    return plan_fit_memory(&fixture->plan, budget, threads, 4, 0, &fixture->error);
+}
+
+static void check_memory(const struct plan *plan)
+{
+    const struct plan_memory *memory = &plan->memory;
+
+    assert_true(memory->slot_count >= 1);
+    assert_true(memory->thread_count >= 1);
+    assert_true(memory->needed_bytes <= memory->budget_bytes);
+    for (size_t i = 0; i < plan->target_count; i++) {
+        const struct plan_target *target = &plan->targets[i];
+
+        assert_true(target->resident == PLAN_NO_TARGET ||
+                    fold_packed_floats(target->rank_sum, target->cols) * sizeof(float) <=
+                        memory->region_bytes);
+    }
+}
+
+static void test_plan__the_smallest_budget_works_and_one_byte_less_is_refused(void **state)
+{
+    struct fixture *fixture = two_targets(8);
+    uint64_t least;
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_int_equal(fit(fixture, 0, 0), ERR_USAGE);
+    least = fixture->plan.memory.least_bytes;
+    assert_int_equal(fit(fixture, least - 1, 0), ERR_USAGE);
+    assert_non_null(strstr(fixture->error.text, "it needs at least"));
+    for (uint64_t more = 0; more < 64 * MIB; more += 777777) {
+        assert_int_equal(fit(fixture, least + more, 0), 0);
+        assert_true(fixture->plan.memory.slot_count >= 2);
+        check_memory(&fixture->plan);
+    }
+    assert_int_equal(fit(fixture, least, UINT32_MAX), 0); /* threads are a wish */
+    assert_int_equal(fixture->plan.memory.thread_count, 1);
+    assert_int_equal(fit(fixture, UINT64_MAX, UINT32_MAX), 0);
+    check_memory(&fixture->plan);
+    end(fixture);
+}
+
+static void test_plan__factors_of_large_targets_are_resident(void **state)
+{
+    struct fixture *fixture = two_targets(8);
+    const struct plan *plan = &fixture->plan;
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_int_equal(fit(fixture, 128 * MIB, 2), 0);
+    assert_int_equal(plan->resident_count, 2);
+    assert_int_equal(plan->targets[0].resident, 0);
+    assert_int_equal(plan->targets[1].resident, 1);
+    for (uint32_t f = 0; f < plan->file_count; f++) {
+        for (uint64_t i = 0; i < plan->files[f].block_count; i++) {
+            struct plan_block block;
+
+            plan_block(plan, f, i, &block);
+            assert_true(block.resident_count <= 2);
+        }
+    }
+    end(fixture);
+}
+
+/* fold() takes so many deltas at once; a target with more goes panel by panel and needs tiles. */
+static void test_plan__workers_have_tiles_for_a_target_of_many_adapters(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+
+    (void)state;
+    add(&base, "a.proj.weight", DTYPE_BF16, 8, 8);
+    make_base(fixture, &base, 8);
+    for (int i = 0; i < 65; i++) {
+        struct made_file adapter = { 0 };
+        uint64_t scratch_before = fixture->plan.memory.scratch_bytes;
+
+        add_pair(&adapter, "a.proj", 8, 8);
+        make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+        assert_int_equal(make_plan(fixture, &keep, -1), 0);
+        assert_int_equal(fit(fixture, 128 * MIB, 1), 0);
+        if (i == 64)
+            assert_true(fixture->plan.memory.scratch_bytes > scratch_before + MIB);
+        else if (i > 0)
+            assert_int_equal(fixture->plan.memory.scratch_bytes, scratch_before);
+    }
+    end(fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan__a_shard_is_folded_in_place),
+        cmocka_unit_test(test_plan__a_large_shard_is_cut_between_tensors),
+        cmocka_unit_test(test_plan__data_that_start_at_an_odd_byte_get_a_clean_layout),
+        cmocka_unit_test(test_plan__another_width_is_read_beside),
+        cmocka_unit_test(test_plan__empty_tensors_are_kept_and_not_read),
+        cmocka_unit_test(test_plan__very_many_tiny_tensors_share_a_block),
+        cmocka_unit_test(test_plan__a_block_with_copies_finds_each_read),
+        cmocka_unit_test(test_plan__too_many_copies_in_one_block_are_refused),
+        cmocka_unit_test(test_plan__a_tied_head_becomes_a_tensor),
+        cmocka_unit_test(test_plan__an_output_inside_a_layer_unties_nothing),
+        cmocka_unit_test(test_plan__heads_of_two_shapes_are_refused),
+        cmocka_unit_test(test_plan__two_modules_for_one_tensor_are_refused),
+        cmocka_unit_test(test_plan__a_module_without_factors_is_told_or_refused),
+        cmocka_unit_test(test_plan__the_smallest_budget_works_and_one_byte_less_is_refused),
+        cmocka_unit_test(test_plan__factors_of_large_targets_are_resident),
+        cmocka_unit_test(test_plan__workers_have_tiles_for_a_target_of_many_adapters),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
