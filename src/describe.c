@@ -38,8 +38,11 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     add_quoted(out, merge->base.name);
     if (merge->base.revision)
         text_addf(out, "@%.12s", merge->base.revision);
-    text_addf(out, ": %zu tensors in %zu %s, ", merge->model.tensor_count, merge->model.shard_count,
-              merge->model.shard_count == 1 ? "file" : "shards");
+    text_adds(out, ": ");
+    text_add_count(out, merge->model.tensor_count, "tensor");
+    text_adds(out, " in ");
+    text_add_count(out, merge->model.shard_count, "file");
+    text_adds(out, ", ");
     text_add_bytes(out, merge->model.data_bytes);
     text_adds(out, ", ");
     add_dtypes(merge, out);
@@ -51,9 +54,11 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
 
         text_adds(out, "adapter   ");
         add_quoted(out, adapter->name);
-        text_addf(out, ": %zu modules, rank %u%s, alpha %g%s%s, weight %g\n", adapter->pair_count,
-                  adapter->config.rank, adapter->config.rank_pattern_count ? " and others" : "",
-                  adapter->config.alpha, adapter->config.alpha_pattern_count ? " and others" : "",
+        text_adds(out, ": ");
+        text_add_count(out, adapter->pair_count, "module");
+        text_addf(out, ", rank %u%s, alpha %g%s%s, weight %g\n", adapter->config.rank,
+                  adapter->config.rank_pattern_count ? " and others" : "", adapter->config.alpha,
+                  adapter->config.alpha_pattern_count ? " and others" : "",
                   adapter->config.rslora ? ", rank-stabilised" : "",
                   merge->plan_adapters[i].weight);
         for (size_t u = 0; u < adapter->unused_count; u++) {
@@ -82,7 +87,9 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
         add_quoted(out, merge->options.output);
     else
         text_adds(out, "(none given)");
-    text_addf(out, ": %zu %s, ", plan->file_count, plan->file_count == 1 ? "file" : "shards");
+    text_adds(out, ": ");
+    text_add_count(out, plan->file_count, "file");
+    text_adds(out, ", ");
     text_add_bytes(out, plan->bytes_out);
     text_addf(out, ", and %zu other files\n",
               merge->side_files.count + (merge->config ? 1 : 0) + (plan->file_count > 1 ? 1 : 0) +
@@ -106,7 +113,7 @@ static void add_machine(const struct lorafold_merge *merge, struct text *out)
     add_mib(out, memory->slot_bytes);
     text_adds(out, ", factors 2 x ");
     add_mib(out, memory->region_bytes);
-    text_addf(out, ", %u workers x ", memory->thread_count);
+    text_addf(out, ", %u workers of ", memory->thread_count);
     add_mib(out, memory->scratch_bytes);
     text_adds(out, ", the rest ");
     add_mib(out, memory->fixed_bytes);
@@ -227,7 +234,9 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
     }
     text_adds(&out, "wrote     ");
     add_quoted(&out, report->output);
-    text_addf(&out, ": %zu %s, ", report->file_count, report->file_count == 1 ? "file" : "shards");
+    text_adds(&out, ": ");
+    text_add_count(&out, report->file_count, "file");
+    text_adds(&out, ", ");
     text_add_bytes(&out, report->bytes_written);
     text_addf(&out,
               "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "

@@ -127,6 +127,32 @@ static int copy_file(struct lorafold_merge *merge, const struct outdir *outdir,
     return status;
 }
 
+/* The side directories; the one that holds them is synced when it is published. */
+static int sync_parents(const struct lorafold_merge *merge, const struct outdir *outdir,
+                        struct error *err)
+{
+    for (size_t i = 0; i < merge->side_files.count; i++) {
+        const char *name = merge->side_files.list[i].name;
+        const char *slash = strchr(name, '/');
+        char parent[256];
+        int fd;
+        int status;
+
+        if (!slash)
+            continue;
+        snprintf(parent, sizeof(parent), "%.*s", (int)(slash - name), name);
+        fd = openat(outdir_fd(outdir), parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        status = fd < 0 ? -1 : fsync(fd);
+        if (status < 0)
+            error_set_errno(err, "cannot sync '%s' in the output", parent);
+        if (fd >= 0)
+            close(fd);
+        if (status < 0)
+            return err->code;
+    }
+    return 0;
+}
+
 int side_files_copy(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
 {
     uint8_t *buffer = malloc(PLAN_BLOCK_BYTES);
@@ -137,5 +163,5 @@ int side_files_copy(struct lorafold_merge *merge, struct outdir *outdir, struct 
     for (size_t i = 0; i < merge->side_files.count && !status; i++)
         status = copy_file(merge, outdir, &merge->side_files.list[i], buffer, err);
     free(buffer);
-    return status;
+    return status ? status : sync_parents(merge, outdir, err);
 }

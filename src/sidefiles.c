@@ -86,6 +86,12 @@ static bool is_side_directory(const char *name)
            (name[0] >= '0' && name[0] <= '9' && name[1] == '_');
 }
 
+/* What a module of sentence-transformers has of its own: its configuration and small weights. */
+static bool is_module_file(const char *name)
+{
+    return strcmp(name, "config.json") == 0 || ends(name, ".safetensors") || ends(name, ".bin");
+}
+
 static struct side_file *find_file(struct side_files *files, const char *name)
 {
     for (size_t i = 0; i < files->count; i++) {
@@ -163,7 +169,7 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
         return scan(files, path, entry, false, err);
     if (!S_ISREG(st.st_mode) ||
         !(tokenizer_only ? is_tokenizer_file(entry)
-                         : is_model_file(entry) || (*inside && strcmp(entry, "config.json") == 0)))
+                         : is_model_file(entry) || (*inside && is_module_file(entry))))
         return 0;
     if ((uint64_t)st.st_size > SIDE_FILE_BYTES_MAX)
         return error_set(err, ERR_FORMAT,

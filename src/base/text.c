@@ -1,5 +1,7 @@
 #include "base/text.h"
 
+#include <locale.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +66,32 @@ void text_adds(struct text *text, const char *string)
     text_add(text, string, strlen(string));
 }
 
+static locale_t c_locale;
+
+static void make_c_locale(void)
+{
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
+
+/*
+ * vsnprintf() with the point of the C locale: a host program may have set one with a comma, and
+ * what is written here is read by machines.
+ */
+static int format_plain(char *out, size_t bytes, const char *format, va_list args)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    locale_t before = (locale_t)0;
+    int length;
+
+    (void)pthread_once(&once, make_c_locale);
+    if (c_locale)
+        before = uselocale(c_locale);
+    length = vsnprintf(out, bytes, format, args);
+    if (before)
+        uselocale(before);
+    return length;
+}
+
 void text_addf(struct text *text, const char *format, ...)
 {
     char small[256];
@@ -71,7 +99,7 @@ void text_addf(struct text *text, const char *format, ...)
     int length;
 
     va_start(args, format);
-    length = vsnprintf(small, sizeof(small), format, args);
+    length = format_plain(small, sizeof(small), format, args);
     va_end(args);
     if (length < 0) {
         text->failed = true;
@@ -84,7 +112,7 @@ void text_addf(struct text *text, const char *format, ...)
     if (!reserve(text, (size_t)length))
         return;
     va_start(args, format);
-    vsnprintf(text->data + text->bytes, (size_t)length + 1, format, args);
+    format_plain(text->data + text->bytes, (size_t)length + 1, format, args);
     va_end(args);
     text->bytes += (size_t)length;
 }
@@ -145,6 +173,11 @@ char *text_take(struct text *text)
         data = calloc(1, 1);
     *text = (struct text){ 0 };
     return data;
+}
+
+void text_add_count(struct text *text, unsigned long long count, const char *word)
+{
+    text_addf(text, "%llu %s%s", count, word, count == 1 ? "" : "s");
 }
 
 void text_add_bytes(struct text *text, unsigned long long bytes)

@@ -28,6 +28,7 @@ void text_release(struct text *text);
 void text_clear(struct text *text); /* keeps the memory */
 void text_add(struct text *text, const char *bytes, size_t count);
 void text_adds(struct text *text, const char *string);
+/* printf in the C locale, whatever the host program has set. */
 void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Length of the valid UTF-8 sequence that begins at `bytes` and ends before `count`, or 0. */
@@ -40,6 +41,9 @@ void text_add_json(struct text *text, const char *bytes, size_t count);
 /* Give the memory away: the caller frees it; NULL if an allocation failed.  `text` is then empty.
  */
 char *text_take(struct text *text);
+
+/* "1 module", "2 modules": `word` takes an s. */
+void text_add_count(struct text *text, unsigned long long count, const char *word);
 
 /* "16.06 GB", "512 bytes": decimal units with three or four digits. */
 void text_add_bytes(struct text *text, unsigned long long bytes);

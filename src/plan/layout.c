@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* They stay in memory while the plan does; those of 100,000 tensors take 12 MB. */
+#define HEADERS_BYTES_MAX (512 * MIB)
+
 /* The end of the run of tensors that take the place of one base shard. */
 static uint64_t group_end(const struct plan *plan, uint64_t first)
 {
@@ -113,6 +116,11 @@ static int emit_header(struct plan *plan, struct plan_file *file, const struct m
                          "the header of '%s' has %zu bytes, the format allows %" PRIu64
                          ": lower --max-shard-size",
                          file->name, json->bytes, ST_HEADER_BYTES_MAX);
+    if (headers->bytes > HEADERS_BYTES_MAX - json->bytes)
+        return error_set(err, ERR_USAGE,
+                         "the headers of all files take more than %llu MiB, because each repeats "
+                         "the metadata of the base: raise --max-shard-size",
+                         (unsigned long long)(HEADERS_BYTES_MAX / MIB));
     store_le64(prefix, json->bytes);
     file->header_offset = headers->bytes;
     text_add(headers, (const char *)prefix, sizeof(prefix));

@@ -1,6 +1,7 @@
 #include "plan/plan_internal.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,6 +115,21 @@ static int match_tied_head(struct plan_matches *matches, const struct adapter *a
     return 0;
 }
 
+/* weight * alpha / r must stay a number when it is rounded to fp32. */
+static int check_scale(const struct plan_adapter *adapter, const struct adapter_pair *pair,
+                       struct error *err)
+{
+    char quoted[QUOTED_BYTES];
+
+    if (isfinite((float)(adapter->weight * pair->scale)))
+        return 0;
+    error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module));
+    return error_set(err, ERR_USAGE,
+                     "adapter '%s': the weight %g times the scale %g of module '%s' is beyond the "
+                     "range of fp32 (3.4e38): give a smaller weight",
+                     adapter->adapter->name, adapter->weight, pair->scale, quoted);
+}
+
 static int match_pair(struct plan_matches *matches, const struct model *model,
                       const struct plan_adapter *adapters, uint32_t adapter_index,
                       uint32_t pair_index, const struct plan_options *options, int config_tied,
@@ -128,6 +144,8 @@ static int match_pair(struct plan_matches *matches, const struct model *model,
     bool tied = false;
 
     *match = (struct plan_match){ 0, adapter_index, pair_index };
+    if (check_scale(&adapters[adapter_index], pair, err))
+        return err->code;
     if (module_bytes <= ST_NAME_BYTES_MAX) {
         memcpy(weight_name, pair->module, module_bytes);
         memcpy(weight_name + module_bytes, ".weight", 8);

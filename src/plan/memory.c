@@ -1,5 +1,5 @@
 /*
- * How the budget is spent.  Fixed costs come first, then at least PLAN_SLOTS_MIN slots and one
+ * How the budget is spent.  Fixed costs come first, then at least SLOTS_MIN slots and one
  * worker; what is left goes to resident factors, then to more slots, up to what keeps a fast disk
  * busy (docs/BENCHMARKS.md), because budgets are ceilings and not targets.
  */
@@ -108,10 +108,10 @@ static int too_small(const struct plan *plan, struct error *err)
     uint64_t least_mib = (plan->memory.least_bytes + MIB - 1) / MIB;
 
     return error_set(err, ERR_USAGE,
-                     "--memory %" PRIu64 " MiB is too small for this merge: it needs at least "
+                     "--memory of %.1f MiB is too small for this merge: it needs at least "
                      "%" PRIu64 "MiB (%" PRIu64 " MiB for headers and the program, %u blocks of "
                      "%.1f MiB, one worker)",
-                     plan->memory.budget_bytes / MIB, least_mib,
+                     (double)plan->memory.budget_bytes / (double)MIB, least_mib,
                      (plan->memory.fixed_bytes + MIB - 1) / MIB, SLOTS_MIN,
                      (double)plan->memory.slot_bytes / (double)MIB);
 }
