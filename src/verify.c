@@ -2,8 +2,8 @@
  * verify.c - re-reading an output at disk speed
  *
  * Workers take the next block from a counter, read it with direct I/O into a
- * page-aligned buffer of their own and hash it.  Every difference is told; the
- * first in the order of the manifest is the error.
+ * page-aligned buffer of their own and hash it.  The first difference is the error, in the order of
+ * the manifest; every other one is told.
  */
 #include "merge.h"
 
@@ -262,9 +262,10 @@ static int find_files(struct verify *verify, struct error *err)
             snprintf(sentence, sizeof(sentence), "'%s' has %" PRIu64 " bytes, %s says %" PRIu64,
                      file->name, bytes, MANIFEST_NAME, file->bytes);
         }
-        tell(verify, LORAFOLD_WARNING, sentence);
         if (verify->error.code == 0) /* the first difference, if nothing worse happens */
             error_set(&verify->error, ERR_DIFFERENT, "%s", sentence);
+        else
+            tell(verify, LORAFOLD_WARNING, sentence);
     }
     verify->states = calloc(verify->block_count + 1, 1);
     return verify->states ? 0 : error_no_memory(err, "the blocks");
@@ -368,9 +369,10 @@ static int judge(const struct verify *verify, const struct error *first, struct 
                  "'%s' is damaged in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
                  file->name, block, block * PLAN_BLOCK_BYTES,
                  min_u64((block + 1) * PLAN_BLOCK_BYTES, file->bytes) - 1);
-        tell(verify, LORAFOLD_WARNING, sentence);
         if (found.code == 0)
             error_set(&found, ERR_DIFFERENT, "%s", sentence);
+        else
+            tell(verify, LORAFOLD_WARNING, sentence);
     }
     if (found.code)
         *err = found;
