@@ -197,8 +197,7 @@ struct lorafold_verify_options {
     lorafold_message_fn *message;
     lorafold_progress_fn *progress;
     void *context;
-    const char *io_engine; /* as for a merge */
-    const char *io_direct;
+    const char *io_direct; /* as for a merge */
 };
 LORAFOLD_API void lorafold_verify_options_init(struct lorafold_verify_options *options);
 

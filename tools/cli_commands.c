@@ -109,7 +109,6 @@ int cli_verify(const struct cli_arguments *arguments, struct cli_console *consol
     options.message = cli_console_message;
     options.progress = cli_console_progress;
     options.context = console;
-    options.io_engine = arguments->io_engine;
     options.io_direct = arguments->io_direct;
     status = lorafold_verify(arguments->positional, &options, &report, err);
     if (status)

@@ -101,7 +101,7 @@ const struct cli_option cli_options[] = {
       "print warnings and errors only" },
     { "verbose", 'v', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(verbose),
       NULL, "also print what was chosen and why" },
-    { "io", 0, CLI_WORD, true, "ENGINE", MERGING | CLI_VERIFY, MEMBER(io_engine), io_engines, "" },
+    { "io", 0, CLI_WORD, true, "ENGINE", MERGING, MEMBER(io_engine), io_engines, "" },
     { "direct", 0, CLI_WORD, true, "on|off", MERGING | CLI_VERIFY, MEMBER(io_direct), on_off, "" },
     { "kernels", 0, CLI_STRING, true, "NAME", MERGING, MEMBER(kernels), NULL, "" },
     { "help", 'h', CLI_FLAG, false, NULL, CLI_ALL, MEMBER(help), NULL, "show this text" },
