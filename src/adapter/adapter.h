@@ -25,9 +25,9 @@
 
 /* One LoRA module of the adapter: delta = scale * B A. */
 struct adapter_pair {
-    char *module;      /* runtime path, "model.layers.0.self_attn.q_proj" */
-    uint32_t tensor_a; /* index in header.tensors: [rank, in] */
-    uint32_t tensor_b; /* [out, rank] */
+    char *module;         /* runtime path, "model.layers.0.self_attn.q_proj" */
+    uint32_t tensor_a;    /* index in header.tensors: [rank, in] */
+    uint32_t tensor_b;    /* [out, rank] */
     uint32_t tensor_base; /* [out, in]: the adapter's own copy of the base's tensor, which counts
                              instead (PEFT saves one beside the factors of a head), or
                              ADAPTER_NO_TENSOR */

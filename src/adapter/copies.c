@@ -65,10 +65,8 @@ int adapter_attach_copies(struct adapter *adapter, bool allow_unused, struct err
         pair = find_pair(adapter, &key);
         if (pair)
             status = attach(adapter, pair, (uint32_t)i, err);
-        else if (allow_unused)
-            status = adapter_add_unused(adapter, (uint32_t)i, err);
         else
-            status = adapter_key_refuse(&key, name, tensor->name_bytes, err);
+            status = adapter_leave_out(adapter, &key, (uint32_t)i, allow_unused, err);
         if (status)
             return status;
     }

@@ -29,7 +29,7 @@ static const char *quote_tensor(char buf[QUOTED_BYTES], const struct adapter *ad
     return error_quote(buf, QUOTED_BYTES, st_name(&adapter->header, t), t->name_bytes);
 }
 
-int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err)
+static int add_unused(struct adapter *adapter, uint32_t tensor, struct error *err)
 {
     const struct st_tensor *t = &adapter->header.tensors[tensor];
     char *name = strndup(st_name(&adapter->header, t), t->name_bytes);
@@ -38,6 +38,16 @@ int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *e
         return error_no_memory(err, "a tensor name");
     adapter->unused[adapter->unused_count++] = name;
     return 0;
+}
+
+int adapter_leave_out(struct adapter *adapter, const struct adapter_key *key, uint32_t tensor,
+                      bool allow_unused, struct error *err)
+{
+    const struct st_tensor *t = &adapter->header.tensors[tensor];
+
+    if (allow_unused)
+        return add_unused(adapter, tensor, err);
+    return adapter_key_refuse(key, st_name(&adapter->header, t), t->name_bytes, err);
 }
 
 static int compare_factors(const void *left, const void *right)
@@ -75,10 +85,8 @@ static int collect_factors(struct adapter *adapter, struct factor *factors, size
         if (key.kind != ADAPTER_KEY_OTHER)
             factors[(*factor_count)++] = (struct factor){ key.module, key.module_bytes, (uint32_t)i,
                                                           key.kind == ADAPTER_KEY_B };
-        else if (allow_unused)
-            status = adapter_add_unused(adapter, (uint32_t)i, err);
         else
-            status = adapter_key_refuse(&key, name, tensor->name_bytes, err);
+            status = adapter_leave_out(adapter, &key, (uint32_t)i, allow_unused, err);
         if (status)
             return status;
     }
@@ -217,8 +225,8 @@ static int add_pair(struct adapter *adapter, const struct factor *a, const struc
                          quote(quoted_module, pair->module));
     free(pair->module);
     adapter->pair_count--;
-    status = adapter_add_unused(adapter, a->tensor, err);
-    return status ? status : adapter_add_unused(adapter, b->tensor, err);
+    status = add_unused(adapter, a->tensor, err);
+    return status ? status : add_unused(adapter, b->tensor, err);
 }
 
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,

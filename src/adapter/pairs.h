@@ -8,6 +8,7 @@
 #define ADAPTER_PAIRS_H
 
 #include "adapter/adapter.h"
+#include "adapter/key.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -20,8 +21,9 @@
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,
                         struct error *err);
 
-/* List a tensor of the file as unused; there is room for all of them. */
-int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err);
+/* A tensor that goes into no pair: listed as unused if that is allowed, else refused by name. */
+int adapter_leave_out(struct adapter *adapter, const struct adapter_key *key, uint32_t tensor,
+                      bool allow_unused, struct error *err);
 
 /* Give each pair the copy of its base tensor that the file may hold.  The pairs are sorted. */
 int adapter_attach_copies(struct adapter *adapter, bool allow_unused, struct error *err);
