@@ -1,5 +1,5 @@
 /*
- * kernel_check.h - what the kernel tests share: CHECK, numbers from a seed, guarded memory
+ * kernel_check.h - what the kernel tests share: numbers from a seed, guarded memory
  *
  * No test library, so that the programs build with any cross compiler and run under an emulator.
  *
@@ -9,6 +9,8 @@
 #ifndef TESTS_KERNEL_CHECK_H
 #define TESTS_KERNEL_CHECK_H
 
+#include "check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,16 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: failed: %s: ", __FILE__, __LINE__, #condition);                \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fputc('\n', stderr);                                                                   \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
