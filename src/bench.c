@@ -102,13 +102,13 @@ static int run_transfer(struct transfer *transfer, struct error *err)
 /* Seconds of one transfer, with the sync of what was written. */
 static int time_transfer(struct transfer *transfer, double *seconds, struct error *err)
 {
-    double started = monotonic_seconds();
+    double started = clock_seconds();
 
     if (run_transfer(transfer, err))
         return err->code;
     if (transfer->to && file_sync(transfer->to, err))
         return err->code;
-    *seconds = monotonic_seconds() - started;
+    *seconds = clock_seconds() - started;
     return 0;
 }
 

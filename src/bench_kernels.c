@@ -49,10 +49,10 @@ static void *thread_main(void *argument)
 {
     struct kernel_thread *thread = argument;
     struct fold_environment environment;
-    double end = monotonic_seconds() + SECONDS;
+    double end = clock_seconds() + SECONDS;
 
     fold_environment_enter(&environment);
-    for (uint64_t block = 0; monotonic_seconds() < end; block = (block + 1) % BLOCKS)
+    for (uint64_t block = 0; clock_seconds() < end; block = (block + 1) % BLOCKS)
         pass(thread, block);
     fold_environment_leave(&environment);
     return NULL;
@@ -62,7 +62,7 @@ static void *thread_main(void *argument)
 static double measure(struct kernel_thread *threads, unsigned count, const struct fold_ops *ops,
                       unsigned rank)
 {
-    double started = monotonic_seconds();
+    double started = clock_seconds();
     uint64_t elements = 0;
 
     for (unsigned i = 0; i < count; i++) {
@@ -77,7 +77,7 @@ static double measure(struct kernel_thread *threads, unsigned count, const struc
             pthread_join(threads[i].thread, NULL);
         elements += threads[i].elements;
     }
-    return (double)elements / (monotonic_seconds() - started);
+    return (double)elements / (clock_seconds() - started);
 }
 
 /* Small factors, so that weights folded many times stay finite. */

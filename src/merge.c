@@ -155,7 +155,6 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .tied = options->tied == LORAFOLD_TIED_SHARED ? PLAN_TIED_SHARED : PLAN_TIED_EXACT,
         .max_shard_bytes = options->max_shard_bytes,
         .strict = options->strict,
-        .allow_unused = options->allow_unused,
     };
 
     if (plan_make(&merge->plan, &merge->model, merge->plan_adapters, merge->adapter_count,
@@ -197,14 +196,14 @@ int lorafold_merge_open(struct lorafold_merge **out, const struct lorafold_merge
         error_no_memory(&inner, "a merge");
         return give_error(err, &inner);
     }
-    merge->opened_at = monotonic_seconds();
+    merge->opened_at = clock_seconds();
     merge->options = *options;
     merge->log = (struct log){ write_log, merge };
     if (open_merge(merge, &inner)) {
         lorafold_merge_close(merge);
         return give_error(err, &inner);
     }
-    merge->report.seconds_planning = monotonic_seconds() - merge->opened_at;
+    merge->report.seconds_planning = clock_seconds() - merge->opened_at;
     *out = merge;
     return 0;
 }
@@ -326,7 +325,7 @@ static void show_progress(void *context, const struct pipeline_progress *from)
     const struct lorafold_progress progress = {
         .bytes_done = from->bytes_done,
         .bytes_total = merge->plan.bytes_out,
-        .seconds = monotonic_seconds() - merge->opened_at,
+        .seconds = clock_seconds() - merge->opened_at,
         .limit = limits[from->limit],
         .file = merge->plan.files[from->file].name,
     };
@@ -388,7 +387,7 @@ static void fill_report(struct lorafold_merge *merge)
     report->tensors_copied = merge->plan.copied;
     report->tensors_converted = merge->plan.converted;
     report->file_count = merge->plan.file_count;
-    report->seconds = monotonic_seconds() - merge->opened_at;
+    report->seconds = clock_seconds() - merge->opened_at;
     report->seconds_to_first_write = result->first_write_time - merge->opened_at;
     report->memory_peak_bytes = usage_peak_rss_bytes();
     report->cgroup_peak_bytes = usage_cgroup_peak_bytes();

@@ -12,6 +12,7 @@
 #define MERGE_H
 
 #include "adapter/adapter.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -93,8 +94,6 @@ struct lorafold_merge {
     struct lorafold_report report;
     bool ran;
 };
-
-double monotonic_seconds(void);
 
 /* Copy code and sentence to the caller's error; returns the code. */
 int give_error(struct lorafold_error *out, const struct error *err);

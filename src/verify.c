@@ -276,7 +276,7 @@ static void show(const struct verify *verify, double started, uint64_t done)
     const struct lorafold_progress progress = {
         .bytes_done = done,
         .bytes_total = verify->bytes_total,
-        .seconds = monotonic_seconds() - started,
+        .seconds = clock_seconds() - started,
         .limit = LORAFOLD_LIMIT_READ,
         .file = "",
     };
@@ -296,10 +296,10 @@ static void watch(struct verify *verify, double started)
 
         pthread_cond_wait(&verify->changed, &verify->mutex);
         done = verify->bytes_done;
-        if (monotonic_seconds() - shown < 0.1)
+        if (clock_seconds() - shown < 0.1)
             continue;
         pthread_mutex_unlock(&verify->mutex);
-        shown = monotonic_seconds();
+        shown = clock_seconds();
         show(verify, started, done);
         pthread_mutex_lock(&verify->mutex);
     }
@@ -393,7 +393,7 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
                     struct lorafold_verify_report *report, struct lorafold_error *err)
 {
     struct verify verify = { .options = options, .directory = directory };
-    double started = monotonic_seconds();
+    double started = clock_seconds();
     struct error missing;
     struct error inner = { 0 };
     int status;
@@ -412,7 +412,7 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
     if (report)
         *report = (struct lorafold_verify_report){ .file_count = verify.files.count,
                                                    .bytes = verify.bytes_total,
-                                                   .seconds = monotonic_seconds() - started };
+                                                   .seconds = clock_seconds() - started };
     release(&verify);
     return status ? give_error(err, &inner) : 0;
 }

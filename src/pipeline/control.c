@@ -1,25 +1,18 @@
 #include "pipeline/control.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PROGRESS_SECONDS 0.1
 #define WAIT_FAILURES_MAX 100u
 
-static double now_seconds(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
 /* Book the time since the last call to the stages that the slots were in. */
 static void book_time(struct control *control)
 {
-    double now = now_seconds();
+    double now = clock_seconds();
     double passed = now - control->booked;
 
     control->booked = now;
@@ -259,7 +252,7 @@ static void write_finished(struct control *control, struct slot *slot)
         request_failed(control, &slot->write, "write", control->plan->files[block->file].name);
     } else {
         if (control->result->bytes_written == 0)
-            control->result->first_write_time = now_seconds();
+            control->result->first_write_time = clock_seconds();
         control->result->bytes_written += block->bytes;
         control->newest_file = block->file;
         if (control_block_written(control, block, &err))
@@ -347,7 +340,7 @@ int control_loop(struct control *control, const atomic_int *cancelled)
     struct error err = { 0 };
     unsigned wait_failures = 0;
 
-    control->booked = control->shown = now_seconds();
+    control->booked = control->shown = clock_seconds();
     load_regions(control);
     start_blocks(control, cancelled);
     while (control->in_flight > 0 || control->tasks > 0) {

@@ -58,7 +58,6 @@ struct plan_options {
     enum plan_tied tied;
     uint64_t max_shard_bytes;
     bool strict;
-    bool allow_unused;
 };
 
 /* One adapter and the weight its deltas are multiplied with. */
