@@ -102,6 +102,23 @@ static void give_back(struct outdir *outdir)
     outdir_place_release(&outdir->place);
 }
 
+/* Did another process put something else at OUT after it was opened here? */
+static bool was_replaced(const struct outdir_place *place)
+{
+    return place->out_fd >= 0 && place->name[0] != '\0' &&
+           !outdir_still_names(place->parent_fd, place->name, place->out_fd);
+}
+
+/* A failure is none if it tells of a directory that no longer stands at OUT. */
+static int unless_replaced(int status, const struct outdir *self, bool *again, struct error *err)
+{
+    if (status == 0 || !was_replaced(&self->place))
+        return status;
+    *again = true;
+    *err = (struct error){ 0 };
+    return 0;
+}
+
 /* One try; `*again` if what the path means changed before it was locked, or was just repaired. */
 static int open_once(struct outdir *self, const char *path, bool overwrite,
                      const char *const *inputs, size_t input_count, bool *again, struct error *err)
@@ -112,7 +129,7 @@ static int open_once(struct outdir *self, const char *path, bool overwrite,
 
     status = outdir_place_find(&self->place, path, overwrite, inputs, input_count, err);
     if (status)
-        return status;
+        return unless_replaced(status, self, again, err);
     if (self->place.mode == OUTDIR_INSIDE)
         snprintf(name, sizeof(name), "%s/%s", self->place.name, OUTDIR_INSIDE_NAME);
     else
@@ -121,7 +138,7 @@ static int open_once(struct outdir *self, const char *path, bool overwrite,
     status = outdir_work_acquire(&self->work, outdir_work_parent(self), outdir_work_name(self),
                                  self->work_shown, self->log, err);
     if (status)
-        return status;
+        return unless_replaced(status, self, again, err);
     status = outdir_place_find(&place, path, overwrite, inputs, input_count, err);
     if (status == 0 && !same_place(&self->place, &place)) {
         *again = true;

@@ -197,16 +197,22 @@ static void race(bool overwrite, bool inside)
             close(gate[1]);
             (void)!read(gate[0], &byte, 1); /* all start when the gate closes */
             status = try_open(&outdir, "out", overwrite, &err);
-            if (status)
-                _exit(status == ERR_USAGE ? 2 : 1);
-            if (entry_count(inside ? "out/.lorafold.partial" : "out.partial") != 1)
+            if (status == ERR_USAGE)
+                _exit(2);
+            if (status) {
+                fprintf(stderr, "racer %d: %s\n", i, err.text);
                 _exit(1);
+            }
+            if (entry_count(inside ? "out/.lorafold.partial" : "out.partial") != 1) {
+                fprintf(stderr, "racer %d: its work directory does not hold its lock alone\n", i);
+                _exit(1);
+            }
             snprintf(name, sizeof(name), "%d", i);
             if (outdir_write_file(outdir, "config.json", name, strlen(name), &err) ||
                 outdir_write_file(outdir, name, name, strlen(name), &err) ||
                 publish(outdir, &err)) {
                 outdir_close(outdir);
-                fprintf(stderr, "%s\n", err.text);
+                fprintf(stderr, "racer %d: %s\n", i, err.text);
                 _exit(1);
             }
             outdir_close(outdir);
