@@ -23,16 +23,41 @@
 
 #define ADAPTER_NO_TENSOR UINT32_MAX
 
+/* What a module with factors is, by the names of its factors. */
+enum adapter_layer {
+    ADAPTER_LAYER_WEIGHT,   /* lora_A, lora_B: linear, Conv1D, convolution, attention, parameter */
+    ADAPTER_LAYER_EMBEDDING /* lora_embedding_A, lora_embedding_B */
+};
+
 /* One LoRA module of the adapter: delta = scale * B A. */
 struct adapter_pair {
-    char *module;         /* runtime path, "model.layers.0.self_attn.q_proj" */
-    uint32_t tensor_a;    /* index in header.tensors: [rank, in] */
-    uint32_t tensor_b;    /* [out, rank] */
-    uint32_t tensor_base; /* [out, in]: the adapter's own copy of the base's tensor, which counts
-                             instead (PEFT saves one beside the factors of a head), or
-                             ADAPTER_NO_TENSOR */
+    char *module;              /* runtime path, "model.layers.0.self_attn.q_proj" */
+    enum adapter_layer layer;
+    uint32_t depth;            /* how many "base_layer." stood before the factors: parameters of one
+                                  module are nested (the last one registered is outermost, 0) */
+    bool parameter;            /* target_parameters names a parameter of this module: rank below is
+                                  the rows of A, experts * r; scale is 0, since both depend on the
+                                  parameter's name, which the key does not say */
+    uint32_t tensor_a;         /* index in header.tensors: [rank, in, kernel...] */
+    uint32_t tensor_b;         /* [out, rank, 1...] */
+    uint32_t tensor_b_bias;    /* lora_B.bias [out], or ADAPTER_NO_TENSOR, as all below */
+    uint32_t tensor_magnitude; /* of DoRA */
+    uint32_t tensor_base;      /* the adapter's own copy of the base's tensor, which counts instead
+                                  (PEFT saves one beside the factors of a head) */
     uint32_t rank;
     double scale; /* alpha/r or alpha/sqrt(r), before the weight */
+};
+
+/* A tensor of the adapter that stands for (rows of) one of the base. */
+enum adapter_saved_kind {
+    ADAPTER_SAVED_TENSOR, /* modules_to_save, a bias, an embedding saved whole */
+    ADAPTER_SAVED_ROWS    /* trainable tokens; the indices stand in the configuration */
+};
+
+struct adapter_saved {
+    enum adapter_saved_kind kind;
+    char *name;      /* runtime name of the tensor: "model.norm.weight" */
+    uint32_t tensor; /* index in header.tensors */
 };
 
 struct adapter {
@@ -49,6 +74,8 @@ struct adapter {
     uint64_t config_digest[2];
     struct adapter_pair *pairs; /* sorted by module */
     size_t pair_count;
+    struct adapter_saved *saved; /* sorted by name */
+    size_t saved_count;
     char **unused; /* names that allow_unused let pass */
     size_t unused_count;
 };

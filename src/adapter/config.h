@@ -34,7 +34,20 @@ struct pattern_value {
     double value;
 };
 
+/* trainable_token_indices: rows of one module's weight. */
+struct token_rows {
+    char *module; /* "embed_tokens": a path or its end; NULL: the input embedding */
+    uint64_t *rows; /* in the order of the saved rows */
+    size_t count;
+};
+
+enum adapter_type { ADAPTER_LORA, ADAPTER_TRAINABLE_TOKENS };
+
+/* Which biases of the base the file replaces. */
+enum adapter_bias { ADAPTER_BIAS_NONE, ADAPTER_BIAS_ALL, ADAPTER_BIAS_LORA_ONLY };
+
 struct adapter_config {
+    enum adapter_type type;
     char *base_model;   /* base_model_name_or_path, or NULL */
     char *revision;     /* of the base, or NULL */
     char *peft_version; /* or NULL */
@@ -52,6 +65,21 @@ struct adapter_config {
     size_t layers_to_transform_count;
     char **layers_pattern;
     size_t layers_pattern_count;
+    enum adapter_bias bias;
+    bool lora_bias;
+    bool dora;
+    bool tie; /* ensure_weight_tying */
+    struct module_matcher modules_to_save; /* names: ends of paths, without a border at a dot */
+    struct token_rows *token_rows;
+    size_t token_rows_count;
+    char **target_parameters; /* whole paths or ends of paths at a dot, as in target_modules */
+    size_t target_parameters_count;
+    uint64_t (*layer_replication)[2]; /* half-open ranges of layers of the base */
+    size_t layer_replication_count;
+    bool bdlora; /* use_bdlora, and its fields */
+    uint32_t bdlora_blocks;
+    struct module_matcher bdlora_a; /* modules whose A is block-diagonal */
+    struct module_matcher bdlora_b;
 };
 
 /*
