@@ -31,12 +31,13 @@
  * How elements (i, k) of a factor lie in a tensor of the adapter: i counts rows of the matrix for
  * a left factor and columns for a right one, k counts ranks.
  *
- *     element(i, k) = tensor[offset + j * index_stride + (k % (rank / blocks)) * rank_stride]
- *     with j = (i - first) / step
+ *     element(i, k) = tensor[offset + j * index_stride + k * rank_stride], j = (i - first) / step
  *
- * and 0 where i < first, (i - first) % step != 0, j >= count, or, for block-diagonal factors
- * (blocks > 1; first 0 and step 1), j / (count / blocks) != k / (rank / blocks); then
- * j % (count / blocks) stands for j.
+ * and 0 where i < first, (i - first) % step != 0 or j >= count.  A block-diagonal factor
+ * (blocks > 1; first 0, step 1) has, with n = count / blocks and q = rank / blocks,
+ *
+ *     element(i, k) = tensor[offset + b * block_stride + (i % n) * index_stride
+ *                            + (k % q) * rank_stride]   if b = i / n = k / q, otherwise 0
  */
 struct factor_view {
     uint32_t tensor; /* index in adapter.header.tensors, or EDIT_ALL_ONES */
@@ -44,6 +45,7 @@ struct factor_view {
     uint64_t offset; /* in elements, likewise the strides */
     uint64_t index_stride;
     uint64_t rank_stride;
+    uint64_t block_stride;
     uint64_t first;
     uint64_t step;
     uint64_t count;
