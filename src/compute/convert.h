@@ -23,6 +23,11 @@
 #define F16_NAN 0x7e00u
 #define F32_NAN 0x7fc00000u
 
+#define F64_NAN UINT64_C(0x7ff8000000000000)
+
+#define F64_MAGNITUDE UINT64_C(0x7fffffffffffffff)
+#define F64_INFINITY UINT64_C(0x7ff0000000000000)
+
 #define F32_MAGNITUDE 0x7fffffffu
 #define F32_INFINITY 0x7f800000u
 
@@ -115,6 +120,23 @@ CONVERT_QUALIFIERS uint16_t f16_encode(uint32_t f32)
 CONVERT_QUALIFIERS uint32_t f32_encode(uint32_t f32)
 {
     return (f32 & F32_MAGNITUDE) > F32_INFINITY ? F32_NAN : f32;
+}
+
+/* The same number, a NaN as the canonical one; likewise f64_canonical(). */
+CONVERT_QUALIFIERS float f32_canonical(float value)
+{
+    return f32_from_bits(f32_encode(f32_bits(value)));
+}
+
+CONVERT_QUALIFIERS double f64_canonical(double value)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    if ((bits & F64_MAGNITUDE) > F64_INFINITY)
+        bits = F64_NAN;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
 }
 
 #endif

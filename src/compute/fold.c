@@ -6,6 +6,11 @@
 
 #include "compute/fold.h"
 
+#include "compute/convert.h"
+
+#include <math.h>
+#include <string.h>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif !defined(__aarch64__)
@@ -21,6 +26,28 @@ void fold_pack_row(float *packed, uint64_t rank, uint64_t k, const float *row, u
         for (uint64_t i = 0; i < FOLD_GROUP; i++)
             group[i] = i < left ? row[col + i] : 0.0f;
     }
+}
+
+float fold_root(double squares)
+{
+    return f32_canonical((float)sqrt(squares));
+}
+
+float fold_norm(const double lanes[FOLD_LANES])
+{
+    double sums[FOLD_LANES];
+
+    memcpy(sums, lanes, sizeof(sums));
+    for (unsigned half = FOLD_LANES / 2; half; half /= 2) {
+        for (unsigned l = 0; l < half; l++)
+            sums[l] += sums[l + half];
+    }
+    return fold_root(sums[0]);
+}
+
+float fold_dora_factor(float magnitude, float norm)
+{
+    return f32_canonical(magnitude / norm);
 }
 
 #if defined(__x86_64__)

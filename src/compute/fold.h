@@ -12,7 +12,9 @@
  *         W = fl(W + fl(scale * sum))
  *     result = encode(W), one rounding to nearest even, a NaN as the canonical one
  *
- * No contraction, no flush to zero, no other order.
+ * No contraction, no flush to zero, no other order.  Where a magnitude replaces the norm of W plus
+ * a delta (DoRA), this is done in pieces: X from decode(), panel_sum() and add_scaled(), its norm
+ * from add_squares() or add_squares_each(), then scale() or scale_each(), and encode().
  *
  * Threads: every operation is a pure function of its arguments.  The caller has
  * set the default floating-point environment (fold_environment_enter()).
@@ -31,6 +33,7 @@
 
 #define FOLD_PANEL 64u       /* ranks that are summed in one chain */
 #define FOLD_GROUP 32u       /* columns that lie together in a packed A */
+#define FOLD_LANES 32u       /* sums of squares that a row is spread over */
 #define FOLD_RANK_MAX 65536u /* largest rank that any operation is called with */
 #define FOLD_FINITE SIZE_MAX /* returned where every result is finite */
 
@@ -95,12 +98,40 @@ struct fold_ops {
 
     /* w[i] = fl(w[i] + fl(scale * sum[i])) */
     void (*add_scaled)(float *w, const float *sum, float scale, size_t count);
+
+    /*
+     * The squares of a row: lanes[i % FOLD_LANES] += x[i] * x[i], i ascending.  A product is exact
+     * in double, so each addition has one rounding.  A long row comes in parts whose counts, but
+     * for the last one's, are multiples of FOLD_LANES.
+     */
+    void (*add_squares)(double lanes[FOLD_LANES], const float *x, size_t count);
+
+    /* The squares of columns, one row of them: sums[i] += x[i] * x[i] in double, likewise. */
+    void (*add_squares_each)(double *sums, const float *x, size_t count);
+
+    /* x[i] = fl(factor * x[i]) */
+    void (*scale)(float *x, float factor, size_t count);
+
+    /* x[i] = fl(factors[i] * x[i]) */
+    void (*scale_each)(float *x, const float *factors, size_t count);
 };
 
 extern const struct fold_ops fold_scalar;
 
 /* Put row k of A, already fp32, into its place in a packed A (whose tail columns become zero). */
 void fold_pack_row(float *packed, uint64_t rank, uint64_t k, const float *row, uint64_t cols);
+
+/* The root of a sum of squares, rounded to double and then to fp32. */
+float fold_root(double squares);
+
+/*
+ * The norm of a row from its sums of squares, added as a tree:
+ *     for h in 16, 8, 4, 2, 1: lanes[l] += lanes[l + h] for all l < h; then fold_root(lanes[0])
+ */
+float fold_norm(const double lanes[FOLD_LANES]);
+
+/* fl(magnitude / norm): infinite or NaN for a norm of zero, 0 for an infinite one. */
+float fold_dora_factor(float magnitude, float norm);
 
 /*
  * Round to nearest, no flush to zero, no traps, as the host program may have set others; leave
@@ -112,6 +143,6 @@ struct fold_environment {
 void fold_environment_enter(struct fold_environment *environment);
 void fold_environment_leave(const struct fold_environment *environment);
 
-/* The canonical NaN of a result: BF16 7fc0, F16 7e00, F32 7fc00000. */
+/* The canonical NaN of a result: BF16 7fc0, F16 7e00, F32 7fc00000, a sum 7ff8000000000000. */
 
 #endif

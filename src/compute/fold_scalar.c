@@ -63,11 +63,6 @@ static float scaled_sum(float w, float scale, float sum)
     return w + d;
 }
 
-static float canonical(float x)
-{
-    return f32_from_bits(f32_encode(f32_bits(x)));
-}
-
 static float fold_element(float w, const struct fold_delta *delta, uint64_t row, uint64_t col)
 {
     const float *a = delta->a + col / FOLD_GROUP * delta->rank * FOLD_GROUP + col % FOLD_GROUP;
@@ -140,7 +135,7 @@ static void panel_sum(float *sum, size_t stride, size_t rows, size_t cols, const
             float acc = chain(a + col / FOLD_GROUP * rank * FOLD_GROUP + col % FOLD_GROUP,
                               b + row * b_stride, rank);
 
-            *cell = canonical(first ? acc : *cell + acc);
+            *cell = f32_canonical(first ? acc : *cell + acc);
         }
     }
 }
@@ -148,7 +143,37 @@ static void panel_sum(float *sum, size_t stride, size_t rows, size_t cols, const
 static void add_scaled(float *w, const float *sum, float scale, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        w[i] = canonical(scaled_sum(w[i], scale, sum[i]));
+        w[i] = f32_canonical(scaled_sum(w[i], scale, sum[i]));
+}
+
+/* The product of two fp32 numbers is exact in double. */
+static double add_square(double sum, float x)
+{
+    return f64_canonical(sum + (double)x * (double)x);
+}
+
+static void add_squares(double lanes[FOLD_LANES], const float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        lanes[i % FOLD_LANES] = add_square(lanes[i % FOLD_LANES], x[i]);
+}
+
+static void add_squares_each(double *sums, const float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sums[i] = add_square(sums[i], x[i]);
+}
+
+static void scale(float *x, float factor, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = f32_canonical(factor * x[i]);
+}
+
+static void scale_each(float *x, const float *factors, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = f32_canonical(factors[i] * x[i]);
 }
 
 const struct fold_ops fold_scalar = {
@@ -158,4 +183,8 @@ const struct fold_ops fold_scalar = {
     .encode = encode,
     .panel_sum = panel_sum,
     .add_scaled = add_scaled,
+    .add_squares = add_squares,
+    .add_squares_each = add_squares_each,
+    .scale = scale,
+    .scale_each = scale_each,
 };

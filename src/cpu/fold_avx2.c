@@ -11,7 +11,8 @@
 #define FOLD_TABLE fold_avx2
 #define FOLD_NAME "avx2"
 #define FOLD_VECTOR __m256
-#define FOLD_LANES 8
+#define FOLD_WIDTH 8
+#define FOLD_DOUBLES __m256d
 /* 12 sums, two vectors of A and one of B fit into 16 registers. */
 #define FOLD_ROWS 6
 #define FOLD_ROWS_SMALL 2
@@ -71,6 +72,37 @@ static inline __m256 v_canonical(__m256 x)
 {
     return _mm256_blendv_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
                             _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+
+static inline __m256d d_load(const double *src)
+{
+    return _mm256_loadu_pd(src);
+}
+
+static inline void d_store(double *dst, __m256d x)
+{
+    _mm256_storeu_pd(dst, x);
+}
+
+static inline __m256d d_canonical(__m256d x)
+{
+    return _mm256_blendv_pd(x, _mm256_castsi256_pd(_mm256_set1_epi64x(0x7ff8000000000000)),
+                            _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
+}
+
+static inline __m256d d_lower(__m256 x)
+{
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(x));
+}
+
+static inline __m256d d_upper(__m256 x)
+{
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+}
+
+static inline __m256d d_add_square(__m256d sum, __m256d x)
+{
+    return _mm256_fmadd_pd(x, x, sum);
 }
 
 static inline void load_bf16(__m256 x[2], const unsigned char *src)

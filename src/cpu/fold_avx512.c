@@ -11,7 +11,8 @@
 #define FOLD_TABLE fold_avx512
 #define FOLD_NAME "avx512"
 #define FOLD_VECTOR __m512
-#define FOLD_LANES 16
+#define FOLD_WIDTH 16
+#define FOLD_DOUBLES __m512d
 /* 24 sums, two vectors of A and one of B fit into 32 registers. */
 #ifndef FOLD_ROWS
 #define FOLD_ROWS 12
@@ -71,6 +72,38 @@ static inline __m512 v_canonical(__m512 x)
     __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
 
     return _mm512_mask_mov_ps(x, nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
+}
+
+static inline __m512d d_load(const double *src)
+{
+    return _mm512_loadu_pd(src);
+}
+
+static inline void d_store(double *dst, __m512d x)
+{
+    _mm512_storeu_pd(dst, x);
+}
+
+static inline __m512d d_canonical(__m512d x)
+{
+    __mmask8 nan = _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q);
+
+    return _mm512_mask_mov_pd(x, nan, _mm512_castsi512_pd(_mm512_set1_epi64(0x7ff8000000000000)));
+}
+
+static inline __m512d d_lower(__m512 x)
+{
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+}
+
+static inline __m512d d_upper(__m512 x)
+{
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+}
+
+static inline __m512d d_add_square(__m512d sum, __m512d x)
+{
+    return _mm512_fmadd_pd(x, x, sum);
 }
 
 static inline void load_bf16(__m512 x[2], const unsigned char *src)

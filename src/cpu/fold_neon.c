@@ -11,7 +11,8 @@
 #define FOLD_TABLE fold_neon
 #define FOLD_NAME "neon"
 #define FOLD_VECTOR float32x4_t
-#define FOLD_LANES 4
+#define FOLD_WIDTH 4
+#define FOLD_DOUBLES float64x2_t
 /* 20 sums, four vectors of A and five of B fit into 32 registers; with six rows gcc 12 spills. */
 #define FOLD_ROWS 5
 #define FOLD_ROWS_SMALL 2
@@ -67,6 +68,36 @@ static inline bool v_reaches(float32x4_t peak, uint32_t limit)
 static inline float32x4_t v_canonical(float32x4_t x)
 {
     return vbslq_f32(vceqq_f32(x, x), x, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc00000)));
+}
+
+static inline float64x2_t d_load(const double *src)
+{
+    return vld1q_f64(src);
+}
+
+static inline void d_store(double *dst, float64x2_t x)
+{
+    vst1q_f64(dst, x);
+}
+
+static inline float64x2_t d_canonical(float64x2_t x)
+{
+    return vbslq_f64(vceqq_f64(x, x), x, vreinterpretq_f64_u64(vdupq_n_u64(0x7ff8000000000000)));
+}
+
+static inline float64x2_t d_lower(float32x4_t x)
+{
+    return vcvt_f64_f32(vget_low_f32(x));
+}
+
+static inline float64x2_t d_upper(float32x4_t x)
+{
+    return vcvt_high_f64_f32(x);
+}
+
+static inline float64x2_t d_add_square(float64x2_t sum, float64x2_t x)
+{
+    return vfmaq_f64(sum, x, x);
 }
 
 static inline void load_bf16(float32x4_t x[4], const unsigned char *src)

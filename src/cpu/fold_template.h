@@ -8,9 +8,10 @@
  *     FOLD_TABLE      name of the struct fold_ops that is defined here
  *     FOLD_NAME       its name as text
  *     FOLD_VECTOR     type of a vector of floats
- *     FOLD_LANES      floats in it
+ *     FOLD_WIDTH      floats in it, a divisor of FOLD_LANES
+ *     FOLD_DOUBLES    type of a vector of FOLD_WIDTH / 2 doubles
  *     FOLD_ROWS       rows of the register tile, at most 16
- *     FOLD_TILE_COLS  its columns, a multiple of FOLD_LANES that divides FOLD_GROUP
+ *     FOLD_TILE_COLS  its columns, a multiple of FOLD_WIDTH that divides FOLD_GROUP
  *     FOLD_ROWS_SMALL rows of the tile for the rows left over, then single rows; 1: none
  *
  *     FOLD_VECTOR v_zero(void), v_set(float)
@@ -19,6 +20,9 @@
  *     FOLD_VECTOR v_peak(peak, x): lanes of |x| or peak, whichever is larger as an integer pattern
  *     bool v_reaches(peak, limit): whether a lane of peak is at least this pattern
  *     FOLD_VECTOR v_canonical(x): every NaN as the canonical one
+ *     FOLD_DOUBLES d_load(const double *), void d_store(double *, FOLD_DOUBLES), d_canonical(x)
+ *     FOLD_DOUBLES d_lower(FOLD_VECTOR), d_upper(FOLD_VECTOR): half of the lanes, widened
+ *     FOLD_DOUBLES d_add_square(sum, x): sum + x * x
  *     void load_bf16(FOLD_VECTOR x[FOLD_VECTORS], const unsigned char *src), likewise load_f16:
  *         FOLD_TILE_COLS elements at any address
  *     void store_bf16(unsigned char *dst, const FOLD_VECTOR x[FOLD_VECTORS]), likewise store_f16:
@@ -37,7 +41,7 @@
 
 #include <string.h>
 
-#define FOLD_VECTORS (FOLD_TILE_COLS / FOLD_LANES)
+#define FOLD_VECTORS (FOLD_TILE_COLS / FOLD_WIDTH)
 #define FOLD_INLINE static inline __attribute__((always_inline))
 #define FOLD_NOINLINE __attribute__((noinline))
 /* The arrays of vectors are registers only where the loops over them are unrolled. */
@@ -166,7 +170,7 @@ FOLD_INLINE void chain(FOLD_VECTOR acc[FOLD_ROWS][FOLD_VECTORS], const struct ti
 
         FOLD_UNROLL
         for (unsigned v = 0; v < FOLD_VECTORS; v++)
-            x[v] = v_load(a + v * FOLD_LANES);
+            x[v] = v_load(a + v * FOLD_WIDTH);
         FOLD_UNROLL
         for (unsigned i = 0; i < rows; i++) {
             FOLD_VECTOR y = v_set(base[i / 3][i % 3 * stride]);
@@ -631,13 +635,13 @@ FOLD_INLINE FOLD_VECTOR scaled_sum(const float *w, float scale, const float *sum
 
 static void add_scaled(float *w, const float *sum, float scale, size_t count)
 {
-    float w_copy[FOLD_LANES] = { 0 };
-    float sum_copy[FOLD_LANES] = { 0 };
+    float w_copy[FOLD_WIDTH] = { 0 };
+    float sum_copy[FOLD_WIDTH] = { 0 };
 
-    for (; count >= FOLD_LANES; count -= FOLD_LANES) {
+    for (; count >= FOLD_WIDTH; count -= FOLD_WIDTH) {
         v_store(w, scaled_sum(w, scale, sum));
-        w += FOLD_LANES;
-        sum += FOLD_LANES;
+        w += FOLD_WIDTH;
+        sum += FOLD_WIDTH;
     }
     if (count) {
         memcpy(w_copy, w, count * sizeof(float));
@@ -647,6 +651,83 @@ static void add_scaled(float *w, const float *sum, float scale, size_t count)
     }
 }
 
+/* --------------------------------------------------------------------------------------- norms */
+
+/*
+ * Vectors first, then the elements left over, one by one: there are few, and nothing but the
+ * elements asked for is read or written.  A product of two fp32 numbers is exact in double, so that
+ * a fused one gives the same bits.
+ */
+
+#define FOLD_HALF (FOLD_WIDTH / 2)
+
+static double add_square(double sum, float x)
+{
+    return f64_canonical(sum + (double)x * (double)x);
+}
+
+static void add_squares(double lanes[FOLD_LANES], const float *x, size_t count)
+{
+    FOLD_DOUBLES sums[FOLD_LANES / FOLD_HALF];
+
+    if (count >= FOLD_LANES) {
+        FOLD_UNROLL
+        for (unsigned s = 0; s < FOLD_LANES / FOLD_HALF; s++)
+            sums[s] = d_load(lanes + s * FOLD_HALF);
+        for (; count >= FOLD_LANES; count -= FOLD_LANES) {
+            FOLD_UNROLL
+            for (unsigned s = 0; s < FOLD_LANES / FOLD_HALF; s += 2) {
+                FOLD_VECTOR y = v_load(x + s * FOLD_HALF);
+
+                sums[s] = d_add_square(sums[s], d_lower(y));
+                sums[s + 1] = d_add_square(sums[s + 1], d_upper(y));
+            }
+            x += FOLD_LANES;
+        }
+        FOLD_UNROLL
+        for (unsigned s = 0; s < FOLD_LANES / FOLD_HALF; s++)
+            d_store(lanes + s * FOLD_HALF, d_canonical(sums[s]));
+    }
+    for (size_t i = 0; i < count; i++)
+        lanes[i] = add_square(lanes[i], x[i]);
+}
+
+static void add_squares_each(double *sums, const float *x, size_t count)
+{
+    size_t i = 0;
+
+    for (; count - i >= FOLD_WIDTH; i += FOLD_WIDTH) {
+        FOLD_VECTOR y = v_load(x + i);
+        FOLD_DOUBLES lower = d_add_square(d_load(sums + i), d_lower(y));
+        FOLD_DOUBLES upper = d_add_square(d_load(sums + i + FOLD_HALF), d_upper(y));
+
+        d_store(sums + i, d_canonical(lower));
+        d_store(sums + i + FOLD_HALF, d_canonical(upper));
+    }
+    for (; i < count; i++)
+        sums[i] = add_square(sums[i], x[i]);
+}
+
+static void scale(float *x, float factor, size_t count)
+{
+    size_t i = 0;
+
+    for (; count - i >= FOLD_WIDTH; i += FOLD_WIDTH)
+        v_store(x + i, v_canonical(v_mul(v_set(factor), v_load(x + i))));
+    for (; i < count; i++)
+        x[i] = f32_canonical(factor * x[i]);
+}
+
+static void scale_each(float *x, const float *factors, size_t count)
+{
+    size_t i = 0;
+
+    for (; count - i >= FOLD_WIDTH; i += FOLD_WIDTH)
+        v_store(x + i, v_canonical(v_mul(v_load(factors + i), v_load(x + i))));
+    for (; i < count; i++)
+        x[i] = f32_canonical(factors[i] * x[i]);
+}
+
 const struct fold_ops FOLD_TABLE = {
     .name = FOLD_NAME,
     .fold = fold,
@@ -654,4 +735,8 @@ const struct fold_ops FOLD_TABLE = {
     .encode = encode,
     .panel_sum = panel_sum,
     .add_scaled = add_scaled,
+    .add_squares = add_squares,
+    .add_squares_each = add_squares_each,
+    .scale = scale,
+    .scale_each = scale_each,
 };

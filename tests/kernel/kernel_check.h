@@ -10,6 +10,7 @@
 #define TESTS_KERNEL_CHECK_H
 
 #include "check.h"
+#include "compute/convert.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,6 +46,30 @@ static inline bool random_one_in(uint64_t *state, uint64_t n)
 static inline float random_unit(uint64_t *state) /* in [-1, 1) */
 {
     return (float)(random_next(state) >> 40) / (1 << 23) - 1.0f;
+}
+
+/* The patterns that kernels get wrong, in fp32. */
+static const uint32_t specials[] = {
+    0x00000000, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc12345, 0x7f800001, 0xffbfffff,
+    0x7fffffff, 0xffffffff, 0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0xff7fffff,
+    0x7f7f8000, 0x7f7f7fff, 0x477ff000, 0x477fefff, 0xc77ff000, 0x33000000, 0x33000001, 0x387fe000,
+    0x38800000, 0x38801000, 0x3f808000, 0x3f818000, 0x3f808001, 0x3f801000, 0x3f803000, 0x00008000,
+};
+
+/* `rarity` 0: no special values, else one in so many. */
+static inline float random_value(uint64_t *rng, uint64_t rarity)
+{
+    if (rarity && random_one_in(rng, rarity))
+        return f32_from_bits(specials[random_in(rng, 0, COUNT_OF(specials) - 1)]);
+    if (rarity && random_one_in(rng, 4))
+        return f32_from_bits((uint32_t)random_next(rng));
+    return random_unit(rng);
+}
+
+static inline void fill_floats(uint64_t *rng, float *out, size_t count, uint64_t rarity)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = random_value(rng, rarity);
 }
 
 /* `count` bytes between two pages that cannot be touched. */

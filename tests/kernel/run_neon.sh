@@ -31,7 +31,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
-for test in test_fold test_fold_facts; do
+for test in test_fold test_fold_facts test_fold_norm; do
     # The flags of CMakeLists.txt; static, so that the emulator needs no libraries.
     "$compiler" -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=off -static \
         -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror \
@@ -41,3 +41,4 @@ for test in test_fold test_fold_facts; do
 done
 "$emulator" "$work/test_fold" 1 "$seeds"
 "$emulator" "$work/test_fold_facts"
+"$emulator" "$work/test_fold_norm"

@@ -20,14 +20,6 @@
 
 static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
 
-/* The patterns that kernels get wrong, in fp32. */
-static const uint32_t specials[] = {
-    0x00000000, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc12345, 0x7f800001, 0xffbfffff,
-    0x7fffffff, 0xffffffff, 0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0xff7fffff,
-    0x7f7f8000, 0x7f7f7fff, 0x477ff000, 0x477fefff, 0xc77ff000, 0x33000000, 0x33000001, 0x387fe000,
-    0x38800000, 0x38801000, 0x3f808000, 0x3f818000, 0x3f808001, 0x3f801000, 0x3f803000, 0x00008000,
-};
-
 /* One random segment with all that it points to. */
 struct fold_case {
     uint64_t seed;
@@ -42,22 +34,6 @@ struct fold_case {
     unsigned char *expected;
     size_t expected_bad;
 };
-
-/* `rarity` 0: no special values, else one in so many. */
-static float random_value(uint64_t *rng, uint64_t rarity)
-{
-    if (rarity && random_one_in(rng, rarity))
-        return f32_from_bits(specials[random_in(rng, 0, COUNT_OF(specials) - 1)]);
-    if (rarity && random_one_in(rng, 4))
-        return f32_from_bits((uint32_t)random_next(rng));
-    return random_unit(rng);
-}
-
-static void fill_floats(uint64_t *rng, float *out, size_t count, uint64_t rarity)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = random_value(rng, rarity);
-}
 
 /* Patterns of the dtype; a quarter is any pattern where specials are wanted. */
 static void fill_elements(uint64_t *rng, unsigned char *out, enum dtype dtype, size_t count,
