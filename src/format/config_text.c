@@ -1,16 +1,53 @@
 #include "format/config_text.h"
 
 #include "base/json.h"
+#include "format/config_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Objects that hold the configuration of a text model inside that of a larger one. */
-static const char *const text_configs[] = { "text_config", "language_config", "llm_config" };
+/* Objects that hold the configuration of a language model inside that of a larger one. */
+static const char *const language_keys[] = { "text_config", "language_config", "llm_config",
+                                             "thinker_config" };
 
-static bool key_is(const struct json_token *key, const char *name)
+/* What models call their number of layers; the first is the usual one. */
+static const char *const layer_keys[] = { "num_hidden_layers", "n_layer", "n_layers",
+                                          "num_layers" };
+
+bool config_key_is(const struct json_token *key, const char *name)
 {
     return key->kind == JSON_KEY && json_string_is(key, name);
+}
+
+bool config_key_among(const struct json_token *key, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (config_key_is(key, names[i]))
+            return true;
+    }
+    return false;
+}
+
+bool config_key_of_layers(const struct json_token *key)
+{
+    return config_key_among(key, layer_keys, COUNT_OF(layer_keys));
+}
+
+void config_path_follow(struct config_path *path, const struct json_token *key,
+                        const struct json_token *token)
+{
+    if (token->kind == JSON_OBJECT_BEGIN)
+        path->language[token->depth] = token->depth == 0 ||
+                                       (path->language[token->depth - 1] &&
+                                        config_key_among(key, language_keys,
+                                                         COUNT_OF(language_keys)));
+    else if (token->kind == JSON_ARRAY_BEGIN)
+        path->language[token->depth] = false;
+}
+
+bool config_path_holds(const struct config_path *path, const struct json_token *token)
+{
+    return token->depth > 0 && path->language[token->depth - 1];
 }
 
 static void copy_string(char *out, size_t out_bytes, const struct json_token *token)
@@ -19,25 +56,106 @@ static void copy_string(char *out, size_t out_bytes, const struct json_token *to
         snprintf(out, out_bytes, "%.*s", (int)(token->bytes - 2), token->begin + 1);
 }
 
-/* The outermost level decides; an inner one counts where no outer one speaks. */
-static void note_tied(struct config_facts *facts, unsigned *depth, const struct json_token *value)
+/* How outer what is known of a fact stands: the outermost level decides. */
+struct found {
+    unsigned tied_depth;
+    unsigned vocab_depth;
+    unsigned layers_depth;
+    bool layers_usual; /* it is spelled in the usual way, which counts more than any depth */
+};
+
+static void note_tied(struct config_facts *facts, struct found *found,
+                      const struct json_token *value)
 {
     if (value->kind != JSON_TRUE && value->kind != JSON_FALSE)
         return;
-    if (facts->tied >= 0 && value->depth >= *depth)
+    if (facts->tied >= 0 && value->depth >= found->tied_depth)
         return;
     facts->tied = value->kind == JSON_TRUE;
-    *depth = value->depth;
+    found->tied_depth = value->depth;
+}
+
+static void note_vocab(struct config_facts *facts, struct found *found,
+                       const struct json_token *value)
+{
+    uint64_t number;
+
+    if (!json_number_u64(value, &number) || number == 0)
+        return;
+    if (facts->vocab_size && value->depth >= found->vocab_depth)
+        return;
+    facts->vocab_size = number;
+    found->vocab_depth = value->depth;
+}
+
+static void note_layers(struct config_facts *facts, struct found *found,
+                        const struct json_token *key, const struct json_token *value)
+{
+    bool usual = config_key_is(key, layer_keys[0]);
+    uint64_t number;
+
+    if (!json_number_u64(value, &number) || number == 0)
+        return;
+    if (facts->num_hidden_layers &&
+        (usual == found->layers_usual ? value->depth >= found->layers_depth : !usual))
+        return;
+    facts->num_hidden_layers = number;
+    found->layers_depth = value->depth;
+    found->layers_usual = usual;
+}
+
+/* A member of an object that is about the language model. */
+static void note_language(struct config_facts *facts, struct found *found,
+                          const struct json_token *key, const struct json_token *value)
+{
+    if (config_key_is(key, "vocab_size"))
+        note_vocab(facts, found, value);
+    if (config_key_of_layers(key))
+        note_layers(facts, found, key, value);
+}
+
+int config_survey_read(struct config_survey *out, const char *json, size_t bytes, struct error *err)
+{
+    struct config_survey survey = { .facts.tied = -1 };
+    struct config_facts *facts = &survey.facts;
+    struct config_path path = { 0 };
+    struct found found = { 0 };
+    struct json_reader reader;
+    struct json_token key = { .kind = JSON_NULL };
+    struct json_token token;
+    bool list_of_architectures = false;
+
+    json_reader_init(&reader, json, bytes, JSON_PYTHON);
+    do {
+        if (json_next(&reader, &token, err))
+            return err->code;
+        config_path_follow(&path, &key, &token);
+        if (token.kind == JSON_OBJECT_BEGIN && path.language[token.depth] &&
+            token.depth > survey.innermost)
+            survey.innermost = token.depth;
+        if (config_path_holds(&path, &token))
+            note_language(facts, &found, &key, &token);
+        if (config_key_is(&key, "tie_word_embeddings"))
+            note_tied(facts, &found, &token);
+        if (config_key_is(&key, "quantization_config") && token.kind == JSON_OBJECT_BEGIN)
+            facts->quantised = true;
+        if (config_key_is(&key, "model_type") && token.depth == 1)
+            copy_string(facts->model_type, sizeof(facts->model_type), &token);
+        if (list_of_architectures && token.kind == JSON_STRING)
+            copy_string(facts->architecture, sizeof(facts->architecture), &token);
+        list_of_architectures = config_key_is(&key, "architectures") &&
+                                token.kind == JSON_ARRAY_BEGIN && token.depth == 1;
+        key = token;
+    } while (token.kind != JSON_END);
+    *out = survey;
+    return 0;
 }
 
 int config_read_facts(struct config_facts *out, const char *json, size_t bytes, struct error *err)
 {
-    struct config_facts facts = { .tied = -1 };
+    struct config_survey survey;
     struct json_reader reader;
-    struct json_token key = { 0 };
     struct json_token token;
-    unsigned tied_depth = 0;
-    bool list_of_architectures = false;
 
     if (json_check(json, bytes, JSON_PYTHON, err))
         return err->code;
@@ -46,151 +164,8 @@ int config_read_facts(struct config_facts *out, const char *json, size_t bytes, 
         return err->code;
     if (token.kind != JSON_OBJECT_BEGIN)
         return error_set(err, ERR_FORMAT, "it is not a JSON object");
-    while (token.kind != JSON_END) {
-        if (json_next(&reader, &token, err))
-            return err->code;
-        if (key_is(&key, "tie_word_embeddings"))
-            note_tied(&facts, &tied_depth, &token);
-        if (key_is(&key, "quantization_config") && token.kind == JSON_OBJECT_BEGIN)
-            facts.quantised = true;
-        if (key_is(&key, "model_type") && token.depth == 1)
-            copy_string(facts.model_type, sizeof(facts.model_type), &token);
-        if (list_of_architectures && token.kind == JSON_STRING)
-            copy_string(facts.architecture, sizeof(facts.architecture), &token);
-        list_of_architectures = key_is(&key, "architectures") && token.kind == JSON_ARRAY_BEGIN &&
-                                token.depth == 1;
-        key = token;
-    }
-    *out = facts;
-    return 0;
-}
-
-struct editor {
-    struct text *out;
-    const char *copied; /* the input is in the output up to here */
-    const struct config_edits *edits;
-};
-
-static void replace(struct editor *editor, const struct json_token *value, const char *with)
-{
-    text_add(editor->out, editor->copied, (size_t)(value->begin - editor->copied));
-    text_adds(editor->out, with);
-    editor->copied = value->begin + value->bytes;
-}
-
-static void edit_value(struct editor *editor, const struct json_token *key,
-                       const struct json_token *value)
-{
-    char dtype[32];
-
-    /* Whatever else stands there (a string, null) might be read as true. */
-    if (editor->edits->untie && key_is(key, "tie_word_embeddings") &&
-        (value->kind == JSON_TRUE || value->kind == JSON_NULL || value->kind == JSON_STRING ||
-         value->kind == JSON_NUMBER))
-        replace(editor, value, "false");
-    if (editor->edits->dtype && (key_is(key, "dtype") || key_is(key, "torch_dtype")) &&
-        (value->kind == JSON_STRING || value->kind == JSON_NULL)) {
-        snprintf(dtype, sizeof(dtype), "\"%s\"", editor->edits->dtype);
-        replace(editor, value, dtype);
-    }
-}
-
-/* Does the object that begins with `token` hold the key `name` itself (not deeper)? */
-static int object_holds(const struct json_reader *at, const struct json_token *object,
-                        const char *name, bool *holds, bool *empty, struct error *err)
-{
-    struct json_reader reader = *at; /* a copy: looking ahead moves nothing */
-    struct json_token token;
-
-    *holds = false;
-    *empty = true;
-    for (;;) {
-        if (json_next(&reader, &token, err))
-            return err->code;
-        if (token.kind == JSON_OBJECT_END && token.depth == object->depth)
-            return 0;
-        *empty = false;
-        if (token.depth == object->depth + 1 && key_is(&token, name))
-            *holds = true;
-    }
-}
-
-/* A member that an object lacks. */
-struct member {
-    const char *name;
-    const char *value; /* JSON */
-};
-
-/* Put members in front of those of an object, spaced as its first member is. */
-static void put_in(struct editor *editor, const struct json_token *object, const char *end,
-                   const struct member *members, size_t count, bool empty)
-{
-    const char *behind = object->begin + 1;
-    const char *space = behind;
-
-    while (space < end && strchr(" \t\r\n", *space))
-        space++;
-    text_add(editor->out, editor->copied, (size_t)(behind - editor->copied));
-    for (size_t i = 0; i < count; i++) {
-        if (!empty)
-            text_add(editor->out, behind, (size_t)(space - behind));
-        text_addf(editor->out, "\"%s\": %s", members[i].name, members[i].value);
-        if (!empty || i + 1 < count)
-            text_adds(editor->out, empty || space == behind ? ", " : ",");
-    }
-    editor->copied = behind;
-}
-
-static int complete_object(struct editor *editor, const struct json_reader *reader,
-                           const struct json_token *key, const struct json_token *object,
-                           const char *end, struct error *err)
-{
-    struct member members[2];
-    size_t count = 0;
-    bool wanted = object->depth == 0;
-    bool tied;
-    bool dtype;
-    bool torch_dtype;
-    bool empty;
-    char value[32];
-
-    for (size_t i = 0; i < sizeof(text_configs) / sizeof(text_configs[0]); i++)
-        wanted |= key_is(key, text_configs[i]);
-    if (!wanted)
-        return 0;
-    if (object_holds(reader, object, "tie_word_embeddings", &tied, &empty, err) ||
-        object_holds(reader, object, "dtype", &dtype, &empty, err) ||
-        object_holds(reader, object, "torch_dtype", &torch_dtype, &empty, err))
+    if (config_survey_read(&survey, json, bytes, err))
         return err->code;
-    if (editor->edits->untie && !tied)
-        members[count++] = (struct member){ "tie_word_embeddings", "false" };
-    if (editor->edits->dtype && object->depth == 0 && !dtype && !torch_dtype) {
-        snprintf(value, sizeof(value), "\"%s\"", editor->edits->dtype);
-        members[count++] = (struct member){ "torch_dtype", value };
-    }
-    if (count)
-        put_in(editor, object, end, members, count, empty);
+    *out = survey.facts;
     return 0;
-}
-
-int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
-                 struct error *err)
-{
-    struct editor editor = { .out = out, .copied = json, .edits = edits };
-    struct json_reader reader;
-    struct json_token key = { .kind = JSON_NULL };
-    struct json_token token;
-
-    json_reader_init(&reader, json, bytes, JSON_PYTHON);
-    do {
-        if (json_next(&reader, &token, err))
-            return err->code;
-        edit_value(&editor, &key, &token);
-        if (token.kind == JSON_OBJECT_BEGIN &&
-            complete_object(&editor, &reader, &key, &token, json + bytes, err))
-            return err->code;
-        key = token;
-    } while (token.kind != JSON_END);
-    text_add(out, editor.copied, (size_t)(json + bytes - editor.copied));
-    return out->failed ? error_no_memory(err, "config.json") : 0;
 }

@@ -16,13 +16,20 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* What a merge wants to know of a model's configuration. */
 struct config_facts {
-    int tied;              /* tie_word_embeddings: 1, 0, or -1 if no level says it */
-    bool quantised;        /* quantization_config is there, at any level */
-    char model_type[64];   /* "" if it is not said or longer */
-    char architecture[96]; /* the first of architectures, or "" */
+    int tied;       /* tie_word_embeddings: 1, 0, or -1 if no level says it */
+    bool quantised; /* quantization_config is there, at any level */
+    /*
+     * Of the language model: said by the outermost object or, where it is silent, by text_config
+     * or its like.  0 if no level says it with a plain positive number.
+     */
+    uint64_t vocab_size;
+    uint64_t num_hidden_layers; /* also spelled n_layer, n_layers or num_layers */
+    char model_type[64];        /* "" if it is not said or longer */
+    char architecture[96];      /* the first of architectures, or "" */
 };
 
 /* ERR_FORMAT if the text is not an object of strict JSON (Python's numbers admitted). */
@@ -31,9 +38,27 @@ int config_read_facts(struct config_facts *out, const char *json, size_t bytes, 
 struct config_edits {
     bool untie;        /* tie_word_embeddings false at every level, added where it is missing */
     const char *dtype; /* "bfloat16": dtype and torch_dtype at every level; NULL: leave them */
+    /*
+     * vocab_size (and padded_vocab_size) at every level where it is vocab_from; added where no
+     * level says it.  vocab_to 0: leave them.
+     */
+    uint64_t vocab_from;
+    uint64_t vocab_to;
+    /*
+     * New layer j is a copy of layer base_layers[j]: the number of layers becomes
+     * base_layer_count, and lists with an element for each layer, or with numbers of layers, are
+     * made anew.  Only in objects about the language model, never in vision_config and others.
+     * Count 0: leave them.
+     */
+    const uint64_t *base_layers;
+    uint64_t base_layer_count;
 };
 
-/* Append the edited text.  The input has passed config_read_facts(). */
+/*
+ * Append the edited text.  The input has passed config_read_facts().  ERR_FORMAT: it does not say
+ * how many layers there are, or becomes too large; ERR_MISMATCH: it has not the layers that
+ * base_layers names.
+ */
 int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
                  struct error *err);
 

@@ -10,7 +10,7 @@
 
 static void edit(const char *json, size_t size, bool untie, const char *dtype)
 {
-    const struct config_edits edits = { untie, dtype };
+    const struct config_edits edits = { .untie = untie, .dtype = dtype };
     struct config_facts facts;
     struct text out = { 0 };
     struct error err = { 0 };
@@ -21,6 +21,30 @@ static void edit(const char *json, size_t size, bool untie, const char *dtype)
     FUZZ_CHECK(config_read_facts(&facts, out.data, out.bytes, &err) == 0);
     if (untie)
         FUZZ_CHECK(facts.tied != 1); /* -1: where an array or object stands */
+    text_release(&out);
+}
+
+/* The new numbers are read back, and other facts are as they were. */
+static void edit_numbers(const char *json, size_t size, const struct config_facts *before)
+{
+    static const uint64_t base_layers[] = { 1, 0, 1, 1 };
+    const struct config_edits edits = {
+        .vocab_from = before->vocab_size,
+        .vocab_to = 1234567,
+        .base_layers = base_layers,
+        .base_layer_count = before->num_hidden_layers > 1 ? 4 : 0,
+    };
+    struct config_facts facts;
+    struct text out = { 0 };
+    struct error err = { 0 };
+
+    FUZZ_CHECK(config_apply(&out, json, size, &edits, &err) == 0);
+    FUZZ_CHECK(config_read_facts(&facts, out.data, out.bytes, &err) == 0);
+    if (before->vocab_size)
+        FUZZ_CHECK(facts.vocab_size == 1234567);
+    if (edits.base_layer_count)
+        FUZZ_CHECK(facts.num_hidden_layers == 4);
+    FUZZ_CHECK(facts.tied == before->tied && facts.quantised == before->quantised);
     text_release(&out);
 }
 
@@ -37,5 +61,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     edit(json, size, false, NULL);
     edit(json, size, true, NULL);
     edit(json, size, true, "bfloat16");
+    edit_numbers(json, size, &facts);
     return 0;
 }

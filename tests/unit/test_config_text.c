@@ -93,7 +93,7 @@ static void test_config_text__edits(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const struct config_edits edits = { cases[i].untie, cases[i].dtype };
+        const struct config_edits edits = { .untie = cases[i].untie, .dtype = cases[i].dtype };
         struct config_facts facts;
         struct text out = { 0 };
         struct error err = { 0 };
@@ -108,11 +108,219 @@ static void test_config_text__edits(void **state)
     }
 }
 
+struct numbers_case {
+    const char *json;
+    uint64_t vocab_size;
+    uint64_t num_hidden_layers;
+};
+
+static void test_config_text__numbers(void **state)
+{
+    static const struct numbers_case cases[] = {
+        { "{}", 0, 0 },
+        { "{\"vocab_size\": 32000, \"num_hidden_layers\": 4}", 32000, 4 },
+        { "{\"vocab_size\": 3.2e4, \"num_hidden_layers\": -4}", 0, 0 },
+        { "{\"vocab_size\": \"5\", \"num_hidden_layers\": null}", 0, 0 },
+        { "{\"vocab_size\": 99999999999999999999, \"num_hidden_layers\": 0}", 0, 0 },
+        { "{\"n_layer\": 5}", 0, 5 },
+        { "{\"n_layers\": 5}", 0, 5 },
+        { "{\"num_layers\": 5, \"num_hidden_layers\": 6, \"n_layer\": 7}", 0, 6 },
+        /* The outermost decides, wherever it stands in the text. */
+        { "{\"text_config\": {\"vocab_size\": 5, \"num_hidden_layers\": 2}, \"vocab_size\": 6, "
+          "\"num_hidden_layers\": 3}",
+          6, 3 },
+        { "{\"vocab_size\": 6, \"num_hidden_layers\": 3, "
+          "\"text_config\": {\"vocab_size\": 5, \"num_hidden_layers\": 2}}",
+          6, 3 },
+        /* The usual spelling counts more than an outer level. */
+        { "{\"num_layers\": 9, \"llm_config\": {\"num_hidden_layers\": 2}}", 0, 2 },
+        { "{\"llm_config\": {\"num_hidden_layers\": 2}, \"num_layers\": 9}", 0, 2 },
+        { "{\"language_config\": {\"vocab_size\": 5, \"n_layer\": 2}}", 5, 2 },
+        { "{\"thinker_config\": {\"text_config\": {\"vocab_size\": 5, \"num_layers\": 2}}}", 5, 2 },
+        /* Other parts of a model. */
+        { "{\"vision_config\": {\"num_hidden_layers\": 24, \"vocab_size\": 7}}", 0, 0 },
+        { "{\"talker_config\": {\"text_config\": {\"num_hidden_layers\": 24}}}", 0, 0 },
+        { "{\"text_config\": {\"vision_config\": {\"num_hidden_layers\": 24}}}", 0, 0 },
+        { "{\"text_config\": [{\"num_hidden_layers\": 24}]}", 0, 0 },
+        { "{\"x\": [\"num_hidden_layers\", 24]}", 0, 0 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct config_facts facts;
+        struct error err = { 0 };
+
+        assert_int_equal(config_read_facts(&facts, cases[i].json, strlen(cases[i].json), &err), 0);
+        assert_int_equal(facts.vocab_size, cases[i].vocab_size);
+        assert_int_equal(facts.num_hidden_layers, cases[i].num_hidden_layers);
+    }
+}
+
+struct text_case {
+    const char *before;
+    const char *after;
+};
+
+static void check_edits(const struct text_case *cases, size_t count,
+                        const struct config_edits *edits)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct config_facts facts;
+        struct text out = { 0 };
+        struct error err = { 0 };
+
+        assert_int_equal(config_read_facts(&facts, cases[i].before, strlen(cases[i].before), &err),
+                         0);
+        assert_int_equal(config_apply(&out, cases[i].before, strlen(cases[i].before), edits, &err),
+                         0);
+        assert_string_equal(out.data, cases[i].after);
+        assert_int_equal(config_read_facts(&facts, out.data, out.bytes, &err), 0);
+        text_release(&out);
+    }
+}
+
+static void test_config_text__vocab(void **state)
+{
+    static const struct text_case cases[] = {
+        { "{ \"vocab_size\" : 100 , \"a\": 100}", "{ \"vocab_size\" : 104 , \"a\": 100}" },
+        { "{\"vocab_size\": 100, \"text_config\": {\"vocab_size\": 100}}",
+          "{\"vocab_size\": 104, \"text_config\": {\"vocab_size\": 104}}" },
+        { "{\"vocab_size\": 99, \"text_config\": {\"vocab_size\": 100}}",
+          "{\"vocab_size\": 99, \"text_config\": {\"vocab_size\": 104}}" },
+        { "{\"vocab_size\": 99, \"padded_vocab_size\": 100}",
+          "{\"vocab_size\": 99, \"padded_vocab_size\": 104}" },
+        { "{\"vocab_size\": \"100\"}", "{\"vocab_size\": \"100\"}" },
+        { "{\"vocab_size\": 1e2}", "{\"vocab_size\": 1e2}" },
+        { "{\"a\": [\"vocab_size\", 100], \"vocab_size\": 7}",
+          "{\"a\": [\"vocab_size\", 100], \"vocab_size\": 7}" },
+        /* Said nowhere: model code would take a number of its own. */
+        { "{\n  \"a\": 1\n}", "{\n  \"vocab_size\": 104,\n  \"a\": 1\n}" },
+        { "{\"text_config\": {\"a\": 1}, \"vision_config\": {\"vocab_size\": 3}}",
+          "{\"text_config\": {\"vocab_size\": 104, \"a\": 1}, "
+          "\"vision_config\": {\"vocab_size\": 3}}" },
+    };
+    const struct config_edits edits = { .vocab_from = 100, .vocab_to = 104 };
+
+    (void)state;
+    check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
+}
+
+static void test_config_text__layers(void **state)
+{
+    static const uint64_t base_layers[] = { 0, 1, 2, 1, 2 };
+    static const struct text_case cases[] = {
+        { "{\"num_hidden_layers\": 3, \"other\": 3}", "{\"num_hidden_layers\": 5, \"other\": 3}" },
+        { "{\"n_layer\" :3,\"num_layers\":4}", "{\"n_layer\" :5,\"num_layers\":4}" },
+        { "{\"num_hidden_layers\": 3, \"layer_types\": [\n    \"a\",\n    \"b\",\n    \"c\"\n  ]}",
+          "{\"num_hidden_layers\": 5, \"layer_types\": [\n    \"a\",\n    \"b\",\n    \"c\",\n    "
+          "\"b\",\n    \"c\"\n  ]}" },
+        { "{\"no_rope_layers\": [ 1,0,null ], \"num_hidden_layers\": 3}",
+          "{\"no_rope_layers\": [ 1,0,null,0,null ], \"num_hidden_layers\": 5}" },
+        /* Elements of any kind; what stands inside is copied as it is. */
+        { "{\"num_hidden_layers\": 3, \"block_configs\": [{\"n_layer\": 3}, [1, [2]], {}], \"z\": "
+          "1}",
+          "{\"num_hidden_layers\": 5, \"block_configs\": [{\"n_layer\": 3}, [1, [2]], {}, "
+          "[1, [2]], {}], \"z\": 1}" },
+        /* No list of layers: another length, another key, another kind. */
+        { "{\"num_hidden_layers\": 3, \"layer_types\": [1, 2], \"x\": [1, 2, 3], "
+          "\"sliding_window\": 3, \"no_rope_layers\": []}",
+          "{\"num_hidden_layers\": 5, \"layer_types\": [1, 2], \"x\": [1, 2, 3], "
+          "\"sliding_window\": 3, \"no_rope_layers\": []}" },
+        /* Numbers of layers: base layers 1 and 2 are new layers 1, 3 and 2, 4. */
+        { "{\"num_hidden_layers\": 3, \"mlp_only_layers\": [2], \"moe_layers\": [ 1,0 ]}",
+          "{\"num_hidden_layers\": 5, \"mlp_only_layers\": [2, 4], \"moe_layers\": [ 0,1,3 ]}" },
+        { "{\"num_hidden_layers\": 3, \"mlp_only_layers\": [], \"moe_layers\": [7, \"x\", -1]}",
+          "{\"num_hidden_layers\": 5, \"mlp_only_layers\": [], \"moe_layers\": []}" },
+        { "{\"num_hidden_layers\": 3, \"hybrid_override_pattern\": \"M*-\"}",
+          "{\"num_hidden_layers\": 5, \"hybrid_override_pattern\": \"M*-*-\"}" },
+        { "{\"num_hidden_layers\": 3, \"hybrid_override_pattern\": \"M\xc3\xa9\"}",
+          "{\"num_hidden_layers\": 5, \"hybrid_override_pattern\": \"M\xc3\xa9\"}" },
+        { "{\"num_hidden_layers\": 3, \"max_window_layers\": 3}",
+          "{\"num_hidden_layers\": 5, \"max_window_layers\": 5}" },
+        { "{\"num_hidden_layers\": 3, \"max_window_layers\": 2}",
+          "{\"num_hidden_layers\": 5, \"max_window_layers\": 2}" },
+        /* Only the language model has new layers. */
+        { "{\"vision_config\": {\"num_hidden_layers\": 3, \"layer_types\": [1, 2, 3]}, "
+          "\"text_config\": {\"num_hidden_layers\": 3, \"layer_types\": [1, 2, 3]}}",
+          "{\"vision_config\": {\"num_hidden_layers\": 3, \"layer_types\": [1, 2, 3]}, "
+          "\"text_config\": {\"num_hidden_layers\": 5, \"layer_types\": [1, 2, 3, 2, 3]}}" },
+        { "{\"num_hidden_layers\": 3, \"text_config\": {\"num_hidden_layers\": 3}, "
+          "\"audio_config\": {\"text_config\": {\"num_hidden_layers\": 3}}}",
+          "{\"num_hidden_layers\": 5, \"text_config\": {\"num_hidden_layers\": 5}, "
+          "\"audio_config\": {\"text_config\": {\"num_hidden_layers\": 3}}}" },
+    };
+    const struct config_edits edits = { .base_layers = base_layers, .base_layer_count = 5 };
+
+    (void)state;
+    check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
+}
+
+/* One layer that becomes several has no separator to go by. */
+static void test_config_text__one_layer(void **state)
+{
+    static const uint64_t base_layers[] = { 0, 0 };
+    static const struct text_case cases[] = {
+        { "{\"num_hidden_layers\": 1, \"layer_types\": [ \"a\" ], \"moe_layers\": [0]}",
+          "{\"num_hidden_layers\": 2, \"layer_types\": [ \"a\", \"a\" ], \"moe_layers\": [0, 1]}" },
+    };
+    const struct config_edits edits = { .base_layers = base_layers, .base_layer_count = 2 };
+
+    (void)state;
+    check_edits(cases, 1, &edits);
+}
+
+static void check_refused(const char *json, const struct config_edits *edits, int code,
+                          const char *part)
+{
+    struct text out = { 0 };
+    struct error err = { 0 };
+
+    assert_int_equal(config_apply(&out, json, strlen(json), edits, &err), code);
+    assert_non_null(strstr(err.text, part));
+    text_release(&out);
+}
+
+static void test_config_text__refused_layers(void **state)
+{
+    static const uint64_t base_layers[] = { 0, 2 };
+    const struct config_edits edits = { .base_layers = base_layers, .base_layer_count = 2 };
+
+    (void)state;
+    check_refused("{}", &edits, ERR_FORMAT, "how many layers");
+    check_refused("{\"vision_config\": {\"num_hidden_layers\": 3}}", &edits, ERR_FORMAT,
+                  "how many layers");
+    check_refused("{\"num_hidden_layers\": 2}", &edits, ERR_MISMATCH, "layer 2 of the base");
+}
+
+/* A list of few long elements may not become larger than any document may be. */
+static void test_config_text__large(void **state)
+{
+    enum { LAYERS = 70, ELEMENT = 1 << 20 };
+    static uint64_t base_layers[LAYERS];
+    const struct config_edits edits = { .base_layers = base_layers, .base_layer_count = LAYERS };
+    struct text json = { 0 };
+
+    (void)state;
+    text_adds(&json, "{\"num_hidden_layers\": 1, \"layer_types\": [\"");
+    for (size_t i = 0; i < ELEMENT; i++)
+        text_add(&json, "a", 1);
+    text_adds(&json, "\"]}");
+    assert_false(json.failed);
+    check_refused(json.data, &edits, ERR_FORMAT, "70 layers");
+    text_release(&json);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_text__facts),
         cmocka_unit_test(test_config_text__edits),
+        cmocka_unit_test(test_config_text__numbers),
+        cmocka_unit_test(test_config_text__vocab),
+        cmocka_unit_test(test_config_text__layers),
+        cmocka_unit_test(test_config_text__one_layer),
+        cmocka_unit_test(test_config_text__refused_layers),
+        cmocka_unit_test(test_config_text__large),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
