@@ -21,6 +21,16 @@
 /* Unit of direct I/O: offsets, lengths and memory addresses are multiples of it. */
 #define PAGE_BYTES UINT64_C(4096)
 
+static inline uint16_t load_le16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline uint32_t load_le32(const uint8_t *p)
+{
+    return load_le16(p) | (uint32_t)load_le16(p + 2) << 16;
+}
+
 static inline uint64_t load_le64(const uint8_t *p)
 {
     uint64_t value = 0;

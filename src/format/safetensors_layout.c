@@ -41,14 +41,12 @@ static int compare_data(const void *left, const void *right)
 }
 
 /* The data must be the tensors one after another, and nothing else. */
-static int check_layout(struct st_header *header, uint64_t data_bytes, struct error *err)
+static int check_layout(const struct st_header *header, uint64_t data_bytes, struct error *err)
 {
     char quoted[QUOTED_BYTES];
     char before[QUOTED_BYTES];
     uint64_t end = 0;
 
-    if (header->tensor_count > 1)
-        qsort(header->tensors, header->tensor_count, sizeof(*header->tensors), compare_data);
     for (size_t i = 0; i < header->tensor_count; i++) {
         const struct st_tensor *tensor = &header->tensors[i];
 
@@ -83,9 +81,18 @@ static int check_layout(struct st_header *header, uint64_t data_bytes, struct er
     return 0;
 }
 
+int st_layout_sort(struct st_header *header, struct error *err)
+{
+    if (check_duplicates(header, err))
+        return err->code;
+    if (header->tensor_count > 1)
+        qsort(header->tensors, header->tensor_count, sizeof(*header->tensors), compare_data);
+    return 0;
+}
+
 int st_layout_check(struct st_header *header, uint64_t data_bytes, struct error *err)
 {
-    int status = check_duplicates(header, err);
+    int status = st_layout_sort(header, err);
 
     return status ? status : check_layout(header, data_bytes, err);
 }
