@@ -99,17 +99,21 @@ out:
     return status;
 }
 
-static void release_pairs(struct adapter *adapter)
+static void release_places(struct adapter *adapter)
 {
     for (size_t i = 0; adapter->pairs && i < adapter->pair_count; i++)
         free(adapter->pairs[i].module);
     free(adapter->pairs);
     adapter->pairs = NULL;
+    for (size_t i = 0; adapter->saved && i < adapter->saved_count; i++)
+        free(adapter->saved[i].name);
+    free(adapter->saved);
+    adapter->saved = NULL;
 }
 
 void adapter_forget_tensors(struct adapter *adapter)
 {
-    release_pairs(adapter);
+    release_places(adapter);
     st_header_release(&adapter->header);
 }
 

@@ -2,11 +2,10 @@
 
 #include "base/text.h"
 
-#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PREFIX "base_model.model."
-#define PREFIX_BYTES (sizeof(PREFIX) - 1)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Between two dots of a name. */
@@ -35,155 +34,214 @@ static bool component_is(const struct component *component, const char *text)
            memcmp(component->begin, text, component->bytes) == 0;
 }
 
-static bool has_component(const char *name, size_t bytes, const char *text)
-{
-    struct component component;
-
-    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
-        if (component_is(&component, text))
-            return true;
-    }
-    return false;
-}
-
 static bool starts_with(const char *name, size_t bytes, const char *text)
 {
     return bytes >= strlen(text) && memcmp(name, text, strlen(text)) == 0;
 }
 
-static bool ends_with(const char *name, size_t bytes, const char *text)
-{
-    size_t text_bytes = strlen(text);
-
-    return bytes >= text_bytes && memcmp(name + bytes - text_bytes, text, text_bytes) == 0;
-}
-
-/* Components that say what a tensor is, in the order in which they are looked for. */
-static const struct {
-    const char *component;
-    const char *what;
-} kinds[] = {
-    { "lora_embedding_A", "is a low-rank factor of an embedding, not supported by this version" },
-    { "lora_embedding_B", "is a low-rank factor of an embedding, not supported by this version" },
-    { "lora_magnitude_vector", "is a DoRA magnitude, not supported by this version" },
-    { "lora_diag", "is a diagonal of KaSA, not supported by this version" },
-    { "trainable_tokens_delta", "holds rows of the embedding, not supported by this version" },
-    { "modules_to_save", "is a saved module of the base, not supported by this version" },
-    { "original_module", "is a copy of a module of the base, not supported by this version" },
-    { "lora_monteclora_sampler", "is for training with MonteCLoRA only" },
-};
-
 /* What wraps modules while a model trains, and leaves its name in the keys of a careless save. */
-static const char *const wrappers[] = { "_orig_mod", "_fsdp_wrapped_module",
-                                        "_checkpoint_wrapped_module" };
-
 static bool is_wrapper(const struct component *component)
 {
-    for (size_t i = 0; i < COUNT(wrappers); i++) {
-        if (component_is(component, wrappers[i]))
-            return true;
-    }
-    return false;
+    return component_is(component, "_orig_mod") ||
+           component_is(component, "_fsdp_wrapped_module") ||
+           component_is(component, "_checkpoint_wrapped_module");
 }
 
-/* Is this module path as PEFT writes it behind the prefix? */
-static bool module_is_clean(const char *module, size_t bytes)
+/* What may stand behind the component that says what a tensor is, and its adapter's name. */
+enum ending { ENDING_NONE = 1, ENDING_WEIGHT = 2, ENDING_BIAS = 4, ENDING_OTHER = 8 };
+
+static const struct marker {
+    const char *component;
+    enum adapter_key_kind kind;
+    enum adapter_layer layer;
+    unsigned endings; /* admitted ones; with ENDING_BIAS the kind is ADAPTER_KEY_B_BIAS */
+} markers[] = {
+    { "lora_A", ADAPTER_KEY_A, ADAPTER_LAYER_WEIGHT, ENDING_WEIGHT },
+    { "lora_B", ADAPTER_KEY_B, ADAPTER_LAYER_WEIGHT, ENDING_WEIGHT | ENDING_BIAS },
+    { "lora_embedding_A", ADAPTER_KEY_A, ADAPTER_LAYER_EMBEDDING, ENDING_NONE },
+    { "lora_embedding_B", ADAPTER_KEY_B, ADAPTER_LAYER_EMBEDDING, ENDING_NONE },
+    { "lora_magnitude_vector", ADAPTER_KEY_MAGNITUDE, ADAPTER_LAYER_WEIGHT,
+      ENDING_NONE | ENDING_WEIGHT },
+    { "trainable_tokens_delta", ADAPTER_KEY_ROWS, ADAPTER_LAYER_WEIGHT, ENDING_NONE },
+};
+
+static const struct marker *find_marker(const struct component *component)
+{
+    for (size_t i = 0; i < COUNT(markers); i++) {
+        if (component_is(component, markers[i].component))
+            return &markers[i];
+    }
+    return NULL;
+}
+
+/* Read an adapter's name, if there is one, and the ending behind a marker. */
+static enum ending read_ending(const char *name, size_t bytes, size_t at, const char *adapter_name)
 {
     struct component component;
 
-    if (bytes == 0 || memchr(module, '\0', bytes) || starts_with(module, bytes, PREFIX) ||
-        starts_with(module, bytes, "module."))
-        return false;
-    for (size_t at = 0; next_component(&component, module, bytes, &at);) {
-        if (component.bytes == 0 || is_wrapper(&component))
-            return false;
-    }
-    return true;
+    if (!next_component(&component, name, bytes, &at))
+        return ENDING_NONE;
+    if (component_is(&component, adapter_name) && !next_component(&component, name, bytes, &at))
+        return ENDING_NONE;
+    if (at <= bytes)
+        return ENDING_OTHER;
+    if (component_is(&component, "weight"))
+        return ENDING_WEIGHT;
+    return component_is(&component, "bias") ? ENDING_BIAS : ENDING_OTHER;
 }
 
-/* One pass over the components, since every key of a file comes here. */
-static const char *describe(const char *name, size_t bytes)
+/* PEFT writes the prefix once and nothing else in front. */
+static void strip_front(const char **name, size_t *bytes, bool *odd)
+{
+    static const char *const fronts[] = { PREFIX, "module.", "_orig_mod.", "_fsdp_wrapped_module.",
+                                          "_checkpoint_wrapped_module." };
+    size_t prefixes = 0;
+    size_t others = 0;
+    size_t i = 0;
+
+    while (i < COUNT(fronts)) {
+        if (!starts_with(*name, *bytes, fronts[i])) {
+            i++;
+            continue;
+        }
+        *name += strlen(fronts[i]);
+        *bytes -= strlen(fronts[i]);
+        *(i == 0 ? &prefixes : &others) += 1;
+        i = 0;
+    }
+    *odd = prefixes != 1 || others != 0;
+}
+
+/* Add a component to the path.  A base_layer that is not at the end belongs to an owner. */
+static void add_component(struct adapter_key *key, struct text *path,
+                          const struct component *component)
+{
+    if (key->depth)
+        key->owner_bytes = path->bytes;
+    key->depth = 0;
+    if (path->bytes)
+        text_adds(path, ".");
+    text_add(path, component->begin, component->bytes);
+}
+
+/* The components up to the one that says what the tensor is; *at is then behind it. */
+static const struct marker *read_path(struct adapter_key *key, struct text *path, const char *name,
+                                      size_t bytes, size_t *at, const char *adapter_name)
 {
     struct component component;
-    size_t kind = COUNT(kinds);
-    bool low_rank = false;
-    bool base_layer = false;
+    struct component next;
+    bool ends_in_name = false;
 
-    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
-        low_rank |= component_is(&component, "lora_A") || component_is(&component, "lora_B");
-        base_layer |= component_is(&component, "base_layer");
-        for (size_t i = 0; i < kind; i++) {
-            if (component_is(&component, kinds[i].component))
-                kind = i;
+    key->kind = ADAPTER_KEY_OTHER;
+    while (next_component(&component, name, bytes, at)) {
+        const struct marker *marker = find_marker(&component);
+        size_t behind = *at;
+
+        ends_in_name = false;
+        if (marker || component.bytes == 0)
+            return marker;
+        if (starts_with(component.begin, component.bytes, "lora_velora") ||
+            component_is(&component, "lora_monteclora_sampler")) {
+            key->kind = ADAPTER_KEY_TRAINING;
+            return NULL;
+        }
+        if (starts_with(component.begin, component.bytes, "lora_")) {
+            if (component_is(&component, "lora_diag"))
+                key->what = "is a diagonal of KaSA, which also changes the base: not supported";
+            return NULL;
+        }
+        if (is_wrapper(&component)) {
+            key->odd = true;
+        } else if (component_is(&component, "base_layer")) {
+            key->depth++;
+        } else if (component_is(&component, "modules_to_save")) {
+            key->form = ADAPTER_FORM_TO_SAVE;
+            if (next_component(&next, name, bytes, &behind) && component_is(&next, adapter_name))
+                *at = behind;
+        } else if (component_is(&component, "original_module")) {
+            key->form = ADAPTER_FORM_ORIGINAL;
+        } else if (!component_is(&component, "token_adapter")) {
+            add_component(key, path, &component);
+            ends_in_name = true;
         }
     }
-    if (kind < COUNT(kinds))
-        return kinds[kind].what;
-    if (base_layer && low_rank)
-        return "is a low-rank factor of a parameter inside a module, such as fused experts, not "
-               "supported by this version";
-    if (ends_with(name, bytes, ".base_layer.weight"))
-        return NULL;
-    if (low_rank && ends_with(name, bytes, ".bias"))
-        return "is a bias on a B factor (lora_bias), not supported by this version";
-    if (low_rank || has_component(name, bytes, "lora_down") ||
-        has_component(name, bytes, "lora_up"))
-        return NULL;
-    if (ends_with(name, bytes, ".weight") || ends_with(name, bytes, ".bias"))
-        return "is no low-rank factor: a tensor of the base that was saved whole (modules_to_save, "
-               "trained biases or a resized embedding) or of another kind of adapter, not "
-               "supported by this version";
-    return "is not a tensor of a LoRA adapter that is understood";
+    if (ends_in_name)
+        key->kind = ADAPTER_KEY_SAVED;
+    return NULL;
 }
 
-void adapter_key_read(struct adapter_key *out, const char *name, size_t bytes)
+int adapter_key_read(struct adapter_key *out, const char *name, size_t bytes,
+                     const char *adapter_name, struct error *err)
 {
-    static const struct {
-        const char *text;
-        enum adapter_key_kind kind;
-    } endings[] = {
-        { ".lora_A.weight", ADAPTER_KEY_A },         { ".lora_B.weight", ADAPTER_KEY_B },
-        { ".lora_A.default.weight", ADAPTER_KEY_A }, { ".lora_B.default.weight", ADAPTER_KEY_B },
-        { ".base_layer.weight", ADAPTER_KEY_BASE },
-    };
+    struct text path = { 0 };
+    const struct marker *marker;
+    size_t at = 0;
 
-    *out = (struct adapter_key){ .kind = ADAPTER_KEY_OTHER, .what = describe(name, bytes) };
-    if (out->what || !starts_with(name, bytes, PREFIX))
-        return;
-    for (size_t i = 0; i < COUNT(endings); i++) {
-        size_t around = PREFIX_BYTES + strlen(endings[i].text);
+    *out = (struct adapter_key){ 0 };
+    strip_front(&name, &bytes, &out->odd);
+    marker = read_path(out, &path, name, bytes, &at, adapter_name);
+    if (marker && path.bytes &&
+        (out->form == ADAPTER_FORM_PLAIN || marker->kind == ADAPTER_KEY_ROWS)) {
+        enum ending ending = read_ending(name, bytes, at, adapter_name);
 
-        if (bytes <= around || !ends_with(name, bytes, endings[i].text) ||
-            !module_is_clean(name + PREFIX_BYTES, bytes - around))
-            continue;
-        out->kind = endings[i].kind;
-        out->module = name + PREFIX_BYTES;
-        out->module_bytes = bytes - around;
-        return;
+        if (marker->endings & ending) {
+            out->kind = ending == ENDING_BIAS ? ADAPTER_KEY_B_BIAS : marker->kind;
+            out->layer = marker->layer;
+        }
+        if (out->kind == ADAPTER_KEY_ROWS)
+            text_adds(&path, ".weight");
     }
+    if (path.failed) {
+        text_release(&path);
+        return error_no_memory(err, "a tensor name");
+    }
+    if (out->kind < ADAPTER_KEY_TRAINING)
+        out->path = text_take(&path);
+    text_release(&path);
+    return 0;
+}
+
+bool adapter_key_find_name(const char *name, size_t bytes, const char **begin, size_t *count)
+{
+    struct component component;
+
+    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
+        const struct marker *marker = find_marker(&component);
+
+        if (!marker || marker->kind > ADAPTER_KEY_B)
+            continue;
+        *count = 0;
+        if (next_component(&component, name, bytes, &at) && !component_is(&component, "weight") &&
+            !component_is(&component, "bias")) {
+            *begin = component.begin;
+            *count = component.bytes;
+        }
+        return true;
+    }
+    return false;
 }
 
 /* The understood name that an oddly spelled one most likely stands for. */
 static void add_nearest(struct text *out, const char *name, size_t bytes)
 {
     struct component component;
-    bool first = true;
+    bool odd;
 
-    while (starts_with(name, bytes, PREFIX)) {
-        name += PREFIX_BYTES;
-        bytes -= PREFIX_BYTES;
-    }
+    strip_front(&name, &bytes, &odd);
     text_adds(out, PREFIX);
-    for (size_t at = 0; next_component(&component, name, bytes, &at); first = false) {
-        bool is_a = component_is(&component, "lora_A") || component_is(&component, "lora_down");
-        bool is_b = component_is(&component, "lora_B") || component_is(&component, "lora_up");
+    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
+        const struct marker *marker = find_marker(&component);
 
-        if (is_a || is_b) {
-            text_adds(out, is_a ? "lora_A.weight" : "lora_B.weight");
+        if (marker || component_is(&component, "lora_down") ||
+            component_is(&component, "lora_up")) {
+            text_adds(out, marker                                ? marker->component
+                           : component_is(&component, "lora_up") ? "lora_B"
+                                                                 : "lora_A");
+            if (!marker || !(marker->endings & ENDING_NONE))
+                text_adds(out, ".weight");
             return;
         }
-        if (is_wrapper(&component) || (first && component_is(&component, "module")) ||
-            component.bytes == 0)
+        if (is_wrapper(&component) || component.bytes == 0)
             continue;
         text_add(out, component.begin, component.bytes);
         text_adds(out, ".");
@@ -198,12 +256,6 @@ int adapter_key_refuse(const struct adapter_key *key, const char *name, size_t b
     struct text nearest = { 0 };
 
     error_quote(quoted, sizeof(quoted), name, bytes);
-    if (key->kind == ADAPTER_KEY_BASE)
-        return error_set(err, ERR_FORMAT,
-                         "tensor '%s' replaces a tensor of the base for which the file has no "
-                         "low-rank factors, not supported by this version; --allow-unused leaves "
-                         "it out",
-                         quoted);
     if (key->what)
         return error_set(err, ERR_FORMAT, "tensor '%s' %s; --allow-unused leaves it out", quoted,
                          key->what);

@@ -1,19 +1,17 @@
 #include "adapter/pairs.h"
 
 #include "adapter/directory.h"
-#include "adapter/key.h"
-#include "base/dtype.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* One factor on its way into a pair. */
-struct factor {
-    const char *module; /* in header.names */
-    size_t module_bytes;
-    uint32_t tensor;
-    bool is_b;
+/* What all steps need while the tensors find their places. */
+struct builder {
+    struct adapter *adapter;
+    bool allow_unused;
+    bool warned; /* of alpha_pattern: once is enough */
+    const struct log *log;
 };
 
 static const char *quote(char buf[QUOTED_BYTES], const char *text)
@@ -21,150 +19,17 @@ static const char *quote(char buf[QUOTED_BYTES], const char *text)
     return error_quote(buf, QUOTED_BYTES, text, strlen(text));
 }
 
-static const char *quote_tensor(char buf[QUOTED_BYTES], const struct adapter *adapter,
-                                uint32_t tensor)
-{
-    const struct st_tensor *t = &adapter->header.tensors[tensor];
-
-    return error_quote(buf, QUOTED_BYTES, st_name(&adapter->header, t), t->name_bytes);
-}
-
-static int add_unused(struct adapter *adapter, uint32_t tensor, struct error *err)
-{
-    const struct st_tensor *t = &adapter->header.tensors[tensor];
-    char *name = strndup(st_name(&adapter->header, t), t->name_bytes);
-
-    if (!name)
-        return error_no_memory(err, "a tensor name");
-    adapter->unused[adapter->unused_count++] = name;
-    return 0;
-}
-
-int adapter_leave_out(struct adapter *adapter, const struct adapter_key *key, uint32_t tensor,
-                      bool allow_unused, struct error *err)
-{
-    const struct st_tensor *t = &adapter->header.tensors[tensor];
-
-    if (allow_unused)
-        return add_unused(adapter, tensor, err);
-    return adapter_key_refuse(key, st_name(&adapter->header, t), t->name_bytes, err);
-}
-
-static int compare_factors(const void *left, const void *right)
-{
-    const struct factor *a = left;
-    const struct factor *b = right;
-    size_t shared = a->module_bytes < b->module_bytes ? a->module_bytes : b->module_bytes;
-    int order = memcmp(a->module, b->module, shared);
-
-    if (order == 0)
-        order = (a->module_bytes > b->module_bytes) - (a->module_bytes < b->module_bytes);
-    if (order == 0)
-        order = a->is_b - b->is_b;
-    return order ? order : (a->tensor > b->tensor) - (a->tensor < b->tensor);
-}
-
-static bool same_module(const struct factor *a, const struct factor *b)
-{
-    return a->module_bytes == b->module_bytes && memcmp(a->module, b->module, a->module_bytes) == 0;
-}
-
-/* Sort the tensors of the file into factors and `unused`. */
-static int collect_factors(struct adapter *adapter, struct factor *factors, size_t *factor_count,
-                           bool allow_unused, struct error *err)
-{
-    for (size_t i = 0; i < adapter->header.tensor_count; i++) {
-        const struct st_tensor *tensor = &adapter->header.tensors[i];
-        const char *name = st_name(&adapter->header, tensor);
-        struct adapter_key key;
-        int status = 0;
-
-        adapter_key_read(&key, name, tensor->name_bytes);
-        if (key.kind == ADAPTER_KEY_BASE)
-            continue; /* needs the pairs: adapter_attach_copies() */
-        if (key.kind != ADAPTER_KEY_OTHER)
-            factors[(*factor_count)++] = (struct factor){ key.module, key.module_bytes, (uint32_t)i,
-                                                          key.kind == ADAPTER_KEY_B };
-        else
-            status = adapter_leave_out(adapter, &key, (uint32_t)i, allow_unused, err);
-        if (status)
-            return status;
-    }
-    qsort(factors, *factor_count, sizeof(*factors), compare_factors);
-    return 0;
-}
-
-/* Shapes and dtypes of the two factors of a module. */
-static int check_factors(const struct adapter *adapter, const struct adapter_pair *pair,
-                         struct error *err)
-{
-    char quoted[QUOTED_BYTES];
-    uint64_t ranks[2];
-
-    for (int i = 0; i < 2; i++) {
-        uint32_t index = i ? pair->tensor_b : pair->tensor_a;
-        const struct st_tensor *tensor = &adapter->header.tensors[index];
-        const uint64_t *shape = st_shape(&adapter->header, tensor);
-
-        if (!dtype_is_computed((enum dtype)tensor->dtype))
-            return error_set(err, ERR_FORMAT, "tensor '%s' is %s; factors are BF16, F16 or F32",
-                             quote_tensor(quoted, adapter, index),
-                             dtype_name((enum dtype)tensor->dtype));
-        if (tensor->shape_count != 2)
-            return error_set(err, ERR_FORMAT,
-                             "tensor '%s' has %u dimensions; factors of linear layers have 2, and "
-                             "others are not supported by this version",
-                             quote_tensor(quoted, adapter, index), (unsigned)tensor->shape_count);
-        if (shape[0] == 0 || shape[1] == 0)
-            return error_set(err, ERR_FORMAT, "tensor '%s' is empty",
-                             quote_tensor(quoted, adapter, index));
-        ranks[i] = shape[i];
-    }
-    if (ranks[0] != ranks[1])
-        return error_set(err, ERR_FORMAT,
-                         "module '%s' has an A factor of rank %" PRIu64 " and a B factor of rank "
-                         "%" PRIu64,
-                         quote(quoted, pair->module), ranks[0], ranks[1]);
-    if (ranks[0] != pair->rank)
-        return error_set(err, ERR_FORMAT,
-                         "module '%s' has factors of rank %" PRIu64
-                         ", but r and rank_pattern of " ADAPTER_CONFIG_FILE " give %u",
-                         quote(quoted, pair->module), ranks[0], pair->rank);
-    return 0;
-}
-
-/* Two factors of one module that are next to each other in the sorted list, or a refusal. */
-static int check_partners(const struct adapter *adapter, const struct factor *a,
-                          const struct factor *b, struct error *err)
-{
-    char quoted[QUOTED_BYTES];
-    char quoted_module[QUOTED_BYTES];
-
-    if (!same_module(a, b))
-        return error_set(
-            err, ERR_FORMAT, "tensor '%s' has no partner lora_%c of module '%s'",
-            quote_tensor(quoted, adapter, a->tensor), a->is_b ? 'A' : 'B',
-            error_quote(quoted_module, sizeof(quoted_module), a->module, a->module_bytes));
-    if (a->is_b == b->is_b)
-        return error_set(
-            err, ERR_FORMAT, "module '%s' has two tensors for lora_%c, one of them '%s'",
-            error_quote(quoted_module, sizeof(quoted_module), a->module, a->module_bytes),
-            a->is_b ? 'B' : 'A', quote_tensor(quoted, adapter, b->tensor));
-    return 0;
-}
-
 /*
  * PEFT sorts the keys of alpha_pattern when it saves, and takes the first that matches: where two
  * match, a loaded adapter may be scaled otherwise than it was in training.
  */
-static int warn_of_alphas(const struct adapter *adapter, const char *module, bool *warned,
-                          const struct log *log, struct error *err)
+static int warn_of_alphas(struct builder *builder, const char *module, struct error *err)
 {
-    const struct adapter_config *config = &adapter->config;
+    const struct adapter_config *config = &builder->adapter->config;
     const struct pattern_value *first = NULL;
     char quoted[3][QUOTED_BYTES];
 
-    for (size_t i = 0; i < config->alpha_pattern_count && !*warned; i++) {
+    for (size_t i = 0; i < config->alpha_pattern_count && !builder->warned; i++) {
         const struct pattern_value *value = &config->alpha_pattern[i];
         bool matched;
         int status = pattern_match(value->pattern, module, strlen(module), &matched, err);
@@ -174,13 +39,13 @@ static int warn_of_alphas(const struct adapter *adapter, const char *module, boo
         if (!matched)
             continue;
         if (first && value->value != first->value) {
-            log_say(log, LOG_WARNING,
+            log_say(builder->log, LOG_WARNING,
                     "adapter '%s': module '%s' is matched by '%s' and '%s' of alpha_pattern, with "
                     "different values; the first counts, as when PEFT loads the adapter, but the "
                     "order may have been another in training",
-                    adapter->name, quote(quoted[0], module), quote(quoted[1], first->text),
+                    builder->adapter->name, quote(quoted[0], module), quote(quoted[1], first->text),
                     quote(quoted[2], value->text));
-            *warned = true;
+            builder->warned = true;
         }
         if (!first)
             first = value;
@@ -188,77 +53,243 @@ static int warn_of_alphas(const struct adapter *adapter, const char *module, boo
     return 0;
 }
 
-static int add_pair(struct adapter *adapter, const struct factor *a, const struct factor *b,
-                    bool allow_unused, bool *warned, const struct log *log, struct error *err)
+/* Does target_parameters name something in this module?  Its last component is the parameter. */
+static bool has_parameter(const struct adapter_config *config, const char *module)
 {
-    struct adapter_pair *pair = &adapter->pairs[adapter->pair_count];
-    char quoted[QUOTED_BYTES];
-    char quoted_module[QUOTED_BYTES];
-    bool targeted;
+    size_t bytes = strlen(module);
+
+    for (size_t i = 0; i < config->target_parameters_count; i++) {
+        const char *entry = config->target_parameters[i];
+        const char *dot = strrchr(entry, '.');
+        size_t count = dot ? (size_t)(dot - entry) : 0;
+
+        if (count == 0)
+            return true;
+        if (count <= bytes && memcmp(module + bytes - count, entry, count) == 0 &&
+            (count == bytes || module[bytes - count - 1] == '.'))
+            return true;
+    }
+    return false;
+}
+
+static int is_targeted(const struct adapter_config *config, const char *module, bool *targeted,
+                       struct error *err)
+{
+    *targeted = false;
+    /* Without target_modules PEFT takes a list that belongs to the model, or parameters alone. */
+    if (config->type != ADAPTER_LORA ||
+        (!config->target_modules.present && config->target_parameters_count))
+        return 0;
+    return adapter_config_targets(config, module, targeted, err);
+}
+
+/*
+ * Find rank and scale of a pair in the configuration; *explained is false if it does not speak of
+ * it.  PEFT gives the output projection of an attention layer what the layer has itself.
+ */
+static int configure_pair(struct builder *builder, struct adapter_pair *pair, size_t owner_bytes,
+                          bool *explained, struct error *err)
+{
+    const struct adapter_config *config = &builder->adapter->config;
+    bool inside = owner_bytes && strcmp(pair->module + owner_bytes, ".out_proj") == 0;
+    bool parameter;
+    char *owner;
     int status;
 
-    *pair = (struct adapter_pair){ .tensor_a = a->tensor,
-                                   .tensor_b = b->tensor,
-                                   .tensor_base = ADAPTER_NO_TENSOR };
-    pair->module = strndup(a->module, a->module_bytes);
-    if (!pair->module)
+    owner = strdup(pair->module);
+    if (!owner)
         return error_no_memory(err, "a module name");
-    adapter->pair_count++;
+    if (inside)
+        owner[owner_bytes] = '\0';
+    status = is_targeted(config, owner, explained, err);
+    if (inside && !status && !*explained) {
+        owner[owner_bytes] = '.';
+        status = is_targeted(config, owner, explained, err);
+    }
+    parameter = config->type == ADAPTER_LORA && pair->layer == ADAPTER_LAYER_WEIGHT &&
+                has_parameter(config, pair->module);
+    if (!status && parameter && (pair->depth || !*explained || config->target_modules.all)) {
+        *explained = true;
+        pair->parameter = true;
+    } else if (!status && pair->depth) {
+        *explained = false;
+    } else if (!status && *explained) {
+        status = adapter_config_module(config, owner, &pair->rank, &pair->scale, err);
+        if (!status)
+            status = warn_of_alphas(builder, owner, err);
+    }
+    free(owner);
+    return status;
+}
 
-    status = adapter_config_targets(&adapter->config, pair->module, &targeted, err);
+/* Put the tensors of one module into the places of its pair. */
+static int fill_pair(const struct adapter *adapter, struct adapter_pair *pair,
+                     const struct adapter_item *items, size_t count, struct error *err)
+{
+    static const char *const names[] = { "lora_A", "lora_B", "lora_B.bias",
+                                         "lora_magnitude_vector" };
+    uint32_t tensors[4] = { ADAPTER_NO_TENSOR, ADAPTER_NO_TENSOR, ADAPTER_NO_TENSOR,
+                            ADAPTER_NO_TENSOR };
+    enum adapter_layer layers[2] = { ADAPTER_LAYER_WEIGHT, ADAPTER_LAYER_WEIGHT };
+    char quoted[3][QUOTED_BYTES];
+
+    quote(quoted[0], items[0].key.path);
+    for (size_t i = 0; i < count; i++) {
+        enum adapter_key_kind kind = items[i].key.kind;
+
+        if (tensors[kind] != ADAPTER_NO_TENSOR)
+            return error_set(err, ERR_FORMAT, "module '%s' has two tensors for %s, '%s' and '%s'",
+                             quoted[0], names[kind],
+                             adapter_quote_tensor(quoted[1], adapter, tensors[kind]),
+                             adapter_quote_tensor(quoted[2], adapter, items[i].tensor));
+        tensors[kind] = items[i].tensor;
+        if (kind <= ADAPTER_KEY_B)
+            layers[kind] = items[i].key.layer;
+    }
+    for (int i = ADAPTER_KEY_A; i <= ADAPTER_KEY_B; i++) {
+        if (tensors[i] == ADAPTER_NO_TENSOR)
+            return error_set(err, ERR_FORMAT, "tensor '%s' has no partner %s of module '%s'",
+                             adapter_quote_tensor(quoted[1], adapter, items[0].tensor), names[i],
+                             quoted[0]);
+    }
+    if (layers[0] != layers[1])
+        return error_set(err, ERR_FORMAT,
+                         "module '%s' has one factor of an embedding and one of another layer, "
+                         "'%s' and '%s'",
+                         quoted[0], adapter_quote_tensor(quoted[1], adapter, tensors[0]),
+                         adapter_quote_tensor(quoted[2], adapter, tensors[1]));
+    *pair = (struct adapter_pair){ .layer = layers[0],
+                                   .depth = items[0].key.depth,
+                                   .tensor_a = tensors[ADAPTER_KEY_A],
+                                   .tensor_b = tensors[ADAPTER_KEY_B],
+                                   .tensor_b_bias = tensors[ADAPTER_KEY_B_BIAS],
+                                   .tensor_magnitude = tensors[ADAPTER_KEY_MAGNITUDE],
+                                   .tensor_base = ADAPTER_NO_TENSOR };
+    return 0;
+}
+
+/* Drop what the configuration does not speak of, as PEFT does, but only where that is allowed. */
+static int drop_ignored(struct adapter *adapter, uint32_t *tensor, bool configured,
+                        struct error *err)
+{
+    int status;
+
+    if (configured || *tensor == ADAPTER_NO_TENSOR)
+        return 0;
+    status = adapter_add_unused(adapter, *tensor, err);
+    *tensor = ADAPTER_NO_TENSOR;
+    return status;
+}
+
+static int drop_pair(struct builder *builder, const struct adapter_item *items, size_t count,
+                     struct error *err)
+{
+    struct adapter *adapter = builder->adapter;
+    char quoted[2][QUOTED_BYTES];
+
+    for (size_t i = 0; i < count && builder->allow_unused; i++) {
+        if (adapter_add_unused(adapter, items[i].tensor, err))
+            return err->code;
+    }
+    if (builder->allow_unused)
+        return 0;
+    return error_set(err, ERR_MISMATCH,
+                     "tensor '%s' belongs to %s '%s', which " ADAPTER_CONFIG_FILE
+                     " does not target (%s), so PEFT would ignore it; correct the configuration, "
+                     "or pass --allow-unused",
+                     adapter_quote_tensor(quoted[0], adapter, items[0].tensor),
+                     items[0].key.depth ? "a parameter of module" : "module",
+                     quote(quoted[1], items[0].key.path),
+                     items[0].key.depth ? "target_parameters"
+                                        : "target_modules, exclude_modules, layers_to_transform");
+}
+
+/* Tensors of one module, which are neighbours in the sorted list. */
+static int add_pair(struct builder *builder, const struct adapter_item *items, size_t count,
+                    struct error *err)
+{
+    struct adapter *adapter = builder->adapter;
+    struct adapter_pair pair = { 0 };
+    bool explained = false;
+    int status = fill_pair(adapter, &pair, items, count, err);
+
     if (status)
         return status;
-    if (targeted) {
-        status = adapter_config_module(&adapter->config, pair->module, &pair->rank, &pair->scale,
-                                       err);
+    pair.module = strdup(items[0].key.path);
+    if (!pair.module)
+        return error_no_memory(err, "a module name");
+    status = configure_pair(builder, &pair, items[0].key.owner_bytes, &explained, err);
+    if (!status && !explained)
+        status = drop_pair(builder, items, count, err);
+    if (!status && explained && builder->allow_unused) {
+        status = drop_ignored(adapter, &pair.tensor_b_bias, adapter->config.lora_bias, err);
         if (!status)
-            status = check_factors(adapter, pair, err);
-        return status ? status : warn_of_alphas(adapter, pair->module, warned, log, err);
+            status = drop_ignored(adapter, &pair.tensor_magnitude, adapter->config.dora, err);
     }
-    if (!allow_unused)
-        return error_set(err, ERR_MISMATCH,
-                         "tensor '%s' belongs to module '%s', which " ADAPTER_CONFIG_FILE
-                         " does not target (target_modules, exclude_modules, layers_to_transform), "
-                         "so PEFT would ignore it; correct the configuration, or pass "
-                         "--allow-unused",
-                         quote_tensor(quoted, adapter, a->tensor),
-                         quote(quoted_module, pair->module));
-    free(pair->module);
-    adapter->pair_count--;
-    status = add_unused(adapter, a->tensor, err);
-    return status ? status : add_unused(adapter, b->tensor, err);
+    if (!status && explained)
+        status = adapter_check_factors(adapter, &pair, err);
+    if (status || !explained) {
+        free(pair.module);
+        return status;
+    }
+    if (pair.parameter)
+        pair.rank = (uint32_t)st_shape(&adapter->header,
+                                       &adapter->header.tensors[pair.tensor_a])[0];
+    adapter->pairs[adapter->pair_count++] = pair;
+    return 0;
+}
+
+static bool is_same_pair(const struct adapter_item *a, const struct adapter_item *b)
+{
+    return adapter_item_is_factor(b) && a->key.depth == b->key.depth &&
+           strcmp(a->key.path, b->key.path) == 0;
+}
+
+static int place_items(struct builder *builder, const struct adapter_item *items, size_t count,
+                       struct error *err)
+{
+    size_t begin = 0;
+    int status = 0;
+
+    while (begin < count && adapter_item_is_factor(&items[begin]) && !status) {
+        size_t end = begin + 1;
+
+        while (end < count && is_same_pair(&items[begin], &items[end]))
+            end++;
+        status = add_pair(builder, items + begin, end - begin, err);
+        begin = end;
+    }
+    if (status)
+        return status;
+    return adapter_build_saved(builder->adapter, items + begin, count - begin,
+                               builder->allow_unused, err);
 }
 
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,
                         struct error *err)
 {
     size_t count = adapter->header.tensor_count;
-    struct factor *factors = calloc(count + 1, sizeof(*factors));
-    size_t factor_count = 0;
-    bool warned = false;
-    int status = 0;
+    struct builder builder = { .adapter = adapter, .allow_unused = allow_unused, .log = log };
+    struct adapter_item *items = calloc(count + 1, sizeof(*items));
+    size_t item_count = 0;
+    int status;
 
     adapter->pairs = calloc(count / 2 + 1, sizeof(*adapter->pairs));
+    adapter->saved = calloc(count + 1, sizeof(*adapter->saved));
     adapter->unused = calloc(count + 1, sizeof(*adapter->unused));
-    if (!factors || !adapter->pairs || !adapter->unused) {
+    if (!items || !adapter->pairs || !adapter->saved || !adapter->unused)
         status = error_no_memory(err, "the tensors of an adapter");
-        goto out;
-    }
-    status = collect_factors(adapter, factors, &factor_count, allow_unused, err);
-    for (size_t i = 0; i < factor_count && !status; i += 2) {
-        const struct factor *next = &factors[i + 1]; /* all zero behind the last */
-
-        status = check_partners(adapter, &factors[i], next, err);
-        if (!status)
-            status = add_pair(adapter, &factors[i], next, allow_unused, &warned, log, err);
-    }
+    else
+        status = adapter_read_items(adapter, items, &item_count, allow_unused, log, err);
     if (!status)
-        status = adapter_attach_copies(adapter, allow_unused, err);
-    if (!status && adapter->pair_count == 0)
+        status = place_items(&builder, items, item_count, err);
+    if (!status && adapter->pair_count == 0 && adapter->saved_count == 0)
         status = error_set(err, ERR_FORMAT,
-                           "none of its %zu tensors is a low-rank factor that can be folded",
+                           "none of its %zu tensors is a low-rank factor or stands for a tensor of "
+                           "the base",
                            count);
-out:
-    free(factors);
+    for (size_t i = 0; i < item_count; i++)
+        free(items[i].key.path);
+    free(items);
     return status;
 }

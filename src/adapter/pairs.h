@@ -1,5 +1,9 @@
 /*
- * pairs.h - from the tensors of an adapter file to factor pairs
+ * pairs.h - from the tensors of an adapter file to factor pairs and saved tensors
+ *
+ * items.c reads the keys; pairs.c drives, puts the tensors of one module together and asks the
+ * configuration; factors.c checks dtypes and shapes; saved.c has the tensors that stand for those
+ * of the base.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -13,19 +17,63 @@
 #include "base/log.h"
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
- * Fill in pairs and unused of an adapter whose configuration and header are read.  On failure
- * adapter_release() frees what was made.
+ * Fill in pairs, saved and unused of an adapter whose configuration and header are read.  On
+ * failure adapter_release() frees what was made.
  */
 int adapter_build_pairs(struct adapter *adapter, bool allow_unused, const struct log *log,
                         struct error *err);
 
-/* A tensor that goes into no pair: listed as unused if that is allowed, else refused by name. */
-int adapter_leave_out(struct adapter *adapter, const struct adapter_key *key, uint32_t tensor,
-                      bool allow_unused, struct error *err);
+/* A tensor on its way into a pair or into `saved`. */
+struct adapter_item {
+    struct adapter_key key;
+    uint32_t tensor;
+};
 
-/* Give each pair the copy of its base tensor that the file may hold.  The pairs are sorted. */
-int adapter_attach_copies(struct adapter *adapter, bool allow_unused, struct error *err);
+/*
+ * Read the keys of all tensors.  Those that have a place to find are put into `items`, which has
+ * room for all: factors first, then saved tensors, both by path and depth; the caller frees the
+ * paths of *item_count items, also on failure.  What is not understood is listed as unused or
+ * refused.
+ */
+int adapter_read_items(struct adapter *adapter, struct adapter_item *items, size_t *item_count,
+                       bool allow_unused, const struct log *log, struct error *err);
+
+/* A factor, or a bias or magnitude that goes with one. */
+bool adapter_item_is_factor(const struct adapter_item *item);
+
+/*
+ * Dtypes and shapes of what a pair has so far, and its rank against the configuration.  ERR_FORMAT
+ * otherwise.
+ */
+int adapter_check_factors(const struct adapter *adapter, const struct adapter_pair *pair,
+                          struct error *err);
+
+/* The adapter's own copy of a pair's base tensor: the shape of B A, as the base stores it. */
+int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair *pair,
+                       uint32_t tensor, struct error *err);
+
+/*
+ * Does BD-LoRA make A, or B, of this module block-diagonal?  PEFT looks for each name of the
+ * configuration anywhere in the last component of the path.
+ */
+void adapter_find_blocks(const struct adapter_config *config, const struct adapter_pair *pair,
+                         bool *in_a, bool *in_b);
+
+/*
+ * Items of the kinds SAVED and ROWS, sorted by path, into `saved` or into the pair of their module.
+ * The pairs are complete and sorted.
+ */
+int adapter_build_saved(struct adapter *adapter, const struct adapter_item *items, size_t count,
+                        bool allow_unused, struct error *err);
+
+/* List a tensor as unused. */
+int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err);
+
+const char *adapter_quote_tensor(char buf[QUOTED_BYTES], const struct adapter *adapter,
+                                 uint32_t tensor);
 
 #endif

@@ -229,7 +229,7 @@ static const struct {
     { CONFIG(""),
       { A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_B.default.weight", DTYPE_F32, 6, 2) },
       ERR_FORMAT,
-      "has no partner lora_A of module 'q'" },
+      "module 'q' has two tensors for lora_B" },
     { CONFIG(""), { A("q", 2, 4), B("q", 6, 3) }, ERR_FORMAT, "rank 2 and a B factor of rank 3" },
     { CONFIG(""), { A("q", 3, 4), B("q", 6, 3) }, ERR_FORMAT, "factors of rank 3, but r and" },
     { CONFIG(",\"rank_pattern\":{\"q\":3}"),
@@ -247,7 +247,7 @@ static const struct {
     { CONFIG(""),
       { A("q", 2, 4), TENSOR(P "q.lora_B.weight", DTYPE_F32, 6) },
       ERR_FORMAT,
-      "has 1 dimensions" },
+      "has 2 dimensions, but 'base_model.model.q.lora_B.weight' has 1" },
     { CONFIG(""), { A("q", 2, 0), B("q", 6, 2) }, ERR_FORMAT, "is empty" },
     { CONFIG(",\"target_modules\":[\"v\"]"),
       { A("q", 2, 4), B("q", 6, 2) },
@@ -261,60 +261,68 @@ static const struct {
     { CONFIG(""),
       { TENSOR(P "e.lora_embedding_A", DTYPE_F32, 2, 4) },
       ERR_FORMAT,
-      "'base_model.model.e.lora_embedding_A' is a low-rank factor of an embedding" },
+      "'base_model.model.e.lora_embedding_A' has no partner lora_B of module 'e'" },
     { CONFIG(""),
-      { TENSOR(P "e.lora_embedding_B.default", DTYPE_F32, 2, 4) },
+      { TENSOR(P "e.lora_embedding_A.default", DTYPE_F32, 2, 4), B("e", 6, 2) },
       ERR_FORMAT,
-      "low-rank factor of an embedding" },
+      "module 'e' has one factor of an embedding and one of another layer" },
     { CONFIG(""),
-      { TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 4) },
+      { A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 6) },
       ERR_FORMAT,
-      "is a DoRA magnitude" },
+      "has a lora_magnitude_vector, but 'use_dora' of adapter_config.json is not true" },
     { CONFIG(""),
       { TENSOR(P "q.lora_magnitude_vector.weight", DTYPE_F32, 4) },
       ERR_FORMAT,
-      "is a DoRA magnitude" },
-    { CONFIG(""), { TENSOR(P "q.lora_B.bias", DTYPE_F32, 4) }, ERR_FORMAT, "(lora_bias)" },
-    { CONFIG(""), { TENSOR(P "q.lora_B.default.bias", DTYPE_F32, 4) }, ERR_FORMAT, "(lora_bias)" },
+      "has no partner lora_A of module 'q'" },
+    { CONFIG(""),
+      { A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_B.bias", DTYPE_F32, 6) },
+      ERR_FORMAT,
+      "has a lora_B.bias, but 'lora_bias' of adapter_config.json is not true" },
     { CONFIG(""), { TENSOR(P "q.lora_diag", DTYPE_F32, 4) }, ERR_FORMAT, "KaSA" },
     { CONFIG(""),
       { TENSOR(P "s.modules_to_save.weight", DTYPE_F32, 4) },
+      ERR_MISMATCH,
+      "names it neither in modules_to_save nor with bias" },
+    { CONFIG(""), { TENSOR(P "s.weight", DTYPE_F32, 4) }, ERR_MISMATCH, "neither in modules" },
+    { CONFIG(""), { TENSOR(P "q.bias", DTYPE_F32, 4) }, ERR_MISMATCH, "neither in modules" },
+    { CONFIG(""),
+      { TENSOR(P "s.original_module.weight", DTYPE_F32, 4) },
       ERR_FORMAT,
-      "is a saved module of the base" },
-    { CONFIG(""), { TENSOR(P "s.weight", DTYPE_F32, 4) }, ERR_FORMAT, "that was saved whole" },
-    { CONFIG(""), { TENSOR(P "q.bias", DTYPE_F32, 4) }, ERR_FORMAT, "that was saved whole" },
+      "is a copy of the base's own, and the trained one is not in the file" },
     { CONFIG(""),
       { TENSOR(P "e.token_adapter.trainable_tokens_delta", DTYPE_F32, 4) },
-      ERR_FORMAT,
-      "rows of the embedding" },
+      ERR_MISMATCH,
+      "holds rows of tokens, but adapter_config.json does not say which" },
     { CONFIG(""),
-      { TENSOR(P "e.base_layer.lora_A.weight", DTYPE_F32, 2, 4) },
-      ERR_FORMAT,
-      "such as fused experts" },
+      { TENSOR(P "e.base_layer.lora_A.weight", DTYPE_F32, 2, 4),
+        TENSOR(P "e.base_layer.lora_B.weight", DTYPE_F32, 6, 2) },
+      ERR_MISMATCH,
+      "belongs to a parameter of module 'e', which adapter_config.json does not target" },
     { CONFIG(""),
       { TENSOR(P "e.base_layer.weight", DTYPE_F32, 2, 4) },
-      ERR_FORMAT,
-      "replaces a tensor of the base for which the file has no low-rank factors" },
+      ERR_MISMATCH,
+      "the file has no factors for it" },
     { CONFIG(""), { TENSOR(P "q.hada_w1_a", DTYPE_F32, 2, 4) }, ERR_FORMAT, "that is understood" },
 
     { CONFIG(""),
-      { TENSOR("q.lora_A.weight", DTYPE_F32, 2, 4) },
+      { A("q", 2, 4), B("q", 6, 2), TENSOR("q.lora_A.weight", DTYPE_F32, 2, 4) },
       ERR_FORMAT,
-      "the nearest name that is understood is 'base_model.model.q.lora_A.weight'" },
+      "two tensors for lora_A, 'base_model.model.q.lora_A.weight' and 'q.lora_A.weight'" },
     { CONFIG(""),
-      { TENSOR(P P "q.lora_B.weight", DTYPE_F32, 2, 4) },
+      { A("q", 2, 4), B("q", 6, 2), TENSOR(P "_orig_mod.q.lora_B.weight", DTYPE_F32, 6, 2) },
       ERR_FORMAT,
-      "understood is 'base_model.model.q.lora_B.weight'" },
+      "and 'base_model.model._orig_mod.q.lora_B.weight'" },
     { CONFIG(""),
-      { TENSOR(P "_orig_mod.x._fsdp_wrapped_module.q.lora_A.weight", DTYPE_F32, 2, 4) },
+      { TENSOR(P "lm_head.weight", DTYPE_F32, 2, 4), TENSOR("lm_head.weight", DTYPE_F32, 2, 4) },
       ERR_FORMAT,
-      "understood is 'base_model.model.x.q.lora_A.weight'" },
+      "both 'base_model.model.lm_head.weight' and 'lm_head.weight' stand for 'lm_head.weight'" },
     { CONFIG(""),
-      { TENSOR("module." P "q.lora_A.weight", DTYPE_F32, 2, 4) },
+      { TENSOR(P "lm_head.base_layer.weight", DTYPE_F32, 2, 4),
+        TENSOR(P "lm_head.weight", DTYPE_F32, 2, 4) },
       ERR_FORMAT,
-      "is not spelled as PEFT writes it" },
+      "stand for 'lm_head.weight'" },
     { CONFIG(""),
-      { TENSOR(P "q.lora_A.other.weight", DTYPE_F32, 2, 4) },
+      { TENSOR(P "q.lora_A.other.weight", DTYPE_F32, 2, 4), B("q", 6, 2) },
       ERR_FORMAT,
       "understood is 'base_model.model.q.lora_A.weight'" },
     { CONFIG(""),
@@ -324,6 +332,15 @@ static const struct {
     { CONFIG(""), { TENSOR(P "lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
     { CONFIG(""), { TENSOR(P ".lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
     { CONFIG(""), { TENSOR(P "a..q.lora_A.weight", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
+    { CONFIG(""),
+      { TENSOR(P "q.lora_embedding_A.weight", DTYPE_F32, 2, 4) },
+      ERR_FORMAT,
+      "q.lora_embedding_A'" },
+    { CONFIG(""), { TENSOR(P "q.base_layer", DTYPE_F32, 2, 4) }, ERR_FORMAT, "not spelled" },
+    { CONFIG(""),
+      { TENSOR(P "q.trainable_tokens_delta.x", DTYPE_F32, 4) },
+      ERR_FORMAT,
+      "not spelled" },
     { CONFIG(""), { TENSOR("", DTYPE_F32, 2, 4) }, ERR_FORMAT, "that is understood" },
 };
 
@@ -362,7 +379,7 @@ static void test_adapter__no_factors_at_all(void **state)
     (void)state;
     make_adapter(CONFIG(""), bias, 1);
     assert_int_equal(open_adapter(&adapter, true, &err), ERR_FORMAT);
-    assert_non_null(strstr(err.text, "none of its 1 tensors is a low-rank factor"));
+    assert_non_null(strstr(err.text, "none of its 1 tensors is a low-rank factor or stands for"));
 }
 
 static const struct made several[] = {
@@ -419,8 +436,13 @@ static void test_adapter__paths(void **state)
 static void test_adapter__allow_unused(void **state)
 {
     static const struct made tensors[] = {
-        A("q", 2, 4), B("q", 6, 2), TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 6),
-        A("w", 2, 4), B("w", 6, 2), TENSOR("x.lora_A.weight", DTYPE_F32, 2, 4),
+        A("q", 2, 4),
+        B("q", 6, 2),
+        TENSOR(P "q.lora_magnitude_vector", DTYPE_F32, 6),
+        A("w", 2, 4),
+        B("w", 6, 2),
+        TENSOR("x.lora_down.weight", DTYPE_F32, 2, 4),
+        TENSOR(P "x.weight", DTYPE_F32, 6),
     };
     struct adapter adapter;
     struct error err;
@@ -429,11 +451,14 @@ static void test_adapter__allow_unused(void **state)
     make_adapter(CONFIG(",\"target_modules\":[\"q\"]"), tensors, COUNT(tensors));
     assert_int_equal(open_adapter(&adapter, true, &err), 0);
     assert_int_equal(adapter.pair_count, 1);
-    assert_int_equal(adapter.unused_count, 4);
-    assert_string_equal(adapter.unused[0], P "q.lora_magnitude_vector");
-    assert_string_equal(adapter.unused[1], "x.lora_A.weight");
+    assert_int_equal(adapter.pairs[0].tensor_magnitude, ADAPTER_NO_TENSOR);
+    assert_int_equal(adapter.saved_count, 0);
+    assert_int_equal(adapter.unused_count, 5);
+    assert_string_equal(adapter.unused[0], "x.lora_down.weight");
+    assert_string_equal(adapter.unused[1], P "q.lora_magnitude_vector");
     assert_string_equal(adapter.unused[2], P "w.lora_A.weight");
     assert_string_equal(adapter.unused[3], P "w.lora_B.weight");
+    assert_string_equal(adapter.unused[4], P "x.weight");
     adapter_release(&adapter);
 }
 
@@ -475,8 +500,8 @@ static void test_adapter__copies_of_the_base(void **state)
     assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
     assert_non_null(strstr(err.text, "is I8; weights that are folded are BF16, F16 or F32"));
     make_adapter(CONFIG(""), lonely, 3);
-    assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
-    assert_non_null(strstr(err.text, "for which the file has no low-rank factors"));
+    assert_int_equal(open_adapter(&adapter, false, &err), ERR_MISMATCH);
+    assert_non_null(strstr(err.text, "the file has no factors for it"));
     assert_int_equal(open_adapter(&adapter, true, &err), 0);
     assert_int_equal(adapter.unused_count, 1);
     assert_string_equal(adapter.unused[0], P "k.base_layer.weight");
