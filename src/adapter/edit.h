@@ -31,13 +31,15 @@
  * How elements (i, k) of a factor lie in a tensor of the adapter: i counts rows of the matrix for
  * a left factor and columns for a right one, k counts ranks.
  *
- *     element(i, k) = tensor[offset + j * index_stride + k * rank_stride], j = (i - first) / step
+ *     element(i, k) = tensor[offset + j * index_stride + k * rank_stride]
+ *     with j = (i - first) / step
  *
- * and 0 where i < first, (i - first) % step != 0 or j >= count.  A block-diagonal factor
- * (blocks > 1; first 0, step 1) has, with n = count / blocks and q = rank / blocks,
+ * and 0 where i < first, (i - first) % step != 0 or j >= count.
  *
- *     element(i, k) = tensor[offset + b * block_stride + (i % n) * index_stride
- *                            + (k % q) * rank_stride]   if b = i / n = k / q, otherwise 0
+ * Block-diagonal factors (blocks > 1; first 0 and step 1) are stored block after block.  With
+ * J = count / blocks, K = rank / blocks and b = k / K, an element is 0 where j / J != b, else
+ *
+ *     element(i, k) = tensor[offset + b * J * K + (j % J) * index_stride + (k % K) * rank_stride]
  */
 struct factor_view {
     uint32_t tensor; /* index in adapter.header.tensors, or EDIT_ALL_ONES */
@@ -45,7 +47,6 @@ struct factor_view {
     uint64_t offset; /* in elements, likewise the strides */
     uint64_t index_stride;
     uint64_t rank_stride;
-    uint64_t block_stride;
     uint64_t first;
     uint64_t step;
     uint64_t count;
@@ -54,7 +55,8 @@ struct factor_view {
 enum edit_kind {
     EDIT_DELTA,   /* W += scale * L R on the rows [row_first, row_first + row_count) */
     EDIT_REPLACE, /* the tensor is the adapter's `source`, whatever its shape */
-    EDIT_ROWS     /* row row_list[i] is row i of the adapter's `source` [n, cols] */
+    EDIT_ROWS     /* row row_list[i] is row row_source[i] of the adapter's `source` [n, cols]; where
+                     a tensor has a delta as well, the rows come first and the delta is added */
 };
 
 /* Which of the two uses of a tensor that a base ties (input embedding, output head) is meant. */
@@ -66,9 +68,9 @@ enum edit_norm { EDIT_NO_NORM, EDIT_NORM_OF_ROWS, EDIT_NORM_OF_COLS };
 struct adapter_edit {
     enum edit_kind kind;
     enum edit_side side;
-    struct model_ref tensor; /* unless new_name; of a tied head: the embedding */
-    char *new_name;          /* a tensor that the base lacks, or NULL; for EDIT_REPLACE, and for a
-                                tied head, whose name this is */
+    struct model_ref tensor; /* EDIT_UNTIED: unless new_name; of a tied head: the embedding */
+    char *new_name;          /* a tensor that the base lacks, or NULL: for EDIT_REPLACE; and with a
+                                side, the name that the head gets if it has to leave `tensor` */
     uint32_t replica; /* with layer_replication: which copy of the tensor, in the order of the new
                          layers; otherwise 0 */
     uint32_t pair;    /* index of adapter.pairs, for messages, or ADAPTER_NO_TENSOR */
@@ -134,6 +136,13 @@ void adapter_edits_release(struct adapter_edits *edits);
 int adapter_find_replicas(struct adapter_replicas *out, const struct adapter *adapter,
                           const struct model *model, struct error *err);
 void adapter_replicas_release(struct adapter_replicas *replicas);
+
+/*
+ * Is a tensor of this name the input embedding or the output head of a model, and not inside a
+ * numbered layer?  EDIT_UNTIED: neither.  A base that says it is tied but holds both is no longer
+ * tied once one of them changes.
+ */
+enum edit_side adapter_tensor_use(const char *name, size_t bytes);
 
 /* Where a name has its layer number: "model.layers.12.mlp" gives 13 and 15; false if nowhere. */
 bool adapter_name_layer(const char *name, size_t bytes, size_t *begin, size_t *end);

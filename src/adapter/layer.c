@@ -1,0 +1,111 @@
+#include "adapter/layer.h"
+
+#include "base/bytes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int layer_init(struct layer *out, const struct adapter *adapter, const struct adapter_pair *pair,
+               struct error *err)
+{
+    const struct adapter_config *config = &adapter->config;
+    const struct st_tensor *a = &adapter->header.tensors[pair->tensor_a];
+    const struct st_tensor *b = &adapter->header.tensors[pair->tensor_b];
+    uint64_t product;
+    char quoted[QUOTED_BYTES];
+
+    *out = (struct layer){ .adapter = adapter,
+                           .pair = pair,
+                           .a_shape = st_shape(&adapter->header, a),
+                           .a_shape_count = a->shape_count,
+                           .a_blocks = 1,
+                           .b_blocks = 1 };
+    if (config->bdlora &&
+        adapter_config_blocks(config, pair->module, &out->a_blocks, &out->b_blocks, err))
+        return err->code;
+    if (a->shape_count < 2 || b->shape_count < 2 || !pair->rank || !a->element_count ||
+        !b->element_count || !out->a_blocks || !out->b_blocks)
+        goto wrong;
+    out->out = st_shape(&adapter->header, b)[0];
+    /* A [rank, in / blocks, kernel...], B [out, rank / blocks, 1...] */
+    if (a->element_count % pair->rank != 0 ||
+        !mul_u64(a->element_count / pair->rank, out->a_blocks, &out->in) ||
+        !mul_u64(out->out, pair->rank / out->b_blocks, &product) || product != b->element_count ||
+        pair->rank % out->a_blocks != 0 || pair->rank % out->b_blocks != 0 ||
+        out->out % out->b_blocks != 0 || (out->a_blocks > 1 && a->shape_count != 2))
+        goto wrong;
+    return 0;
+wrong:
+    return error_set(err, ERR_FORMAT, "the factors of module '%s' do not have the shapes of rank %u%s",
+                     error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module)), pair->rank,
+                     config->bdlora ? " and of the blocks that 'use_bdlora' says" : "");
+}
+
+unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t shape_count)
+{
+    unsigned ways = 0;
+
+    if (layer->pair->layer == ADAPTER_LAYER_EMBEDDING)
+        return shape_count == 2 && shape[0] == layer->in && shape[1] == layer->out ? LAYER_IN_OUT : 0;
+    if (shape_count != layer->a_shape_count || shape_count < 2)
+        return 0;
+    if (shape_count > 2)
+        return shape[0] == layer->out && memcmp(shape + 1, layer->a_shape + 1,
+                                                (shape_count - 1) * sizeof(*shape)) == 0
+                   ? LAYER_OUT_IN
+                   : 0;
+    if (shape[0] == layer->out && shape[1] == layer->in)
+        ways |= LAYER_OUT_IN;
+    if (shape[0] == layer->in && shape[1] == layer->out)
+        ways |= LAYER_IN_OUT;
+    return ways;
+}
+
+bool layer_is_conv1d(const struct layer *layer, const struct edits_context *context)
+{
+    static const struct {
+        const char *model_type;
+        const char *modules; /* " name name " */
+    } types[] = {
+        { "gpt2", " c_attn q_attn c_proj c_fc " },
+        { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
+        { "imagegpt", " c_attn q_attn c_proj c_fc " },
+        { "decision_transformer", " c_attn q_attn c_proj c_fc " },
+        { "openai-gpt", " c_attn c_proj c_fc " },
+        { "clvp", " c_proj c_fc " },
+        { "gpt_bigcode", "" }, /* the same names, but linear layers */
+    };
+    const char *module = layer->pair->module;
+    const char *dot = strrchr(module, '.');
+    char word[32];
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strcmp(context->options->facts->model_type, types[i].model_type) != 0)
+            continue;
+        return snprintf(word, sizeof(word), " %s ", dot ? dot + 1 : module) < (int)sizeof(word) &&
+               strstr(types[i].modules, word);
+    }
+    if (layer->adapter->config.fan_in_fan_out)
+        context->notes->guessed_count++;
+    return layer->adapter->config.fan_in_fan_out;
+}
+
+struct factor_view layer_view_of_a(const struct layer *layer)
+{
+    return (struct factor_view){ .tensor = layer->pair->tensor_a,
+                                 .blocks = layer->a_blocks,
+                                 .index_stride = 1,
+                                 .rank_stride = layer->in / layer->a_blocks,
+                                 .step = 1,
+                                 .count = layer->in };
+}
+
+struct factor_view layer_view_of_b(const struct layer *layer)
+{
+    return (struct factor_view){ .tensor = layer->pair->tensor_b,
+                                 .blocks = layer->b_blocks,
+                                 .index_stride = layer->pair->rank / layer->b_blocks,
+                                 .rank_stride = 1,
+                                 .step = 1,
+                                 .count = layer->out };
+}
