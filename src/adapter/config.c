@@ -4,7 +4,6 @@
 #include "adapter/matcher.h"
 #include "base/json.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,38 +14,9 @@
 #define RANK_DEFAULT 8
 #define ALPHA_DEFAULT 8
 
-/* The field, or NULL if it is absent or null. */
-static const cJSON *get(const cJSON *root, const char *name)
-{
-    const cJSON *field = cJSON_GetObjectItemCaseSensitive(root, name);
-
-    return field && !cJSON_IsNull(field) ? field : NULL;
-}
-
-/* NULL for null, absent and empty. */
-static int read_string(char **out, const cJSON *root, const char *name, struct error *err)
-{
-    const cJSON *field = get(root, name);
-
-    if (!field)
-        return 0;
-    if (!cJSON_IsString(field))
-        return config_refuse(field, "it must be a string or null", err);
-    if (field->valuestring[0] == '\0')
-        return 0;
-    *out = strdup(field->valuestring);
-    return *out ? 0 : error_no_memory(err, "a configuration");
-}
-
-static bool is_integer(const cJSON *value, double low, double high)
-{
-    return cJSON_IsNumber(value) && value->valuedouble >= low && value->valuedouble <= high &&
-           value->valuedouble == floor(value->valuedouble);
-}
-
 static int check_rank(const cJSON *value, struct error *err)
 {
-    if (!is_integer(value, 1, RANK_MAX))
+    if (!config_is_integer(value, 1, RANK_MAX))
         return config_refuse(value, "a rank is a whole number from 1 to 65536", err);
     return 0;
 }
@@ -62,10 +32,7 @@ static int read_numbers(struct adapter_config *out, const cJSON *root, struct er
 {
     const cJSON *rank = cJSON_GetObjectItemCaseSensitive(root, "r");
     const cJSON *alpha = cJSON_GetObjectItemCaseSensitive(root, "lora_alpha");
-    const cJSON *rslora = get(root, "use_rslora");
 
-    out->rank = RANK_DEFAULT;
-    out->alpha = ALPHA_DEFAULT;
     if (rank) {
         if (check_rank(rank, err))
             return err->code;
@@ -76,12 +43,7 @@ static int read_numbers(struct adapter_config *out, const cJSON *root, struct er
             return err->code;
         out->alpha = alpha->valuedouble;
     }
-    if (rslora) {
-        if (!cJSON_IsBool(rslora))
-            return config_refuse(rslora, "it must be true or false", err);
-        out->rslora = cJSON_IsTrue(rslora);
-    }
-    return 0;
+    return config_read_flag(&out->rslora, root, "use_rslora", err);
 }
 
 /* rank_pattern or alpha_pattern; `check` is what its values must be. */
@@ -89,7 +51,7 @@ static int read_patterns(struct pattern_value **out, size_t *out_count, const cJ
                          const char *name, int (*check)(const cJSON *value, struct error *err),
                          struct error *err)
 {
-    const cJSON *field = get(root, name);
+    const cJSON *field = config_get(root, name);
     const cJSON *item;
 
     if (!field)
@@ -148,8 +110,8 @@ static int check_layer_names(const cJSON *field, char *const *names, size_t coun
 static int read_layers(struct adapter_config *out, const cJSON *root, struct error *err)
 {
     static const char *const shape = "it must be a whole number or a list of them";
-    const cJSON *layers = get(root, "layers_to_transform");
-    const cJSON *pattern = get(root, "layers_pattern");
+    const cJSON *layers = config_get(root, "layers_to_transform");
+    const cJSON *pattern = config_get(root, "layers_pattern");
     bool alone = layers && !cJSON_IsArray(layers);
     size_t count = alone ? 1 : (size_t)cJSON_GetArraySize(layers);
     const cJSON *item = alone || !layers ? layers : layers->child;
@@ -159,7 +121,7 @@ static int read_layers(struct adapter_config *out, const cJSON *root, struct err
         if (!out->layers_to_transform)
             return error_no_memory(err, "a configuration");
         for (; out->layers_to_transform_count < count; item = item->next) {
-            if (!is_integer(item, -1e6, 1e6))
+            if (!config_is_integer(item, -1e6, 1e6))
                 return config_refuse(layers, shape, err);
             out->layers_to_transform[out->layers_to_transform_count++] = (int64_t)item->valuedouble;
         }
@@ -179,20 +141,33 @@ static int read_layers(struct adapter_config *out, const cJSON *root, struct err
     return 0;
 }
 
-static int read_config(struct adapter_config *out, const cJSON *root, struct error *err)
+static int read_lora(struct adapter_config *out, const cJSON *root, struct error *err)
 {
-    if (read_string(&out->base_model, root, "base_model_name_or_path", err) ||
-        read_string(&out->revision, root, "revision", err) ||
-        read_string(&out->peft_version, root, "peft_version", err) ||
-        read_numbers(out, root, err) ||
+    if (read_numbers(out, root, err) ||
         read_patterns(&out->rank_pattern, &out->rank_pattern_count, root, "rank_pattern",
                       check_rank, err) ||
         read_patterns(&out->alpha_pattern, &out->alpha_pattern_count, root, "alpha_pattern",
                       check_alpha, err) ||
         matcher_read(&out->target_modules, root, "target_modules", true, err) ||
-        matcher_read(&out->exclude_modules, root, "exclude_modules", false, err))
+        matcher_read(&out->exclude_modules, root, "exclude_modules", false, err) ||
+        read_layers(out, root, err) || config_read_saved(out, root, err))
         return err->code;
-    return read_layers(out, root, err);
+    return config_read_kinds(out, root, err);
+}
+
+static int read_config(struct adapter_config *out, const cJSON *root, struct error *err)
+{
+    out->rank = RANK_DEFAULT;
+    out->alpha = ALPHA_DEFAULT;
+    if (config_read_string(&out->base_model, root, "base_model_name_or_path", err) ||
+        config_read_string(&out->revision, root, "revision", err) ||
+        config_read_string(&out->peft_version, root, "peft_version", err))
+        return err->code;
+    if (out->type == ADAPTER_LORA)
+        return read_lora(out, root, err);
+    if (matcher_read(&out->target_modules, root, "target_modules", false, err))
+        return err->code;
+    return config_read_tokens(out, root, err);
 }
 
 int adapter_config_parse(struct adapter_config *out, const char *json, size_t bytes,
@@ -209,7 +184,9 @@ int adapter_config_parse(struct adapter_config *out, const char *json, size_t by
         status = error_set(err, ERR_FORMAT, "a configuration is a JSON object");
         goto out;
     }
-    status = config_check_fields(root, log, err);
+    status = config_read_type(&config.type, root, err);
+    if (!status)
+        status = config_check_fields(root, config.type, log, err);
     if (!status)
         status = read_config(&config, root, err);
     if (status)
@@ -223,6 +200,13 @@ out:
     return status;
 }
 
+static void release_names(char **names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+}
+
 void adapter_config_release(struct adapter_config *config)
 {
     free(config->base_model);
@@ -233,8 +217,16 @@ void adapter_config_release(struct adapter_config *config)
     matcher_release(&config->target_modules);
     matcher_release(&config->exclude_modules);
     free(config->layers_to_transform);
-    for (size_t i = 0; i < config->layers_pattern_count; i++)
-        free(config->layers_pattern[i]);
-    free(config->layers_pattern);
+    release_names(config->layers_pattern, config->layers_pattern_count);
+    matcher_release(&config->modules_to_save);
+    for (size_t i = 0; i < config->token_rows_count; i++) {
+        free(config->token_rows[i].module);
+        free(config->token_rows[i].rows);
+    }
+    free(config->token_rows);
+    release_names(config->target_parameters, config->target_parameters_count);
+    free(config->layer_replication);
+    matcher_release(&config->bdlora_a);
+    matcher_release(&config->bdlora_b);
     *config = (struct adapter_config){ 0 };
 }

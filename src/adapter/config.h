@@ -19,9 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "This module": a list of names (exact or last components) or one regular expression. */
+/* "This module": a list of names or one regular expression. */
 struct module_matcher {
-    char **names; /* name == n, or name ends in "." + n */
+    char **names; /* unless the field says otherwise: name == n, or name ends in "." + n */
     size_t name_count;
     struct pattern *pattern; /* fullmatch; NULL if a list */
     bool all;                /* "all-linear": matches everything */
@@ -34,11 +34,12 @@ struct pattern_value {
     double value;
 };
 
-/* trainable_token_indices: rows of one module's weight. */
+/* trainable_token_indices, or token_indices: rows of one module's weight. */
 struct token_rows {
-    char *module; /* "embed_tokens": a path or its end; NULL: the input embedding */
-    uint64_t *rows; /* in the order of the saved rows */
-    size_t count;
+    char *module;   /* "embed_tokens": the end of a path, without a border at a dot; NULL: the input
+                       embedding, or with ADAPTER_TRAINABLE_TOKENS each module that has rows */
+    uint64_t *rows; /* in the order of the saved rows; none twice, each below 2^32 */
+    size_t count;   /* >= 1 */
 };
 
 enum adapter_type { ADAPTER_LORA, ADAPTER_TRAINABLE_TOKENS };
@@ -68,25 +69,25 @@ struct adapter_config {
     enum adapter_bias bias;
     bool lora_bias;
     bool dora;
-    bool tie; /* ensure_weight_tying */
+    bool tie;                              /* ensure_weight_tying */
     struct module_matcher modules_to_save; /* names: ends of paths, without a border at a dot */
     struct token_rows *token_rows;
     size_t token_rows_count;
     char **target_parameters; /* whole paths or ends of paths at a dot, as in target_modules */
     size_t target_parameters_count;
-    uint64_t (*layer_replication)[2]; /* half-open ranges of layers of the base */
+    uint64_t (*layer_replication)[2]; /* half-open ranges of layers of the base, none empty; at most
+                                         100000 layers together */
     size_t layer_replication_count;
-    bool bdlora; /* use_bdlora, and its fields */
-    uint32_t bdlora_blocks;
-    struct module_matcher bdlora_a; /* modules whose A is block-diagonal */
+    bool bdlora;                    /* use_bdlora, and its fields */
+    uint32_t bdlora_blocks;         /* 1 to 65536 */
+    struct module_matcher bdlora_a; /* names: parts of the paths whose A is block-diagonal */
     struct module_matcher bdlora_b;
 };
 
 /*
- * Parse the text of an adapter_config.json.  ERR_FORMAT: damaged; unknown peft_type; r <= 0 or too
- * large; alpha not finite or not a number; a pattern outside the admitted subset; a kind of LoRA
- * that is not folded yet (use_dora, modules_to_save, bias, target_parameters, ...), with the
- * field, its value and what to do.  On success the caller releases *out.
+ * Parse the text of an adapter_config.json.  ERR_FORMAT: damaged; a kind of adapter that is not
+ * folded, by name and with what to do; a value out of its range; a pattern outside the admitted
+ * subset; fields that PEFT does not allow together.  On success the caller releases *out.
  */
 int adapter_config_parse(struct adapter_config *out, const char *json, size_t bytes,
                          const struct log *log, struct error *err);
@@ -99,8 +100,25 @@ void adapter_config_release(struct adapter_config *config);
 int adapter_config_module(const struct adapter_config *config, const char *name, uint32_t *rank,
                           double *scale, struct error *err);
 
-/* Would PEFT put LoRA on the module `name`: targeted, not excluded, in the chosen layers? */
+/*
+ * Would PEFT put LoRA on the module `name`: targeted, not excluded, not saved whole, in the chosen
+ * layers?  Parameters that target_parameters names are not modules.
+ */
 int adapter_config_targets(const struct adapter_config *config, const char *name, bool *targeted,
                            struct error *err);
+
+/* Is the module `name`, or one around it, in modules_to_save? */
+bool adapter_config_saves(const struct adapter_config *config, const char *name);
+
+/*
+ * The rows of the module `name`, or NULL.  Whether a module that no name fits is the input
+ * embedding, or tied to it, is for the caller to know: it gets the entry without a name.
+ */
+const struct token_rows *adapter_config_tokens(const struct adapter_config *config,
+                                               const char *name);
+
+/* Blocks on the diagonals of the factors of the module `name`; 1: an ordinary factor. */
+int adapter_config_blocks(const struct adapter_config *config, const char *name, uint32_t *blocks_a,
+                          uint32_t *blocks_b, struct error *err);
 
 #endif

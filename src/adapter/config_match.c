@@ -127,6 +127,39 @@ static bool is_printable_ascii(const char *name)
     return true;
 }
 
+/* Does `path` begin with `name`, whose dots stand for any character? */
+static bool begins_with(const char *path, const char *name)
+{
+    while (*name && *path && (*name == *path || *name == '.')) {
+        name++;
+        path++;
+    }
+    return *name == '\0' && (*path == '\0' || *path == '.');
+}
+
+/* re.match(r"(^|.*\.)NAME($|\..*)", path), as PEFT does it without escaping the name. */
+static bool lies_between_dots(const char *path, const char *name)
+{
+    while (path) {
+        if (begins_with(path, name))
+            return true;
+        path = strchr(path, '.');
+        if (path)
+            path++;
+    }
+    return false;
+}
+
+/* PEFT puts nothing on a module that it saves whole, nor inside one. */
+static bool is_inside_saved(const struct adapter_config *config, const char *name)
+{
+    for (size_t i = 0; i < config->modules_to_save.name_count; i++) {
+        if (lies_between_dots(name, config->modules_to_save.names[i]))
+            return true;
+    }
+    return false;
+}
+
 int adapter_config_targets(const struct adapter_config *config, const char *name, bool *targeted,
                            struct error *err)
 {
@@ -136,11 +169,13 @@ int adapter_config_targets(const struct adapter_config *config, const char *name
     int status;
 
     *targeted = false;
+    if (config->type != ADAPTER_LORA || is_inside_saved(config, name))
+        return 0;
     status = matcher_match(&config->exclude_modules, name, &matched, &whole, err);
     if (status || matched)
         return status;
     if (!config->target_modules.present) {
-        *targeted = true;
+        *targeted = !config->target_parameters_count;
         return 0;
     }
     status = matcher_match(&config->target_modules, name, &matched, &whole, err);
@@ -156,5 +191,64 @@ int adapter_config_targets(const struct adapter_config *config, const char *name
                          "the name '%s' is not plain ASCII, which 'layers_to_transform' needs",
                          error_quote(quoted, sizeof(quoted), name, strlen(name)));
     *targeted = is_in_layers(config, name);
+    return 0;
+}
+
+static bool ends_with(const char *path, size_t bytes, const char *name)
+{
+    size_t name_bytes = strlen(name);
+
+    return name_bytes <= bytes && memcmp(path + bytes - name_bytes, name, name_bytes) == 0;
+}
+
+bool adapter_config_saves(const struct adapter_config *config, const char *name)
+{
+    for (size_t bytes = strcspn(name, ".");; bytes += 1 + strcspn(name + bytes + 1, ".")) {
+        for (size_t i = 0; i < config->modules_to_save.name_count; i++) {
+            if (ends_with(name, bytes, config->modules_to_save.names[i]))
+                return true;
+        }
+        if (name[bytes] == '\0')
+            return false;
+    }
+}
+
+const struct token_rows *adapter_config_tokens(const struct adapter_config *config,
+                                               const char *name)
+{
+    const struct token_rows *unnamed = NULL;
+
+    for (size_t i = 0; i < config->token_rows_count; i++) {
+        if (!config->token_rows[i].module)
+            unnamed = &config->token_rows[i];
+        else if (ends_with(name, strlen(name), config->token_rows[i].module))
+            return &config->token_rows[i];
+    }
+    return unnamed;
+}
+
+static bool contains_any(const struct module_matcher *matcher, const char *name)
+{
+    for (size_t i = 0; i < matcher->name_count; i++) {
+        if (strstr(name, matcher->names[i]))
+            return true;
+    }
+    return false;
+}
+
+int adapter_config_blocks(const struct adapter_config *config, const char *name, uint32_t *blocks_a,
+                          uint32_t *blocks_b, struct error *err)
+{
+    bool in_a = contains_any(&config->bdlora_a, name);
+    bool in_b = contains_any(&config->bdlora_b, name);
+    char quoted[QUOTED_BYTES];
+
+    if (in_a && in_b)
+        return error_set(err, ERR_FORMAT,
+                         "'use_bdlora' names module '%s' both in 'target_modules_bd_a' and in "
+                         "'target_modules_bd_b', which PEFT does not allow",
+                         error_quote(quoted, sizeof(quoted), name, strlen(name)));
+    *blocks_a = in_a ? config->bdlora_blocks : 1;
+    *blocks_b = in_b ? config->bdlora_blocks : 1;
     return 0;
 }

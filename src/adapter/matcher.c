@@ -2,7 +2,6 @@
 
 #include "adapter/config_fields.h"
 
-#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -36,10 +35,10 @@ int matcher_read_names(char ***out, size_t *out_count, const struct cJSON *field
 int matcher_read(struct module_matcher *out, const struct cJSON *root, const char *name,
                  bool admits_all, struct error *err)
 {
-    const cJSON *field = cJSON_GetObjectItemCaseSensitive(root, name);
+    const cJSON *field = config_get(root, name);
     int status;
 
-    if (!field || cJSON_IsNull(field))
+    if (!field)
         return 0;
     out->present = true;
     if (!cJSON_IsString(field)) {
@@ -59,6 +58,58 @@ int matcher_read(struct module_matcher *out, const struct cJSON *root, const cha
     if (status)
         error_prefix(err, "'%s'", name);
     return status;
+}
+
+int matcher_read_array(char ***out, size_t *out_count, const struct cJSON *field, struct error *err)
+{
+    const cJSON *item;
+    bool fits = cJSON_IsArray(field);
+
+    cJSON_ArrayForEach(item, field)
+        fits = fits && cJSON_IsString(item) && item->valuestring[0] != '\0';
+    if (!fits)
+        return config_refuse(field, "it must be a list of strings, none of them empty", err);
+    return matcher_read_names(out, out_count, field, err);
+}
+
+int matcher_read_list(struct module_matcher *out, const struct cJSON *root, const char *name,
+                      struct error *err)
+{
+    const cJSON *field = config_get(root, name);
+
+    if (!field)
+        return 0;
+    if (cJSON_GetArraySize(field) > MATCHER_LIST_MAX)
+        return config_refuse(field, "it has more than 4096 names", err);
+    out->present = true;
+    return matcher_read_array(&out->names, &out->name_count, field, err);
+}
+
+int matcher_add_name(struct module_matcher *matcher, const char *name, struct error *err)
+{
+    char **names;
+
+    if (matcher_has_name(matcher, name))
+        return 0;
+    names = realloc(matcher->names, (matcher->name_count + 1) * sizeof(*names));
+    if (!names)
+        return error_no_memory(err, "a list of names");
+    matcher->names = names;
+    names[matcher->name_count] = strdup(name);
+    if (!names[matcher->name_count])
+        return error_no_memory(err, "a list of names");
+    matcher->name_count++;
+    matcher->present = true;
+    return 0;
+}
+
+bool matcher_has_name(const struct module_matcher *matcher, const char *name)
+{
+    for (size_t i = 0; i < matcher->name_count; i++) {
+        if (strcmp(matcher->names[i], name) == 0)
+            return true;
+    }
+    return false;
 }
 
 void matcher_release(struct module_matcher *matcher)

@@ -16,6 +16,7 @@
 
 /* A whole configuration around the fields of a case. */
 #define LORA(fields) "{\"peft_type\":\"LORA\"" fields "}"
+#define TOKENS(fields) "{\"peft_type\":\"TRAINABLE_TOKENS\"" fields "}"
 
 static const struct {
     const char *json;
@@ -26,10 +27,16 @@ static const struct {
     { "{}", "there is no 'peft_type'" },
     { "{\"peft_type\":null}", "'peft_type' is null: it must be a string" },
     { "{\"peft_type\":7}", "'peft_type' is 7: it must be a string" },
-    { "{\"peft_type\":\"IA3\"}", "not supported by this version, only LORA is" },
-    { "{\"peft_type\":\"VBLORA\"}", "not supported by this version" },
-    { "{\"peft_type\":\"lora\"}", "there is no such kind of PEFT adapter" },
-    { "{\"peft_type\":\"FUTURE\"}", "there is no such kind of PEFT adapter" },
+    { "{\"peft_type\":\"IA3\"}", "'peft_type' is \"IA3\": its weights follow another formula" },
+    { "{\"peft_type\":\"VBLORA\"}", "merge_and_unload(), then save_pretrained()" },
+    { "{\"peft_type\":\"BONE\"}", "with the release of PEFT that made it" },
+    { "{\"peft_type\":\"P_TUNING\"}",
+      "'peft_type' is \"P_TUNING\": it trains inputs of the model" },
+    { "{\"peft_type\":\"XLORA\"}", "it chooses among its experts anew for every input" },
+    { "{\"peft_type\":\"LILY\"}", "it chooses among its experts anew for every input" },
+    { "{\"peft_type\":\"SHADOW\"}", "a second network beside the base" },
+    { "{\"peft_type\":\"lora\"}", "PEFT 0.21 has no such kind of adapter" },
+    { "{\"peft_type\":\"FUTURE\"}", "PEFT 0.21 has no such kind of adapter" },
     { LORA(",\"r\":8,\"r\":16"), "r" },
     { LORA(",\"r\":0"), "'r' is 0: a rank is a whole number from 1 to 65536" },
     { LORA(",\"r\":-8"), "'r' is -8" },
@@ -68,21 +75,12 @@ static const struct {
     { LORA(",\"base_model_name_or_path\":7"), "it must be a string or null" },
     { LORA(",\"revision\":[]"), "it must be a string or null" },
 
-    { LORA(",\"use_dora\":true"), "'use_dora' is true: DoRA" },
-    { LORA(",\"bias\":\"all\""), "'bias' is \"all\": an adapter that trained biases" },
-    { LORA(",\"bias\":\"lora_only\""), "an adapter that trained biases" },
-    { LORA(",\"lora_bias\":true"), "a bias on the B factors" },
-    { LORA(",\"modules_to_save\":[\"lm_head\"]"), "'modules_to_save' is [\"lm_head\"]" },
-    { LORA(",\"target_parameters\":[\"mlp.experts.gate_up_proj\"]"), "fused experts" },
-    { LORA(",\"trainable_token_indices\":[1]"), "rows of the embedding" },
-    { LORA(",\"trainable_token_indices\":{\"embed_tokens\":[1]}"), "rows of the embedding" },
-    { LORA(",\"layer_replication\":[[0,2]]"), "repeated layers" },
-    { LORA(",\"fan_in_fan_out\":true"), "Conv1D" },
-    { LORA(",\"use_bdlora\":{\"nblocks\":2}"), "BD-LoRA" },
     { LORA(",\"use_qalora\":true"), "QA-LoRA" },
     { LORA(",\"kasa_config\":{\"beta\":1}"), "KaSA" },
+    { LORA(",\"kasa_config\":{}"), "KaSA" },
     { LORA(",\"alora_invocation_tokens\":[1]"), "aLoRA" },
     { LORA(",\"arrow_config\":{\"top_k\":3}"), "Arrow" },
+
     { LORA(",\"init_lora_weights\":\"pissa\""), "path_initial_model_for_weight_conversion" },
     { LORA(",\"init_lora_weights\":\"pissa_niter_16\""), "changing the base" },
     { LORA(",\"init_lora_weights\":\"olora\""), "changing the base" },
@@ -90,6 +88,7 @@ static const struct {
     { LORA(",\"init_lora_weights\":\"corda\""), "changing the base" },
     { LORA(",\"init_lora_weights\":\"lora_ga\""), "changing the base" },
     { LORA(",\"init_lora_weights\":\"loftq\""), "LoftQ quantised" },
+    { LORA(",\"init_lora_weights\":\"pissa_\""), "is not known" },
     { LORA(",\"init_lora_weights\":\"future\""), "is not known" },
     { LORA(",\"init_lora_weights\":[]"), "it must be true, false or a string" },
 };
@@ -179,6 +178,15 @@ static const char *const admitted[] = {
     LORA(",\"lora_dropout\":NaN"),
     LORA(",\"megatron_config\":{\"a\":[1,2]}"),
     LORA(",\"rank_pattern\":null,\"alpha_pattern\":null,\"use_rslora\":null"),
+    LORA(",\"use_dora\":null,\"lora_bias\":null,\"bias\":null,\"modules_to_save\":null"),
+    LORA(",\"trainable_token_indices\":null,\"target_parameters\":null,\"layer_replication\":null"),
+    LORA(",\"use_bdlora\":false,\"use_qalora\":false,\"alora_invocation_tokens\":[]"),
+    LORA(",\"use_dora\":true,\"bias\":\"all\",\"modules_to_save\":[\"lm_head\"]"),
+    LORA(",\"use_dora\":true,\"megatron_config\":{},\"target_parameters\":[]"),
+    LORA(",\"velora_config\":{\"num_groups\":4},\"monteclora_config\":{\"num_samples\":8}"),
+    LORA(",\"layer_replication\":[[99999,100000]]"),
+    LORA(",\"task_type\":7"),
+    TOKENS(",\"token_indices\":[1],\"r\":0,\"use_dora\":1"),
 };
 
 static void test_config__admits(void **state)
@@ -190,6 +198,31 @@ static void test_config__admits(void **state)
 
         if (parse(&config, admitted[i], NULL, &err))
             fail_msg("%s: %s", admitted[i], err.text);
+        adapter_config_release(&config);
+    }
+}
+
+/* A field of one type means nothing to the other. */
+static void test_config__fields_of_the_other_type(void **state)
+{
+    static const struct {
+        const char *json;
+        int said;
+    } texts[] = {
+        { TOKENS(",\"token_indices\":[1],\"init_weights\":true,\"target_modules\":\"m.e\""), 0 },
+        { TOKENS(",\"token_indices\":[1],\"r\":4,\"kasa_config\":{}"), 2 },
+        { LORA(",\"token_indices\":[-1],\"init_weights\":7"), 2 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        struct adapter_config config;
+        struct error err = { 0 };
+        int said = 0;
+        struct log log = { count_sentence, &said };
+
+        if (parse(&config, texts[i].json, &log, &err) || said != texts[i].said)
+            fail_msg("%s: %d sentences, %s", texts[i].json, said, err.text);
         adapter_config_release(&config);
     }
 }
@@ -263,6 +296,16 @@ static const struct {
     { "\"target_modules\":[\"attn.q\"]", "model.xattn.q", false },
     { "\"target_modules\":[]", "q", false },
     { "\"target_modules\":null", "q", true },
+    { "\"target_modules\":null,\"target_parameters\":[\"e.w\"]", "q", false },
+    { "\"target_modules\":[\"q\"],\"target_parameters\":[\"e.w\"]", "q", true },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"head\"]", "m.head", false },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"head\"]", "head.x", false },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"head\"]", "m.head.x", false },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"head\"]", "lm_head", true },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"m.head\"]", "a.m.head", false },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"m.head\"]", "a.m_head.x", false },
+    { "\"target_modules\":\"all-linear\",\"modules_to_save\":[\"m.head\"]", "a.m.hea", true },
+    { "\"target_modules\":[\"score\"],\"task_type\":\"SEQ_CLS\"", "score", false },
     { "\"target_modules\":\"all-linear\"", "q", true },
     { "\"target_modules\":\"ALL-Linear\"", "q", true },
     { "\"target_modules\":\"all_linear\"", "q", true },
@@ -340,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_config__refuses),
         cmocka_unit_test(test_config__plain),
         cmocka_unit_test(test_config__admits),
+        cmocka_unit_test(test_config__fields_of_the_other_type),
         cmocka_unit_test(test_config__patterns),
         cmocka_unit_test(test_config__pattern_that_is_the_name),
         cmocka_unit_test(test_config__targets),
