@@ -47,6 +47,8 @@ def add_config_fields():
         "peft_type_prompt_tuning": ("peft_type", "PROMPT_TUNING"),
         "peft_type_number": ("peft_type", 7),
         "peft_type_null": ("peft_type", None),
+        "peft_type_ia3": ("peft_type", "IA3"),
+        "peft_type_xlora": ("peft_type", "XLORA"),
         "r_0": ("r", 0),
         "r_negative": ("r", -16),
         "r_float": ("r", 4.5),
@@ -80,12 +82,64 @@ def add_config_fields():
         "target_modules_open_group": ("target_modules", ".*(q_proj"),
         "use_rslora_text": ("use_rslora", "yes"),
         "fan_in_fan_out_number": ("fan_in_fan_out", 2),
+        "use_dora_text": ("use_dora", "yes"),
+        "lora_bias_number": ("lora_bias", 1),
+        "bias_unknown": ("bias", "some"),
+        "ensure_weight_tying_text": ("ensure_weight_tying", "true"),
+        "modules_to_save_string": ("modules_to_save", "lm_head"),
+        "modules_to_save_numbers": ("modules_to_save", [1]),
+        "modules_to_save_empty_name": ("modules_to_save", [""]),
+        "modules_to_save_too_many": ("modules_to_save", [f"n{i}" for i in range(5000)]),
+        "token_indices_string": ("trainable_token_indices", "3"),
+        "token_indices_negative": ("trainable_token_indices", [-1]),
+        "token_indices_2_32": ("trainable_token_indices", [2**32]),
+        "token_indices_2_64": ("trainable_token_indices", {"embed_tokens": [2**64]}),
+        "token_indices_twice": ("trainable_token_indices", {"embed_tokens": [5, 6, 5]}),
+        "token_indices_no_list": ("trainable_token_indices", {"embed_tokens": 5}),
+        "target_parameters_string": ("target_parameters", "mlp.experts.gate_up_proj"),
+        "target_parameters_numbers": ("target_parameters", [7]),
+        "layer_replication_flat": ("layer_replication", [0, 2]),
+        "layer_replication_backwards": ("layer_replication", [[2, 0]]),
+        "layer_replication_negative": ("layer_replication", [[-1, 1]]),
+        "layer_replication_bomb": ("layer_replication", [[0, 100000]] * 1000),
+        "layer_replication_2_63": ("layer_replication", [[0, 2**63]]),
+        "bdlora_true": ("use_bdlora", True),
+        "bdlora_no_blocks": ("use_bdlora", {"nblocks": 0}),
+        "bdlora_name_in_both": ("use_bdlora", {"nblocks": 2, "target_modules_bd_a": ["q_proj"],
+                                               "target_modules_bd_b": ["q_proj"]}),
+        "qalora": ("use_qalora", True),
+        "kasa": ("kasa_config", {}),
+        "alora": ("alora_invocation_tokens", [1, 2]),
+        "arrow": ("arrow_config", {"top_k": 3}),
+        "init_pissa": ("init_lora_weights", "pissa"),
+        "init_lora_ga": ("init_lora_weights", "lora_ga"),
+        "init_unknown": ("init_lora_weights", "future"),
         "layers_to_transform_text": ("layers_to_transform", "first"),
         "base_name_is_a_number": ("base_model_name_or_path", 7),
     }
     for name, (field, value) in fields.items():
         case(f"adapter_{name}", 3, CONFIG, field)(
             lambda c, field=field, value=value: c.change_config(**{field: value}))
+
+
+@case("adapter_dora_with_a_bias_on_b", 3, CONFIG, "use_dora", "lora_bias")
+def _(c):
+    c.change_config(use_dora=True, lora_bias=True)
+
+
+@case("adapter_dora_of_a_parameter", 3, CONFIG, "use_dora", "target_parameters")
+def _(c):
+    c.change_config(use_dora=True, target_parameters=["mlp.experts.gate_up_proj"])
+
+
+@case("adapter_tokens_of_a_saved_module", 3, CONFIG, "trainable_token_indices", "embed_tokens")
+def _(c):
+    c.change_config(trainable_token_indices={"embed_tokens": [1]}, modules_to_save=["embed_tokens"])
+
+
+@case("adapter_tokens_without_tokens", 3, CONFIG, "token_indices")
+def _(c):
+    c.change_config(peft_type="TRAINABLE_TOKENS", token_indices=[])
 
 
 @case("adapter_alpha_1e999", 3, CONFIG, "lora_alpha")

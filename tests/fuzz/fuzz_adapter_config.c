@@ -21,7 +21,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint32_t rank;
         double scale;
         bool targeted;
+        uint32_t blocks_a;
+        uint32_t blocks_b;
+        const struct token_rows *tokens = adapter_config_tokens(&config, names[i]);
 
+        FUZZ_CHECK(!tokens || (tokens->count && tokens->rows[tokens->count - 1] <= UINT32_MAX));
+        FUZZ_CHECK(adapter_config_blocks(&config, names[i], &blocks_a, &blocks_b, &err) ||
+                   (blocks_a && blocks_b));
+        adapter_config_saves(&config, names[i]);
         adapter_config_module(&config, names[i], &rank, &scale, &err);
         adapter_config_targets(&config, names[i], &targeted, &err);
     }
