@@ -131,62 +131,6 @@ static int tear_down(void **state)
     return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* Files of a directory that is no adapter; a name that ends in '/' is a sub-directory. */
-static const struct {
-    const char *files[4];
-    int code;
-    const char *part;
-} places[] = {
-    { { NULL }, ERR_FORMAT, "there is no adapter_config.json, which every PEFT adapter has" },
-    { { "config.json", "model.safetensors" }, ERR_FORMAT, "this is a whole model and no adapter" },
-    { { "model.safetensors.index.json" }, ERR_FORMAT, "this is a whole model and no adapter" },
-    { { "adapter_model.safetensors" }, ERR_FORMAT, "beside the weights; rank and alpha" },
-    { { "adapter_model.bin" }, ERR_FORMAT, "beside the weights; rank and alpha" },
-    { { "adapter_config.json" }, ERR_FORMAT, "there is no adapter_model.safetensors in it" },
-    { { "adapter_config.json", "adapter_model.bin" }, ERR_FORMAT, "a pickle (adapter_model.bin)" },
-    { { "checkpoint-20/", "checkpoint-20/adapter_config.json" },
-      ERR_FORMAT,
-      "in its sub-directory 'checkpoint-20': name that one" },
-    { { "adapter_config.json", "adapter_model.safetensors" }, ERR_FORMAT, "adapter_config.json: " },
-};
-
-static void test_adapter__places_that_hold_none(void **state)
-{
-    struct adapter adapter;
-    struct error err = { 0 };
-
-    (void)state;
-    for (size_t i = 0; i < COUNT(places); i++) {
-        char directory[16];
-        int code;
-
-        snprintf(directory, sizeof(directory), "place%zu", i);
-        mkdir(in_scratch(directory), 0777);
-        for (size_t f = 0; f < COUNT(places[i].files) && places[i].files[f]; f++) {
-            char name[128];
-
-            snprintf(name, sizeof(name), "%s/%s", directory, places[i].files[f]);
-            if (name[strlen(name) - 1] == '/')
-                mkdir(in_scratch(name), 0777);
-            else
-                write_text(name, "");
-        }
-        code = adapter_open(&adapter, in_scratch(directory), false, NULL, &err);
-        if (code != places[i].code || !strstr(err.text, places[i].part))
-            fail_msg("place %zu: %d %s", i, code, err.text);
-    }
-    assert_int_equal(adapter_open(&adapter, in_scratch("nowhere"), false, NULL, &err), ERR_USAGE);
-    assert_non_null(strstr(err.text, "nowhere': there is no such directory"));
-    write_text("plain.bin", "");
-    assert_int_equal(adapter_open(&adapter, in_scratch("plain.bin"), false, NULL, &err),
-                     ERR_FORMAT);
-    assert_non_null(strstr(err.text, "this is a file; an adapter is a directory"));
-    assert_int_equal(
-        adapter_open(&adapter, in_scratch("place4/adapter_model.bin"), false, NULL, &err),
-        ERR_FORMAT);
-    assert_non_null(strstr(err.text, "this is a pickle"));
-}
-
 static void test_adapter__damaged_files(void **state)
 {
     static const struct made good[] = { A("q", 2, 4), B("q", 6, 2) };
@@ -660,7 +604,6 @@ static void test_adapter__heads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_adapter__places_that_hold_none),
         cmocka_unit_test(test_adapter__damaged_files),
         cmocka_unit_test(test_adapter__refuses),
         cmocka_unit_test(test_adapter__no_factors_at_all),
