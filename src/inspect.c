@@ -159,8 +159,8 @@ static void describe_adapter(struct text *out, const struct adapter *adapter, co
         }
     }
     for (size_t t = 0; t < adapter->header.tensor_count && all_tensors; t++)
-        add_tensor(out, &adapter->header, &adapter->header.tensors[t], "adapter_model.safetensors",
-                   format);
+        add_tensor(out, &adapter->header, &adapter->header.tensors[t],
+                   strrchr(adapter->weights_path, '/') + 1, format);
 }
 
 static int inspect_adapter(struct text *out, const char *path, const char *directory,
@@ -209,8 +209,9 @@ int lorafold_inspect(const char *path, enum lorafold_format format, bool all_ten
     if (!status) {
         name = strrchr(source.path, '/');
         name = name ? name + 1 : source.path;
-        if (holds(source.path, "adapter_config.json") ||
-            strcmp(name, "adapter_model.safetensors") == 0)
+        if (holds(source.path, "adapter_config.json") || strcmp(name, "adapter_config.json") == 0 ||
+            strcmp(name, "adapter_model.safetensors") == 0 ||
+            strcmp(name, "adapter_model.bin") == 0)
             status = inspect_adapter(&text, path, source.path, format, all_tensors, &inner);
         else
             status = inspect_model(&text, path, source.path, format, all_tensors, &inner);

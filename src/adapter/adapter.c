@@ -3,6 +3,7 @@
 #include "adapter/directory.h"
 #include "adapter/pairs.h"
 #include "base/json.h"
+#include "format/torch_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +56,11 @@ static int read_config(struct adapter *adapter, const struct log *log, struct er
     return status;
 }
 
-static int read_header(struct adapter *adapter, struct error *err)
+static int read_header(struct adapter *adapter, enum adapter_weights weights, struct error *err)
 {
-    int status = st_header_read(&adapter->header, adapter->weights_path, &adapter->weights_bytes,
-                                err);
+    int (*read)(struct st_header *, const char *, uint64_t *,
+                struct error *) = weights == ADAPTER_TORCH ? torch_file_read : st_header_read;
+    int status = read(&adapter->header, adapter->weights_path, &adapter->weights_bytes, err);
 
     if (status)
         return status;
@@ -71,21 +73,22 @@ int adapter_open(struct adapter *out, const char *path, bool allow_unused, const
                  struct error *err)
 {
     struct adapter adapter = { 0 };
+    enum adapter_weights weights = ADAPTER_SAFETENSORS;
     char quoted[QUOTED_BYTES];
     int status;
 
-    status = adapter_directory_find(&adapter.directory, path, err);
+    status = adapter_directory_find(&adapter.directory, &weights, path, log, err);
     if (status)
         goto out;
     adapter.name = directory_name(adapter.directory);
-    adapter.weights_path = adapter_directory_join(adapter.directory, ADAPTER_WEIGHTS_FILE);
+    adapter.weights_path = adapter_directory_join(adapter.directory, adapter_weights_name(weights));
     if (!adapter.name || !adapter.weights_path) {
         status = error_no_memory(err, "a path");
         goto out;
     }
     status = read_config(&adapter, log, err);
     if (!status)
-        status = read_header(&adapter, err);
+        status = read_header(&adapter, weights, err);
     if (!status)
         status = adapter_build_pairs(&adapter, allow_unused, log, err);
     if (status)

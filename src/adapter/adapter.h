@@ -2,7 +2,7 @@
  * adapter.h - a PEFT LoRA adapter: its configuration and its factor pairs
  *
  * An adapter is a directory with adapter_config.json and
- * adapter_model.safetensors.  Only headers and configuration are read here.
+ * adapter_model.safetensors or adapter_model.bin.  Only headers and configuration are read here.
  * Every tensor of the file ends up in a pair or is an error; there is no third way.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -31,7 +31,7 @@ enum adapter_layer {
 
 /* One LoRA module of the adapter: delta = scale * B A. */
 struct adapter_pair {
-    char *module;              /* runtime path, "model.layers.0.self_attn.q_proj" */
+    char *module; /* runtime path, "model.layers.0.self_attn.q_proj" */
     enum adapter_layer layer;
     uint32_t depth;            /* how many "base_layer." stood before the factors: parameters of one
                                   module are nested (the last one registered is outermost, 0) */
@@ -82,7 +82,7 @@ struct adapter {
 
 /*
  * Open and check an adapter directory.  ERR_USAGE: not there.  ERR_FORMAT: no configuration (the
- * sentence says what a full model or a pickle-only adapter needs instead), damaged file, factor
+ * sentence says what a full model needs instead), damaged file, factor
  * without its partner, factors whose ranks differ from each other or from the configuration,
  * factors that are not 2-D BF16/F16/F32, a kind of tensor that is not folded (embedding, DoRA,
  * bias, saved modules, experts) named as what it is.  ERR_MISMATCH: a tensor of a module that
