@@ -56,12 +56,18 @@ static void copy_string(char *out, size_t out_bytes, const struct json_token *to
         snprintf(out, out_bytes, "%.*s", (int)(token->bytes - 2), token->begin + 1);
 }
 
+/* Lists with an element for each layer, in models that say no number of layers. */
+static const char *const layer_lists[] = { "layer_types", "layers_block_type" };
+
+/* What says the number of layers; a better source counts more than any depth. */
+enum layers_source { LAYERS_USUAL, LAYERS_SPELLED, LAYERS_LIST };
+
 /* How outer what is known of a fact stands: the outermost level decides. */
 struct found {
     unsigned tied_depth;
     unsigned vocab_depth;
     unsigned layers_depth;
-    bool layers_usual; /* it is spelled in the usual way, which counts more than any depth */
+    enum layers_source layers_source;
 };
 
 static void note_tied(struct config_facts *facts, struct found *found,
@@ -88,30 +94,58 @@ static void note_vocab(struct config_facts *facts, struct found *found,
     found->vocab_depth = value->depth;
 }
 
-static void note_layers(struct config_facts *facts, struct found *found,
-                        const struct json_token *key, const struct json_token *value)
+static void note_layers(struct config_facts *facts, struct found *found, uint64_t number,
+                        enum layers_source source, unsigned depth)
 {
-    bool usual = config_key_is(key, layer_keys[0]);
-    uint64_t number;
-
-    if (!json_number_u64(value, &number) || number == 0)
+    if (number == 0)
         return;
     if (facts->num_hidden_layers &&
-        (usual == found->layers_usual ? value->depth >= found->layers_depth : !usual))
+        (source == found->layers_source ? depth >= found->layers_depth
+                                        : source > found->layers_source))
         return;
     facts->num_hidden_layers = number;
-    found->layers_depth = value->depth;
-    found->layers_usual = usual;
+    found->layers_depth = depth;
+    found->layers_source = source;
+}
+
+static int count_elements(uint64_t *out, const struct json_reader *at,
+                          const struct json_token *array, struct error *err)
+{
+    struct json_reader reader = *at; /* a copy: looking ahead moves nothing */
+    struct json_token token;
+
+    *out = 0;
+    for (;;) {
+        if (json_next(&reader, &token, err))
+            return err->code;
+        if (token.kind == JSON_ARRAY_END && token.depth == array->depth)
+            return 0;
+        if (json_skip(&reader, &token, err))
+            return err->code;
+        ++*out;
+    }
 }
 
 /* A member of an object that is about the language model. */
-static void note_language(struct config_facts *facts, struct found *found,
-                          const struct json_token *key, const struct json_token *value)
+static int note_language(struct config_facts *facts, struct found *found,
+                         const struct json_reader *reader, const struct json_token *key,
+                         const struct json_token *value, struct error *err)
 {
+    uint64_t number;
+
     if (config_key_is(key, "vocab_size"))
         note_vocab(facts, found, value);
-    if (config_key_of_layers(key))
-        note_layers(facts, found, key, value);
+    if (config_key_of_layers(key) && json_number_u64(value, &number))
+        note_layers(facts, found, number,
+                    config_key_is(key, layer_keys[0]) ? LAYERS_USUAL : LAYERS_SPELLED,
+                    value->depth);
+    if (config_key_among(key, layer_lists, COUNT_OF(layer_lists)) &&
+        value->kind == JSON_ARRAY_BEGIN) {
+        if (count_elements(&number, reader, value, err))
+            return err->code;
+        note_layers(facts, found, number, LAYERS_LIST, value->depth);
+    }
+    return 0;
 }
 
 int config_survey_read(struct config_survey *out, const char *json, size_t bytes, struct error *err)
@@ -133,8 +167,9 @@ int config_survey_read(struct config_survey *out, const char *json, size_t bytes
         if (token.kind == JSON_OBJECT_BEGIN && path.language[token.depth] &&
             token.depth > survey.innermost)
             survey.innermost = token.depth;
-        if (config_path_holds(&path, &token))
-            note_language(facts, &found, &key, &token);
+        if (config_path_holds(&path, &token) &&
+            note_language(facts, &found, &reader, &key, &token, err))
+            return err->code;
         if (config_key_is(&key, "tie_word_embeddings"))
             note_tied(facts, &found, &token);
         if (config_key_is(&key, "quantization_config") && token.kind == JSON_OBJECT_BEGIN)

@@ -27,7 +27,7 @@ struct config_facts {
      * or its like.  0 if no level says it with a plain positive number.
      */
     uint64_t vocab_size;
-    uint64_t num_hidden_layers; /* also spelled n_layer, n_layers or num_layers */
+    uint64_t num_hidden_layers; /* or n_layer, n_layers, num_layers, or the length of layer_types */
     char model_type[64];        /* "" if it is not said or longer */
     char architecture[96];      /* the first of architectures, or "" */
 };

@@ -137,6 +137,11 @@ static void test_config_text__numbers(void **state)
         { "{\"llm_config\": {\"num_hidden_layers\": 2}, \"num_layers\": 9}", 0, 2 },
         { "{\"language_config\": {\"vocab_size\": 5, \"n_layer\": 2}}", 5, 2 },
         { "{\"thinker_config\": {\"text_config\": {\"vocab_size\": 5, \"num_layers\": 2}}}", 5, 2 },
+        /* A list says it where nothing else does. */
+        { "{\"layers_block_type\": [\"a\", [{}, 1], null]}", 0, 3 },
+        { "{\"layer_types\": [1, 2], \"text_config\": {\"num_layers\": 4}}", 0, 4 },
+        { "{\"layer_types\": []}", 0, 0 },
+        { "{\"layer_types\": 7}", 0, 0 },
         /* Other parts of a model. */
         { "{\"vision_config\": {\"num_hidden_layers\": 24, \"vocab_size\": 7}}", 0, 0 },
         { "{\"talker_config\": {\"text_config\": {\"num_hidden_layers\": 24}}}", 0, 0 },
@@ -239,6 +244,8 @@ static void test_config_text__layers(void **state)
           "{\"num_hidden_layers\": 5, \"max_window_layers\": 5}" },
         { "{\"num_hidden_layers\": 3, \"max_window_layers\": 2}",
           "{\"num_hidden_layers\": 5, \"max_window_layers\": 2}" },
+        { "{\"layers_block_type\": [\"a\", \"b\", \"c\"]}",
+          "{\"layers_block_type\": [\"a\", \"b\", \"c\", \"b\", \"c\"]}" },
         /* Only the language model has new layers. */
         { "{\"vision_config\": {\"num_hidden_layers\": 3, \"layer_types\": [1, 2, 3]}, "
           "\"text_config\": {\"num_hidden_layers\": 3, \"layer_types\": [1, 2, 3]}}",
