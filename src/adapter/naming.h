@@ -24,10 +24,9 @@ struct naming_found {
 };
 
 /*
- * Every tensor of the base that the runtime name ("model.layers.0.mlp.up_proj.weight") may stand
- * for, each once, by ascending tier.  The caller drops those whose shape does not fit; what is left
- * in the lowest tier decides, and two in one tier are ambiguous.  More than NAMING_FOUND_MAX: the
- * first ones.
+ * The tensors of the base that the runtime name ("model.layers.0.mlp.up_proj.weight") may stand
+ * for, each once, of the lowest tier that has any.  The caller drops those whose shape does not
+ * fit; two that are left are ambiguous.  More than NAMING_FOUND_MAX: the first ones.
  */
 int naming_find(struct naming_found out[NAMING_FOUND_MAX], size_t *count, const struct model *model,
                 const char *name, size_t bytes, struct error *err);
