@@ -155,13 +155,24 @@ static int read_lora(struct adapter_config *out, const cJSON *root, struct error
     return config_read_kinds(out, root, err);
 }
 
+/* What Unsloth adds to PEFT's fields. */
+static int read_unsloth(struct adapter_config *out, const cJSON *root, struct error *err)
+{
+    const cJSON *mapping = cJSON_GetObjectItemCaseSensitive(root, "auto_mapping");
+
+    out->unsloth = cJSON_IsObject(mapping) &&
+                   cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(mapping, "unsloth_fixed"));
+    return config_read_string(&out->b_layout, root, "lora_B_layout", err);
+}
+
 static int read_config(struct adapter_config *out, const cJSON *root, struct error *err)
 {
     out->rank = RANK_DEFAULT;
     out->alpha = ALPHA_DEFAULT;
     if (config_read_string(&out->base_model, root, "base_model_name_or_path", err) ||
         config_read_string(&out->revision, root, "revision", err) ||
-        config_read_string(&out->peft_version, root, "peft_version", err))
+        config_read_string(&out->peft_version, root, "peft_version", err) ||
+        read_unsloth(out, root, err))
         return err->code;
     if (out->type == ADAPTER_LORA)
         return read_lora(out, root, err);
@@ -212,6 +223,7 @@ void adapter_config_release(struct adapter_config *config)
     free(config->base_model);
     free(config->revision);
     free(config->peft_version);
+    free(config->b_layout);
     release_patterns(config->rank_pattern, config->rank_pattern_count);
     release_patterns(config->alpha_pattern, config->alpha_pattern_count);
     matcher_release(&config->target_modules);

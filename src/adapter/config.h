@@ -82,6 +82,9 @@ struct adapter_config {
     uint32_t bdlora_blocks;         /* 1 to 65536 */
     struct module_matcher bdlora_a; /* names: parts of the paths whose A is block-diagonal */
     struct module_matcher bdlora_b;
+    char *b_layout; /* lora_B_layout, Unsloth's word for the order of the columns of the experts' B
+                       factors, or NULL */
+    bool unsloth;   /* auto_mapping.unsloth_fixed: Unsloth wrote it, perhaps before lora_B_layout */
 };
 
 /*

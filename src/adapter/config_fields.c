@@ -52,7 +52,8 @@ static const struct field fields[] = {
     { "layer_replication", FIELD_USED, OF_LORA, NULL },
     { "use_bdlora", FIELD_USED, OF_LORA, NULL },
 
-    { "auto_mapping", FIELD_HARMLESS, OF_BOTH, NULL },
+    { "auto_mapping", FIELD_USED, OF_BOTH, NULL },
+    { "lora_B_layout", FIELD_USED, OF_BOTH, NULL }, /* Unsloth's */
     { "inference_mode", FIELD_HARMLESS, OF_BOTH, NULL },
     { "init_weights", FIELD_HARMLESS, OF_TOKENS, NULL },
     { "lora_dropout", FIELD_HARMLESS, OF_LORA, NULL },
