@@ -86,7 +86,8 @@ int edits_check_twice(const struct adapter_edits *edits, const struct adapter *a
     qsort(sorted, edits->count, sizeof(*sorted), compare_edits);
     for (size_t i = 1; i < edits->count && !status; i++) {
         if (is_twice(sorted[i - 1], sorted[i]))
-            status = error_set(err, ERR_MISMATCH, "'%s' and '%s' both change one tensor of the base",
+            status = error_set(err, ERR_MISMATCH,
+                               "'%s' and '%s' both change one tensor of the base",
                                edits_quote(quoted[0], adapter, sorted[i - 1]),
                                edits_quote(quoted[1], adapter, sorted[i]));
     }
@@ -209,8 +210,8 @@ static int complete(struct adapter_edits *edits, size_t index, const struct edit
     if (!rows || rows == base_rows || use == EDIT_UNTIED)
         return 0;
     if (edit->side != EDIT_UNTIED) {
-        if (has_edit(edits, context->adapter, edit->tensor, head ? EDIT_EMBEDDING : EDIT_HEAD,
-                     rows, &any))
+        if (has_edit(edits, context->adapter, edit->tensor, head ? EDIT_EMBEDDING : EDIT_HEAD, rows,
+                     &any))
             return 0;
         if (edit->kind == EDIT_DELTA && !any)
             return add_for_other_side(edits, index, EDIT_REPLACE, err);

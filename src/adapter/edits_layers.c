@@ -108,7 +108,9 @@ static int add_weight(struct adapter_edits *edits, const struct edits_context *c
         .right = transposed ? layer_view_of_b(layer) : layer_view_of_a(layer),
         .rank = from->rank,
         .scale = doubled ? 2 * from->scale : from->scale,
-        .norm = !dora ? EDIT_NO_NORM : transposed ? EDIT_NORM_OF_COLS : EDIT_NORM_OF_ROWS,
+        .norm = !dora        ? EDIT_NO_NORM
+                : transposed ? EDIT_NORM_OF_COLS
+                             : EDIT_NORM_OF_ROWS,
         .magnitude = from->tensor_magnitude,
     };
 
@@ -123,8 +125,7 @@ static int add_weight(struct adapter_edits *edits, const struct edits_context *c
 
 /* A bias on lora_B: scale * bias is added to the layer's own. */
 static int add_bias(struct adapter_edits *edits, const struct edits_context *context,
-                    const struct layer *layer, uint32_t pair, const char *ending,
-                    struct error *err)
+                    const struct layer *layer, uint32_t pair, const char *ending, struct error *err)
 {
     const struct adapter_pair *from = layer->pair;
     struct adapter_edit edit;

@@ -23,7 +23,8 @@ static const char *quote_saved(char buf[QUOTED_BYTES], const struct adapter_save
     return error_quote(buf, QUOTED_BYTES, saved->name, strlen(saved->name));
 }
 
-/* Heads that a task puts on a base that lacks them: PEFT trains them from nothing and saves them. */
+/* Heads that a task puts on a base that lacks them: PEFT trains them from nothing and saves them.
+ */
 static bool is_task_head(const char *name)
 {
     static const char *const heads[] = { "score",      "classifier", "classification_head",
@@ -189,7 +190,8 @@ static int replace_rows(struct adapter_edits *edits, bool *placed,
     const struct token_rows *tokens;
     struct adapter_edit edit;
     struct edits_place place;
-    char *module = strndup(saved->name, strlen(saved->name) - strlen(".weight"));
+    const char *dot = strrchr(saved->name, '.');
+    char *module = strndup(saved->name, (size_t)(dot ? dot - saved->name : 0));
     char quoted[QUOTED_BYTES];
     int status;
 

@@ -36,9 +36,10 @@ int layer_init(struct layer *out, const struct adapter *adapter, const struct ad
         goto wrong;
     return 0;
 wrong:
-    return error_set(err, ERR_FORMAT, "the factors of module '%s' do not have the shapes of rank %u%s",
-                     error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module)), pair->rank,
-                     config->bdlora ? " and of the blocks that 'use_bdlora' says" : "");
+    return error_set(err, ERR_FORMAT,
+                     "the factors of module '%s' do not have the shapes of rank %u%s",
+                     error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module)),
+                     pair->rank, config->bdlora ? " and of the blocks that 'use_bdlora' says" : "");
 }
 
 unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t shape_count)
@@ -46,7 +47,8 @@ unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t sha
     unsigned ways = 0;
 
     if (layer->pair->layer == ADAPTER_LAYER_EMBEDDING)
-        return shape_count == 2 && shape[0] == layer->in && shape[1] == layer->out ? LAYER_IN_OUT : 0;
+        return shape_count == 2 && shape[0] == layer->in && shape[1] == layer->out ? LAYER_IN_OUT
+                                                                                   : 0;
     if (shape_count != layer->a_shape_count || shape_count < 2)
         return 0;
     if (shape_count > 2)

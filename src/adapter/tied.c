@@ -10,14 +10,13 @@
 #define WEIGHT_BYTES (sizeof(WEIGHT) - 1)
 
 /* Ends of the names that input embeddings and heads have in transformers' model code. */
-static const char *const embeddings[] = { "embed_tokens",   "wte",          "word_embeddings",
-                                          "word_embedding", "embed_in",     "tok_embeddings",
+static const char *const embeddings[] = { "embed_tokens",   "wte",       "word_embeddings",
+                                          "word_embedding", "embed_in",  "tok_embeddings",
                                           "tokens_embed",   "embeddings" };
-static const char *const heads[] = { "lm_head",           "embed_out",
-                                     "output",            "proj_out",
-                                     "output_projection", "predictions.decoder",
-                                     "lm_head.decoder",   "generator_lm_head",
-                                     "vocab_projector",   "lm_loss" };
+static const char *const heads[] = { "lm_head",         "embed_out",         "output",
+                                     "proj_out",        "output_projection", "predictions.decoder",
+                                     "lm_head.decoder", "generator_lm_head", "vocab_projector",
+                                     "lm_loss" };
 
 /* Heads that are not "lm_head": transformers' _tied_weights_keys, with names as published. */
 static const struct {
