@@ -1,9 +1,10 @@
 /*
- * adapter.h - a PEFT LoRA adapter: its configuration and its factor pairs
+ * adapter.h - a PEFT LoRA adapter: its configuration, factor pairs and saved tensors
  *
  * An adapter is a directory with adapter_config.json and
  * adapter_model.safetensors or adapter_model.bin.  Only headers and configuration are read here.
- * Every tensor of the file ends up in a pair or is an error; there is no third way.
+ * Every tensor of the file ends up in a pair or in `saved`, is known to be for training only, is
+ * listed as unused where that is allowed, or is an error.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -82,12 +83,12 @@ struct adapter {
 
 /*
  * Open and check an adapter directory.  ERR_USAGE: not there.  ERR_FORMAT: no configuration (the
- * sentence says what a full model needs instead), damaged file, factor
- * without its partner, factors whose ranks differ from each other or from the configuration,
- * factors that are not 2-D BF16/F16/F32, a kind of tensor that is not folded (embedding, DoRA,
- * bias, saved modules, experts) named as what it is.  ERR_MISMATCH: a tensor of a module that
- * target_modules does not name (PEFT would ignore it silently); with allow_unused it is listed in
- * `unused` instead, as are tensors that are not LoRA factors at all.
+ * sentence says what a full model needs instead), damaged file, factor without its partner, two
+ * tensors for one thing, factors that are not BF16/F16/F32 or whose shapes
+ * or ranks fit neither each other nor the configuration, a tensor that is not understood.
+ * ERR_MISMATCH: factors of a module that the configuration does not target, or a tensor of the base
+ * that it does not say is saved; with allow_unused these, and what is not understood, are listed in
+ * `unused` instead.
  */
 int adapter_open(struct adapter *out, const char *path, bool allow_unused, const struct log *log,
                  struct error *err);

@@ -30,12 +30,10 @@ static bool has_name_in(const struct module_matcher *matcher, const char *text)
 void adapter_find_blocks(const struct adapter_config *config, const struct adapter_pair *pair,
                          bool *in_a, bool *in_b)
 {
-    const char *dot = strrchr(pair->module, '.');
-    const char *last = dot ? dot + 1 : pair->module;
     bool possible = config->bdlora && pair->layer == ADAPTER_LAYER_WEIGHT && !pair->parameter;
 
-    *in_a = possible && has_name_in(&config->bdlora_a, last);
-    *in_b = possible && has_name_in(&config->bdlora_b, last);
+    *in_a = possible && has_name_in(&config->bdlora_a, pair->module);
+    *in_b = possible && has_name_in(&config->bdlora_b, pair->module);
 }
 
 static int check_tensor(const struct adapter *adapter, uint32_t index, struct error *err)

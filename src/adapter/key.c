@@ -47,6 +47,12 @@ static bool is_wrapper(const struct component *component)
            component_is(component, "_checkpoint_wrapped_module");
 }
 
+static bool is_adapter_name(const struct component *component, const char *adapter_name)
+{
+    return component_is(component, adapter_name) ||
+           component_is(component, ADAPTER_KEY_DEFAULT_NAME);
+}
+
 /* What may stand behind the component that says what a tensor is, and its adapter's name. */
 enum ending { ENDING_NONE = 1, ENDING_WEIGHT = 2, ENDING_BIAS = 4, ENDING_OTHER = 8 };
 
@@ -81,7 +87,7 @@ static enum ending read_ending(const char *name, size_t bytes, size_t at, const 
 
     if (!next_component(&component, name, bytes, &at))
         return ENDING_NONE;
-    if (component_is(&component, adapter_name) && !next_component(&component, name, bytes, &at))
+    if (is_adapter_name(&component, adapter_name) && !next_component(&component, name, bytes, &at))
         return ENDING_NONE;
     if (at <= bytes)
         return ENDING_OTHER;
@@ -156,7 +162,7 @@ static const struct marker *read_path(struct adapter_key *key, struct text *path
             key->depth++;
         } else if (component_is(&component, "modules_to_save")) {
             key->form = ADAPTER_FORM_TO_SAVE;
-            if (next_component(&next, name, bytes, &behind) && component_is(&next, adapter_name))
+            if (next_component(&next, name, bytes, &behind) && is_adapter_name(&next, adapter_name))
                 *at = behind;
         } else if (component_is(&component, "original_module")) {
             key->form = ADAPTER_FORM_ORIGINAL;

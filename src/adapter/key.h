@@ -48,8 +48,8 @@ struct adapter_key {
 };
 
 /*
- * `adapter_name` may stand behind lora_A and its like, and behind modules_to_save.  Fails only for
- * want of memory; on success the caller frees out->path.
+ * `adapter_name`, or "default", may stand behind lora_A and its like, and behind modules_to_save.
+ * Fails only for want of memory; on success the caller frees out->path.
  */
 int adapter_key_read(struct adapter_key *out, const char *name, size_t bytes,
                      const char *adapter_name, struct error *err);

@@ -58,7 +58,7 @@ int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair 
 
 /*
  * Does BD-LoRA make A, or B, of this module block-diagonal?  PEFT looks for each name of the
- * configuration anywhere in the last component of the path.
+ * configuration anywhere in the path.
  */
 void adapter_find_blocks(const struct adapter_config *config, const struct adapter_pair *pair,
                          bool *in_a, bool *in_b);

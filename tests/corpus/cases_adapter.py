@@ -308,6 +308,64 @@ def _(c):
     c.write_factors(changed(b=("F32", [HIDDEN, RANK], INFINITE["F32"] + rest)))
 
 
+# ---- keys ----
+
+def with_tensors(tensors):
+    return {**adapter_tensors(), **{name: (dtype, shape) for name, dtype, shape in tensors}}
+
+
+def add_keys():
+    module = f"base_model.model.{MODULE}"
+    layer = "base_model.model.model.layers.0"
+    vector = "F32", [HIDDEN]
+    cases = {
+        "wrapped_and_plain": (3, "two", [(KEY_A.replace("layers", "_orig_mod.layers"), "F32", [RANK, HIDDEN])]),
+        "prefix_missing_and_not": (3, "two", [(f"{MODULE}.lora_B.weight", "F32", [HIDDEN, RANK])]),
+        "prefix_twice_and_once": (3, "two", [(f"base_model.model.{KEY_A}", "F32", [RANK, HIDDEN])]),
+        "another_adapter": (3, "lora_A.second", [(f"{module}.lora_A.second.weight", "F32", [RANK, HIDDEN])]),
+        "magnitude_without_dora": (3, "use_dora", [(f"{module}.lora_magnitude_vector", *vector)]),
+        "bias_of_b_without_lora_bias": (3, "lora_bias", [(f"{module}.lora_B.bias", *vector)]),
+        "kasa": (3, "KaSA", [(f"{module}.lora_diag", "F32", [RANK])]),
+        "lone_magnitude": (3, "k_proj", [(f"{layer}.self_attn.k_proj.lora_magnitude_vector", *vector)]),
+        "half_an_embedding": (3, "embed_tokens", [("base_model.model.e.embed_tokens.lora_embedding_A", "F32",
+                                                   [RANK, HIDDEN])]),
+        "embedding_and_linear_in_one": (3, MODULE, [(f"{module}.lora_embedding_B", "F32", [HIDDEN, RANK])]),
+        "only_the_original": (3, "original_module", [(f"{layer}.norm.original_module.weight", *vector)]),
+        "head_twice": (3, "both", [("base_model.model.lm_head.weight", *vector),
+                                   ("base_model.model.module.lm_head.weight", *vector)]),
+        "copy_of_another_shape": (3, MODULE, [(f"{module}.base_layer.weight", "F32", [HIDDEN, RANK])]),
+        "copy_of_integers": (3, MODULE, [(f"{module}.base_layer.weight", "I8", [HIDDEN, HIDDEN])]),
+        "no_module": (3, "spelled", [("base_model.model.lora_A.weight", "F32", [RANK, HIDDEN])]),
+        "only_dots": (3, "spelled", [("." * 4000, *vector)]),
+        "only_wrappers": (3, "spelled", [("_orig_mod." * 300 + "base_layer", *vector)]),
+        "nothing_between_dots": (3, "spelled", [("base_model.model.a..lora_A.weight", "F32", [RANK, HIDDEN])]),
+        "kohya": (3, "spelled", [("lora_unet_x.lora_down.weight", "F32", [RANK, HIDDEN])]),
+        "saved_and_not_configured": (4, "modules_to_save", [("base_model.model.model.norm.weight", *vector)]),
+        "bias_and_not_configured": (4, "bias", [(f"{module}.base_layer.bias", *vector)]),
+        "tokens_and_not_configured": (4, "trainable_token_indices", [
+            ("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", "F32", [1, HIDDEN])]),
+        "parameter_and_not_configured": (4, "target_parameters", [
+            (f"{layer}.mlp.experts.base_layer.lora_A.weight", "F32", [RANK, HIDDEN]),
+            (f"{layer}.mlp.experts.base_layer.lora_B.weight", "F32", [HIDDEN, RANK])]),
+        "nested_without_end": (4, "target_parameters", [
+            ("base_model.model.x" + ".base_layer" * 300 + ".lora_A.weight", "F32", [RANK, HIDDEN]),
+            ("base_model.model.x" + ".base_layer" * 300 + ".lora_B.weight", "F32", [HIDDEN, RANK])]),
+    }
+    for name, (code, word, tensors) in cases.items():
+        case(f"keys_{name}", code, word)(
+            lambda c, tensors=tensors: c.write_factors(with_tensors(tensors)))
+
+
+@case("keys_kernel_in_b", 3, MODULE)
+def _(c):
+    c.write_factors(changed(a=("F32", [RANK, HIDDEN, 3]), b=("F32", [HIDDEN, RANK, 3])))
+
+
+@case("keys_six_dimensions", 3, MODULE)
+def _(c):
+    c.write_factors(changed(a=("F32", [RANK, HIDDEN, 1, 1, 1, 1]), b=("F32", [HIDDEN, RANK, 1, 1, 1, 1])))
+
+
 # ---- adapters that are sound and do not fit ----
 
 def with_module(module, rows, cols):
@@ -496,5 +554,6 @@ add_config_texts()
 add_config_fields()
 add_weight_files()
 add_factors()
+add_keys()
 
 assert CASES

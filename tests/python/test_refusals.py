@@ -15,6 +15,7 @@ from test_merge_live import make_pair
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 Change = Callable[[Path], None]
+QUERY_MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
 QUERY_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
@@ -87,6 +88,20 @@ WRONG: dict[str, tuple[Change, int, str]] = {
     ),
     "rank_that_differs_from_config": (edit_config(r=5), 3, "rank"),
     "factor_without_partner": (edit_factors(lambda tensors: tensors.pop(QUERY_A)), 3, "q_proj"),
+    "factor_spelled_twice": (
+        edit_factors(lambda tensors: tensors.update({"module." + QUERY_A: tensors[QUERY_A].clone()})), 3, "two tensors",
+    ),
+    "factors_of_two_adapters": (
+        edit_factors(lambda tensors: tensors.update({QUERY_A.replace(".weight", ".other.weight"): torch.ones(4, 64)})),
+        3, "other",
+    ),
+    "magnitude_without_dora": (
+        edit_factors(lambda tensors: tensors.update({QUERY_MAGNITUDE: torch.ones(64)})), 3, "use_dora",
+    ),
+    "saved_tensor_that_nothing_explains": (
+        edit_factors(lambda tensors: tensors.update({"base_model.model.model.norm.weight": torch.ones(64)})),
+        4, "modules_to_save",
+    ),
     "r_zero": (edit_config(r=0), 3, "'r'"),
     "alpha_as_text": (edit_config(lora_alpha="ten"), 3, "lora_alpha"),
     "alpha_not_a_number": (edit_config(lora_alpha=float("nan")), 3, "lora_alpha"),
