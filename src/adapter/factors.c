@@ -18,22 +18,15 @@ static unsigned dimensions(const struct adapter *adapter, uint32_t tensor)
     return adapter->header.tensors[tensor].shape_count;
 }
 
-static bool has_name_in(const struct module_matcher *matcher, const char *text)
+/* How many blocks lie on the diagonals of the factors: only those of linear layers have several. */
+static int find_blocks(const struct adapter *adapter, const struct adapter_pair *pair,
+                       uint32_t *blocks_a, uint32_t *blocks_b, struct error *err)
 {
-    for (size_t i = 0; i < matcher->name_count; i++) {
-        if (strstr(text, matcher->names[i]))
-            return true;
-    }
-    return false;
-}
-
-void adapter_find_blocks(const struct adapter_config *config, const struct adapter_pair *pair,
-                         bool *in_a, bool *in_b)
-{
-    bool possible = config->bdlora && pair->layer == ADAPTER_LAYER_WEIGHT && !pair->parameter;
-
-    *in_a = possible && has_name_in(&config->bdlora_a, pair->module);
-    *in_b = possible && has_name_in(&config->bdlora_b, pair->module);
+    *blocks_a = 1;
+    *blocks_b = 1;
+    if (pair->layer != ADAPTER_LAYER_WEIGHT || pair->parameter)
+        return 0;
+    return adapter_config_blocks(&adapter->config, pair->module, blocks_a, blocks_b, err);
 }
 
 static int check_tensor(const struct adapter *adapter, uint32_t index, struct error *err)
@@ -88,31 +81,26 @@ static int find_rank_of_b(const struct adapter *adapter, const struct adapter_pa
 {
     const uint64_t *a = shape_of(adapter, pair->tensor_a);
     const uint64_t *b = shape_of(adapter, pair->tensor_b);
-    uint32_t blocks = adapter->config.bdlora_blocks;
-    bool in_a;
-    bool in_b;
+    uint32_t blocks_a;
+    uint32_t blocks_b;
     char quoted[QUOTED_BYTES];
 
     *rank = b[1];
-    adapter_find_blocks(&adapter->config, pair, &in_a, &in_b);
-    if (!in_a && !in_b)
+    if (find_blocks(adapter, pair, &blocks_a, &blocks_b, err))
+        return err->code;
+    if (blocks_a == 1 && blocks_b == 1)
         return 0;
     error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module));
-    if (in_a && in_b)
-        return error_set(err, ERR_FORMAT,
-                         "module '%s' is named by both target_modules_bd_a and target_modules_bd_b "
-                         "of " ADAPTER_CONFIG_FILE ", which PEFT does not load",
-                         quoted);
     if (dimensions(adapter, pair->tensor_a) != 2)
         return error_set(err, ERR_FORMAT,
                          "module '%s' is a convolution, which has no block-diagonal factors",
                          quoted);
-    if (blocks == 0 || a[0] % blocks || (in_b && b[0] % blocks))
+    if (a[0] % blocks_a || a[0] % blocks_b || b[0] % blocks_b)
         return error_set(err, ERR_FORMAT,
                          "module '%s' has rank %" PRIu64 " and %" PRIu64
                          " rows, which do not make %u blocks (nblocks)",
-                         quoted, a[0], b[0], blocks);
-    if (in_b && !mul_u64(b[1], blocks, rank))
+                         quoted, a[0], b[0], blocks_a > 1 ? blocks_a : blocks_b);
+    if (!mul_u64(b[1], blocks_b, rank))
         *rank = UINT64_MAX;
     return 0;
 }
@@ -220,8 +208,8 @@ int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair 
     uint64_t outer = shape_of(adapter, pair->tensor_b)[0];
     uint64_t inner = a[1];
     bool fits = copy->shape_count == dimensions(adapter, pair->tensor_a);
-    bool in_a;
-    bool in_b;
+    uint32_t blocks_a;
+    uint32_t blocks_b;
     char quoted[QUOTED_BYTES];
 
     adapter_quote_tensor(quoted, adapter, tensor);
@@ -229,8 +217,9 @@ int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair 
         return error_set(err, ERR_FORMAT,
                          "tensor '%s' is %s; weights that are folded are BF16, F16 or F32", quoted,
                          dtype_name((enum dtype)copy->dtype));
-    adapter_find_blocks(&adapter->config, pair, &in_a, &in_b);
-    if (in_a && !mul_u64(inner, adapter->config.bdlora_blocks, &inner))
+    if (find_blocks(adapter, pair, &blocks_a, &blocks_b, err))
+        return err->code;
+    if (!mul_u64(inner, blocks_a, &inner))
         inner = UINT64_MAX;
     if (embedding || (adapter->config.fan_in_fan_out && copy->shape_count == 2 &&
                       shape[0] == inner && shape[1] == outer)) {

@@ -72,17 +72,6 @@ static bool has_parameter(const struct adapter_config *config, const char *modul
     return false;
 }
 
-static int is_targeted(const struct adapter_config *config, const char *module, bool *targeted,
-                       struct error *err)
-{
-    *targeted = false;
-    /* Without target_modules PEFT takes a list that belongs to the model, or parameters alone. */
-    if (config->type != ADAPTER_LORA ||
-        (!config->target_modules.present && config->target_parameters_count))
-        return 0;
-    return adapter_config_targets(config, module, targeted, err);
-}
-
 /*
  * Find rank and scale of a pair in the configuration; *explained is false if it does not speak of
  * it.  PEFT gives the output projection of an attention layer what the layer has itself.
@@ -101,10 +90,10 @@ static int configure_pair(struct builder *builder, struct adapter_pair *pair, si
         return error_no_memory(err, "a module name");
     if (inside)
         owner[owner_bytes] = '\0';
-    status = is_targeted(config, owner, explained, err);
+    status = adapter_config_targets(config, owner, explained, err);
     if (inside && !status && !*explained) {
         owner[owner_bytes] = '.';
-        status = is_targeted(config, owner, explained, err);
+        status = adapter_config_targets(config, owner, explained, err);
     }
     parameter = config->type == ADAPTER_LORA && pair->layer == ADAPTER_LAYER_WEIGHT &&
                 has_parameter(config, pair->module);

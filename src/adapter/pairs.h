@@ -57,13 +57,6 @@ int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair 
                        uint32_t tensor, struct error *err);
 
 /*
- * Does BD-LoRA make A, or B, of this module block-diagonal?  PEFT looks for each name of the
- * configuration anywhere in the path.
- */
-void adapter_find_blocks(const struct adapter_config *config, const struct adapter_pair *pair,
-                         bool *in_a, bool *in_b);
-
-/*
  * Items of the kinds SAVED and ROWS, sorted by path, into `saved` or into the pair of their module.
  * The pairs are complete and sorted.
  */

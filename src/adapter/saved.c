@@ -42,27 +42,6 @@ static struct adapter_pair *find_pair(struct adapter *adapter, const char *modul
     return &adapter->pairs[low];
 }
 
-static bool ends_with(const char *text, size_t bytes, const char *end)
-{
-    size_t end_bytes = strlen(end);
-
-    return bytes >= end_bytes && memcmp(text + bytes - end_bytes, end, end_bytes) == 0;
-}
-
-/* PEFT compares ends of module paths, without a border at a dot; what is inside is saved too. */
-static bool is_in_saved_module(const struct adapter_config *config, const char *name)
-{
-    for (size_t bytes = module_bytes(name); bytes; bytes--) {
-        if (name[bytes] != '.')
-            continue;
-        for (size_t i = 0; i < config->modules_to_save.name_count; i++) {
-            if (ends_with(name, bytes, config->modules_to_save.names[i]))
-                return true;
-        }
-    }
-    return false;
-}
-
 /* PEFT saves input and output embeddings whole when they have been resized. */
 static bool is_in_embedding(const char *name)
 {
@@ -83,12 +62,12 @@ static bool is_in_embedding(const char *name)
     return false;
 }
 
-static bool is_explained(struct adapter *adapter, const char *name)
+static bool is_explained(struct adapter *adapter, const char *name, const char *module)
 {
     const struct adapter_config *config = &adapter->config;
     size_t bytes = module_bytes(name);
 
-    if (is_in_saved_module(config, name) || is_in_embedding(name))
+    if (adapter_config_saves(config, module) || is_in_embedding(name))
         return true;
     /* Before 0.21 PEFT took each name that has the word in it for one of a bias. */
     if (config->bias == ADAPTER_BIAS_ALL)
@@ -141,6 +120,8 @@ static int place_tensor(struct adapter *adapter, const struct adapter_item *item
     const char *name = item->key.path;
     size_t bytes = module_bytes(name);
     struct adapter_pair *pair = find_pair(adapter, name, bytes);
+    char *module;
+    bool explained;
     int status;
 
     if (item->key.form != ADAPTER_FORM_ORIGINAL) {
@@ -150,7 +131,12 @@ static int place_tensor(struct adapter *adapter, const struct adapter_item *item
                 pair->tensor_base = item->tensor;
             return status;
         }
-        if (is_explained(adapter, name))
+        module = strndup(name, bytes);
+        if (!module)
+            return error_no_memory(err, "a module name");
+        explained = is_explained(adapter, name, module);
+        free(module);
+        if (explained)
             return add_saved(adapter, ADAPTER_SAVED_TENSOR, item, err);
     }
     if (allow_unused)
@@ -164,15 +150,14 @@ static int place_rows(struct adapter *adapter, const struct adapter_item *item, 
 {
     const struct st_tensor *tensor = &adapter->header.tensors[item->tensor];
     const uint64_t *shape = st_shape(&adapter->header, tensor);
-    const struct adapter_config *config = &adapter->config;
-    const struct token_rows *rows = NULL;
+    const struct token_rows *rows;
+    char *module = strndup(item->key.path, module_bytes(item->key.path));
     char quoted[QUOTED_BYTES];
 
-    for (size_t i = 0; i < config->token_rows_count && !rows; i++) {
-        if (!config->token_rows[i].module ||
-            ends_with(item->key.path, module_bytes(item->key.path), config->token_rows[i].module))
-            rows = &config->token_rows[i];
-    }
+    if (!module)
+        return error_no_memory(err, "a module name");
+    rows = adapter_config_tokens(&adapter->config, module);
+    free(module);
     if (!rows && allow_unused)
         return adapter_add_unused(adapter, item->tensor, err);
     adapter_quote_tensor(quoted, adapter, item->tensor);
