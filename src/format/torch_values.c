@@ -11,13 +11,13 @@ void *torch_reserve(void *array, size_t count, size_t *capacity, size_t element_
 {
     void *more;
 
-    if (count < *capacity)
-        return array;
     if (count >= TORCH_VALUES_MAX) {
         error_set(err, ERR_FORMAT, "it makes more than %" PRIu32 " values, the limit",
                   TORCH_VALUES_MAX);
         return NULL;
     }
+    if (count < *capacity)
+        return array;
     more = array_grow(array, capacity, element_bytes);
     if (!more)
         error_no_memory(err, "the values of a pickle");

@@ -340,6 +340,26 @@ static void test_torch_file__many_tensors(void **state)
     text_release(&pickle);
 }
 
+/* Values that only pile up: the limit holds before the memory is gone. */
+static void test_torch_file__too_many_values(void **state)
+{
+    static const char bytes[][2] = { "(", "}", "N", ")" };
+    size_t count = (8u << 20) + 3;
+    char *pickle = malloc(count);
+    struct st_header header;
+    struct error err;
+
+    (void)state;
+    assert_non_null(pickle);
+    for (size_t i = 0; i < COUNT(bytes); i++) {
+        memset(pickle, bytes[i][0], count);
+        memcpy(pickle, "\x80\2", 2);
+        assert_int_equal(parse_pickle(&header, pickle, count, &err), ERR_FORMAT);
+        assert_says(&err, "byte 8388610 of its pickle: it makes more than 8388608 values");
+    }
+    free(pickle);
+}
+
 /* ---- archives ---- */
 
 static const char empty_dict[] = "\x80\2}.";
@@ -658,6 +678,7 @@ int main(void)
         cmocka_unit_test(test_torch_file__pickle_by_hand),
         cmocka_unit_test(test_torch_file__bad_pickles),
         cmocka_unit_test(test_torch_file__many_tensors),
+        cmocka_unit_test(test_torch_file__too_many_values),
         cmocka_unit_test(test_torch_file__bad_parts),
         cmocka_unit_test(test_torch_file__damaged_archives),
         cmocka_unit_test(test_torch_file__cut_and_changed_anywhere),
