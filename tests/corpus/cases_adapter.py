@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import shutil
+import zipfile
 
 from parts import (CASES, HIDDEN, INFINITE, KV_HIDDEN, LFS_POINTER, NOT_A_NUMBER, PICKLE, RANK,
                    TORCH_ZIP, adapter_config, adapter_tensors, base_tensors, case, factors, raw_file,
                    replace_with_directory, replace_with_fifo, replace_with_hole, replace_with_link,
-                   sound_file)
+                   sound_file, torch_file)
 
 CONFIG = "adapter_config.json"
 FILE = "adapter_model.safetensors"
@@ -223,10 +225,53 @@ def _(c):
     c.factors.unlink()
 
 
-@case("factors_only_a_pickle", 3, "adapter_model.bin")
+# ---- the weights file of torch.save() ----
+
+TORCH_FILE = "adapter_model.bin"
+
+
+def add_torch_files():
+    zeros = b"\0" * 16
+    tensor = (b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n"
+              b"X\x01\0\0\0%sX\x03\0\0\0cpuK\x04tQK\0K\x04\x85K\x01\x85\x89}tR")
+    sound = torch_file(b"\x80\x02}X\x01\0\0\0a" + tensor % b"0" + b"s.", [zeros])
+    files = {
+        "empty": b"",
+        "pickle": PICKLE,
+        "zip_cut": sound[:-30],
+        "zip_without_end": TORCH_ZIP,
+        "safetensors": sound_file(adapter_tensors()),
+        "git_lfs_pointer": LFS_POINTER,
+        "not_factors": sound,
+        "runs_a_command": torch_file(b"\x80\x02}X\x01\0\0\0acposix\nsystem\n"
+                                     b"X\x05\0\0\0false\x85Rs."),
+        "storage_missing": torch_file(b"\x80\x02}X\x01\0\0\0a" + tensor % b"1" + b"s.", [zeros]),
+        "storage_too_short": torch_file(b"\x80\x02}X\x01\0\0\0a" + tensor % b"0" + b"s.",
+                                        [zeros[:8]]),
+        "holds_a_list": torch_file(b"\x80\x02]."),
+        "deep": torch_file(b"\x80\x02" + b"(" * 1000000 + b"t" * 1000000 + b"."),
+        "memo_far": torch_file(b"\x80\x02}r\xff\xff\xff\xff."),
+        "big_endian": torch_file(b"\x80\x02}.", byteorder="big"),
+        "torchscript": torch_file(b"\x80\x02}.", **{"constants.pkl": b"\x80\x02)."}),
+        "compressed": torch_file(b"\x80\x02}.", compression=zipfile.ZIP_DEFLATED),
+    }
+    for name, data in files.items():
+        # The sentence about "not_factors" names the tensor, and no file.
+        case(f"torch_{name}", 3, "'a'" if name == "not_factors" else TORCH_FILE)(
+            lambda c, data=data: c.replace_factors(data))
+
+
+@case("torch_link_dangling", 3, TORCH_FILE)
 def _(c):
     c.factors.unlink()
-    (c.adapter / "adapter_model.bin").write_bytes(PICKLE)
+    (c.adapter / TORCH_FILE).symlink_to("gone")
+
+
+@case("adapters_below", 2, "'one', 'two'")
+def _(c):
+    for name in ("one", "two"):
+        shutil.copytree(c.adapter, c.folder / "several" / name)
+    c.arguments = ["merge", c.base, "-a", c.folder / "several", "-o", c.out, "-q"]
 
 
 @case("factors_directory", 3, FILE)
@@ -553,6 +598,7 @@ def _(c):
 add_config_texts()
 add_config_fields()
 add_weight_files()
+add_torch_files()
 add_factors()
 add_keys()
 

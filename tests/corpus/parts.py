@@ -5,12 +5,14 @@ two layers and a sound adapter, and breaks one thing.
 """
 # SPDX-License-Identifier: Apache-2.0
 
+import io
 import json
 import math
 import os
 import pathlib
 import shutil
 import struct
+import zipfile
 
 HIDDEN, INTERMEDIATE, VOCAB, KV_HIDDEN, RANK = 16, 40, 50, 8, 4
 
@@ -127,6 +129,11 @@ class Case:
     def write_factors(self, tensors):
         self.factors.write_bytes(sound_file(tensors))
 
+    def replace_factors(self, data):
+        """Bytes in the place of a torch file, and no safetensors file."""
+        self.factors.unlink()
+        (self.adapter / "adapter_model.bin").write_bytes(data)
+
     def raw_base(self, header, data=b"", length=None):
         self.weights.write_bytes(raw_file(header, data, length))
 
@@ -192,5 +199,17 @@ def replace_with_hole(path, size, start=b""):
 
 PICKLE = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01u."
 TORCH_ZIP = b"PK\x03\x04\0\0\x08\x08\0\0\0\0\0\0\0\0" + b"\0" * 64
+def torch_file(pickle, storages=(), compression=zipfile.ZIP_STORED, **entries):
+    """What torch.save() writes around a pickle; `entries` are further ones of the archive."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", compression) as archive:
+        archive.writestr("m/data.pkl", pickle)
+        for key, storage in enumerate(storages):
+            archive.writestr(f"m/data/{key}", storage)
+        for name, text in {"version": "3\n", "byteorder": "little", **entries}.items():
+            archive.writestr(f"m/{name}", text)
+    return data.getvalue()
+
+
 LFS_POINTER = (b"version https://git-lfs.github.com/spec/v1\n"
                b"oid sha256:" + b"0" * 64 + b"\nsize 12345\n")
