@@ -2,7 +2,7 @@
 #include "base/text.h"
 
 #define SHOWN_COUNT 3u
-#define PREFIXES_MAX 2u /* one dropped and one added, or two of either */
+#define PREFIXES_MAX 2u /* "language_model.model." */
 
 int naming_find(struct naming_found out[NAMING_FOUND_MAX], size_t *count, const struct model *model,
                 const char *name, size_t bytes, struct error *err)

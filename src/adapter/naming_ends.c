@@ -47,6 +47,13 @@ unsigned naming_parts(const char *name, size_t bytes)
 
 bool naming_parts_exclude(unsigned left, unsigned right)
 {
+    bool other_coder = ((left ^ right) & (ENCODER | DECODER)) != 0;
+    bool other_tower = ((left ^ right) & TOWERS) != 0;
+
+    /* One of the two may be left unsaid, as in "encoder.layers" for "vision_model.encoder.layers".
+     */
+    if (other_coder && other_tower)
+        return true;
     return (left & TOWERS) && (right & TOWERS) && !(left & right & TOWERS);
 }
 

@@ -33,6 +33,8 @@ struct state {
     unsigned renames; /* that may still follow, and prefixes */
     unsigned prefixes;
     bool start; /* nothing was spelled yet but prefixes */
+    bool added; /* Prefixes are added or dropped, not exchanged: no ViT stands for a BERT. */
+    bool dropped;
 };
 
 static void spell(struct search *search, struct state state);
@@ -152,11 +154,14 @@ static void spell_prefixed(struct search *search, struct state state, const char
 {
     struct state with = state;
 
-    state.prefixes--;
     if (leave_out(search, &state, prefix)) {
-        spell(search, state);
-    } else if (put(search, &with, prefix, strlen(prefix))) {
+        state.prefixes--;
+        state.dropped = true;
+        if (!state.added)
+            spell(search, state);
+    } else if (!state.dropped && put(search, &with, prefix, strlen(prefix))) {
         with.prefixes--;
+        with.added = true;
         with.at--; /* end_components() steps over a dot, and the name has none here */
         end_components(search, with);
     }
