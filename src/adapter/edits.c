@@ -158,7 +158,6 @@ int adapter_make_edits(struct adapter_edits *out, struct adapter *adapter,
                                      .log = log,
                                      .uses = &uses,
                                      .notes = &notes };
-    char quoted[QUOTED_BYTES];
     int status = adapter_find_replicas(&replicas, adapter, model, err);
 
     if (status)
@@ -167,8 +166,6 @@ int adapter_make_edits(struct adapter_edits *out, struct adapter *adapter,
     status = add_all(&edits, &context, err);
     adapter_replicas_release(&replicas);
     if (status) {
-        error_prefix(err, "adapter '%s'",
-                     error_quote(quoted, sizeof(quoted), adapter->name, strlen(adapter->name)));
         adapter_edits_release(&edits);
         return status;
     }

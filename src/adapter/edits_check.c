@@ -164,7 +164,7 @@ static int refuse_lost_rows(const struct adapter_edit *edit, const struct edits_
     return error_set(err, ERR_FORMAT,
                      "'%s' has %" PRIu64 " rows and the base %" PRIu64
                      ": the vocabulary was resized, but the %s of that size was not saved, so its "
-                     "new rows are lost; save the adapter again with save_embedding_layers=True",
+                     "new rows are lost; give a base that was saved after it was resized",
                      edits_quote(quoted, context->adapter, edit), rows, base_rows,
                      head ? "input embedding" : "output head");
 }

@@ -134,13 +134,9 @@ int edits_find(struct edits_place *out, const struct edits_context *context, con
         out->answer = EDITS_OTHER_SHAPE;
         out->tensor = found[0].ref;
     }
-    /* By ascending tier: what fits in the lowest one moves to the front. */
     for (size_t i = 0; i < found_count; i++) {
-        if (!fits(wanted, model_header(model, found[i].ref), model_tensor(model, found[i].ref)))
-            continue;
-        if (good_count && found[i].tier != found[0].tier)
-            break;
-        found[good_count++] = found[i];
+        if (fits(wanted, model_header(model, found[i].ref), model_tensor(model, found[i].ref)))
+            found[good_count++] = found[i];
     }
     if (good_count > 1) {
         status = naming_refuse_several(model, base_name.data, base_name.bytes, found, good_count,

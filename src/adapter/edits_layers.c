@@ -51,13 +51,16 @@ static int refuse_shape(const struct layer *layer, const struct model *model, st
                    shape[1] && layer->a_shape[1] > shape[1] && layer->a_shape[1] % shape[1] == 0;
     char quoted[QUOTED_BYTES];
 
-    error_set(err, ERR_MISMATCH,
-              "tensor '%s' of the base has shape %s, but the factors make [%" PRIu64 ", %" PRIu64
-              "]%s%s",
-              edits_quote_ref(quoted, model, ref), text.failed ? "" : text.data,
-              embedding ? layer->in : layer->out, embedding ? layer->out : layer->in,
-              tensor->shape_count > 2 ? " (outputs, inputs times kernel)" : "",
-              grouped ? ": a convolution in groups, for which the product of the factors is not "
+    /* Quantised weights have odd shapes, which are not what is wrong. */
+    if (!edits_check_dtype(model, ref, err))
+        error_set(err, ERR_MISMATCH,
+                  "tensor '%s' of the base has shape %s, but the factors make [%" PRIu64
+                  ", %" PRIu64 "]%s%s",
+                  edits_quote_ref(quoted, model, ref), text.failed ? "" : text.data,
+                  embedding ? layer->in : layer->out, embedding ? layer->out : layer->in,
+                  tensor->shape_count > 2 ? " (outputs, inputs times kernel)" : "",
+                  grouped
+                      ? ": a convolution in groups, for which the product of the factors is not "
                         "defined; PEFT does not merge it either"
                       : "");
     text_release(&text);

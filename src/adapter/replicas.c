@@ -71,7 +71,6 @@ int adapter_find_replicas(struct adapter_replicas *out, const struct adapter *ad
     const struct adapter_config *config = &adapter->config;
     struct adapter_replicas replicas = { 0 };
     bool has[LAYERS_MAX] = { false };
-    char quoted[QUOTED_BYTES];
     int status = 0;
 
     *out = replicas;
@@ -87,8 +86,6 @@ int adapter_find_replicas(struct adapter_replicas *out, const struct adapter *ad
         *out = replicas;
         return 0;
     }
-    error_prefix(err, "adapter '%s'",
-                 error_quote(quoted, sizeof(quoted), adapter->name, strlen(adapter->name)));
     adapter_replicas_release(&replicas);
     return status;
 }

@@ -306,6 +306,41 @@ static void test_untied__copies_of_resized(void **state)
     forget(&made);
 }
 
+/* A head that never had the rows of the embedding is resized alone. */
+static void test_untied__sides_of_two_sizes(void **state)
+{
+    const struct given given = {
+        .config = ",\"modules_to_save\":[\"lm_head\"]",
+        ADAPTER(A("q", 2, 4), B("q", 3, 2), T(P "lm_head.weight", 9, 4)),
+        BASE(EMBED(8), T("lm_head.weight", 7, 4), T("q.weight", 3, 4)),
+    };
+    struct made_edits made;
+
+    (void)state;
+    make(&made, &given);
+    the_edit(&made, "lm_head.weight", EDIT_REPLACE, EDIT_UNTIED);
+    assert_int_equal(made.edits.count, 2);
+    forget(&made);
+}
+
+static void test_tied__head_of_one_of_two_embeddings(void **state)
+{
+    const struct given given = {
+        .config = "",
+        ADAPTER(A("lm_head", 2, 4), B("lm_head", 7, 2)),
+        BASE(T("a.weight", 3, 4), EMBED(7), T("talker.model.embed_tokens.weight", 9, 4)),
+        .tied = 1,
+    };
+    struct made_edits made;
+
+    (void)state;
+    make(&made, &given);
+    assert_string_equal(
+        the_edit(&made, "model.embed_tokens.weight", EDIT_DELTA, EDIT_HEAD)->new_name,
+        "lm_head.weight");
+    forget(&made);
+}
+
 static void test_replicas__layers(void **state)
 {
     const struct given given = {
@@ -392,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_tied__saved_sides),
         cmocka_unit_test(test_tied__copies_of_resized),
         cmocka_unit_test(test_untied__copies_of_resized),
+        cmocka_unit_test(test_untied__sides_of_two_sizes),
+        cmocka_unit_test(test_tied__head_of_one_of_two_embeddings),
         cmocka_unit_test(test_replicas__layers),
         cmocka_unit_test(test_names__layers_and_uses),
     };
