@@ -97,27 +97,4 @@ void adapter_release(struct adapter *adapter);
 /* Free header and pairs once a plan has been made of them; names and counts stay. */
 void adapter_forget_tensors(struct adapter *adapter);
 
-/*
- * The base tensor that a pair changes: exactly one tensor `<module>.weight`, by the table of
- * naming rules in targets.c, whose shape [out, in] fits the factors and whose dtype is BF16, F16
- * or F32.  ERR_MISMATCH otherwise: nothing (with the nearest names), several (with their names),
- * or the two shapes.
- */
-int adapter_find_target(const struct adapter *adapter, const struct adapter_pair *pair,
-                        const struct model *model, struct model_ref *out, struct error *err);
-
-/*
- * Is this the output embedding (lm_head, embed_out, output, by the last component, and not inside a
- * numbered layer)?  A base that ties it to the input embedding has no tensor of that name.
- */
-bool adapter_pair_is_head(const struct adapter_pair *pair);
-
-/*
- * Modules of the base that the configuration targets but that have no factors in the file: 2-D
- * tensors `<name>.weight`.  Returns their number; up to `count` names (owned by the model, with
- * ".weight") go to `names`.
- */
-int adapter_count_missing(const struct adapter *adapter, const struct model *model,
-                          const char **names, size_t count, size_t *missing, struct error *err);
-
 #endif

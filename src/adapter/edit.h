@@ -122,7 +122,8 @@ struct edit_options {
  * All edits of one adapter.  ERR_MISMATCH: a module that fits no tensor (with the nearest names),
  * several (with their names) or has another shape; two edits of one thing.  ERR_FORMAT: a tensor of
  * the base whose dtype is not computed with, or a kind that the saved files do not suffice for.
- * On success the caller releases *out; it refers to tensors of adapter and model by index.
+ * Sentences do not name the adapter.  On success the caller releases *out; it refers to tensors of
+ * adapter and model by index.
  */
 int adapter_make_edits(struct adapter_edits *out, struct adapter *adapter,
                        const struct model *model, const struct edit_options *options,
@@ -143,6 +144,15 @@ void adapter_replicas_release(struct adapter_replicas *replicas);
  * tied once one of them changes.
  */
 enum edit_side adapter_tensor_use(const char *name, size_t bytes);
+
+/*
+ * Modules of the base that the configuration targets but that no edit changes: 2-D tensors
+ * `<name>.weight`.  Returns their number; up to `count` names (owned by the model, with ".weight")
+ * go to `names`.
+ */
+int adapter_count_missing(const struct adapter *adapter, const struct adapter_edits *edits,
+                          const struct model *model, const char **names, size_t count,
+                          size_t *missing, struct error *err);
 
 /* Where a name has its layer number: "model.layers.12.mlp" gives 13 and 15; false if nowhere. */
 bool adapter_name_layer(const char *name, size_t bytes, size_t *begin, size_t *end);

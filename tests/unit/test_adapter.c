@@ -482,125 +482,6 @@ static void test_adapter__warns_of_ambiguous_alphas(void **state)
     text_release(&said);
 }
 
-static const struct made base[] = {
-    TENSOR("model.q.weight", DTYPE_BF16, 6, 4), TENSOR("model.k.weight", DTYPE_F16, 4, 6),
-    TENSOR("model.v.weight", DTYPE_U8, 12, 1),  TENSOR("model.o.weight", DTYPE_F8_E4M3, 6, 4),
-    TENSOR("model.norm.weight", DTYPE_F32, 6),  TENSOR("model.gate.weight", DTYPE_F32, 6, 4),
-    TENSOR("model.up.weight", DTYPE_F32, 5, 4),
-};
-
-static const struct {
-    const char *module;
-    int code;
-    const char *part;
-} finds[] = {
-    { "model.q", 0, "" },
-    { "model.gate", 0, "" },
-    { "model.k", ERR_MISMATCH,
-      "'model.k.weight' of the base has shape [4, 6], but the factors make [6, 4]; weights stored "
-      "transposed" },
-    { "model.up", ERR_MISMATCH, "has shape [5, 4], but the factors make [6, 4]" },
-    { "model.norm", ERR_MISMATCH, "has shape [6], but" },
-    { "model.v", ERR_FORMAT, "'model.v.weight' of the base is stored as U8: a quantised base" },
-    { "model.o", ERR_FORMAT, "is stored as F8_E4M3: a quantised base" },
-    { "model.gat", ERR_MISMATCH,
-      "the base has no tensor 'model.gat.weight'; the nearest names are 'model.gate.weight'" },
-    { "q", ERR_MISMATCH, "the base has no tensor 'q.weight'" },
-};
-
-static void test_adapter__finds_targets(void **state)
-{
-    struct model model = { 0 };
-    struct error err = { 0 };
-
-    (void)state;
-    write_tensors("base.safetensors", base, COUNT(base));
-    assert_int_equal(model_open(&model, in_scratch("base.safetensors"), NULL, &err), 0);
-    for (size_t i = 0; i < COUNT(finds); i++) {
-        char a_name[128];
-        char b_name[128];
-        struct made tensors[2] = { { a_name, DTYPE_F32, { 2, 4 }, 2 },
-                                   { b_name, DTYPE_F32, { 6, 2 }, 2 } };
-        struct adapter adapter;
-        struct model_ref ref;
-        int code;
-
-        snprintf(a_name, sizeof(a_name), P "%s.lora_A.weight", finds[i].module);
-        snprintf(b_name, sizeof(b_name), P "%s.lora_B.weight", finds[i].module);
-        make_adapter(CONFIG(""), tensors, 2);
-        assert_int_equal(open_adapter(&adapter, false, &err), 0);
-        code = adapter_find_target(&adapter, &adapter.pairs[0], &model, &ref, &err);
-        if (code != finds[i].code || (code && !strstr(err.text, finds[i].part)))
-            fail_msg("%s: %d %s", finds[i].module, code, err.text);
-        if (!code)
-            assert_memory_equal(st_name(model_header(&model, ref), model_tensor(&model, ref)),
-                                finds[i].module, strlen(finds[i].module));
-        adapter_release(&adapter);
-    }
-    model_release(&model);
-}
-
-static void test_adapter__counts_missing_modules(void **state)
-{
-    static const struct made tensors[] = { A("model.q", 2, 4), B("model.q", 6, 2) };
-    static const struct {
-        const char *config;
-        size_t missing;
-        const char *first;
-    } cases[] = {
-        { CONFIG(",\"target_modules\":[\"q\"]"), 0, NULL },
-        { CONFIG(",\"target_modules\":[\"q\",\"gate\",\"up\",\"norm\"]"), 2, "model.gate.weight" },
-        { CONFIG(",\"target_modules\":\".*(q|up)\""), 1, "model.up.weight" },
-        { CONFIG(",\"target_modules\":\"all-linear\""), 0, NULL },
-        { CONFIG(""), 0, NULL },
-    };
-    struct model model = { 0 };
-    struct error err = { 0 };
-
-    (void)state;
-    write_tensors("base.safetensors", base, COUNT(base));
-    assert_int_equal(model_open(&model, in_scratch("base.safetensors"), NULL, &err), 0);
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        struct adapter adapter;
-        const char *name = NULL;
-        size_t missing = 77;
-
-        make_adapter(cases[i].config, tensors, 2);
-        assert_int_equal(open_adapter(&adapter, false, &err), 0);
-        assert_int_equal(adapter_count_missing(&adapter, &model, &name, 1, &missing, &err), 0);
-        assert_int_equal(missing, cases[i].missing);
-        if (cases[i].first)
-            assert_string_equal(name, cases[i].first);
-        adapter_release(&adapter);
-    }
-    model_release(&model);
-}
-
-static void test_adapter__heads(void **state)
-{
-    static const struct {
-        const char *module;
-        bool head;
-    } cases[] = {
-        { "lm_head", true },
-        { "model.lm_head", true },
-        { "embed_out", true },
-        { "output", true },
-        { "model.layers.0.xlm_head", false },
-        { "lm_head.x", false },
-        { "", false },
-    };
-
-    (void)state;
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        char module[64];
-        struct adapter_pair pair = { .module = module };
-
-        snprintf(module, sizeof(module), "%s", cases[i].module);
-        assert_int_equal(adapter_pair_is_head(&pair), cases[i].head);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -612,9 +493,6 @@ int main(void)
         cmocka_unit_test(test_adapter__allow_unused),
         cmocka_unit_test(test_adapter__copies_of_the_base),
         cmocka_unit_test(test_adapter__warns_of_ambiguous_alphas),
-        cmocka_unit_test(test_adapter__finds_targets),
-        cmocka_unit_test(test_adapter__counts_missing_modules),
-        cmocka_unit_test(test_adapter__heads),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

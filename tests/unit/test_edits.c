@@ -345,6 +345,32 @@ static const struct {
         BASE(TENSOR("q.weight", DTYPE_F8_E4M3, 3, 4)) },
       ERR_FORMAT,
       "a quantised base is not supported" },
+    { { .config = "",
+        ADAPTER(A("q", 2, 4), B("q", 3, 2)),
+        BASE(TENSOR("q.weight", DTYPE_U8, 6, 1)) },
+      ERR_FORMAT,
+      "stored as U8: a quantised base is not supported" },
+    { { .config = "", ADAPTER(A("c", 2, 3, 2), B("c", 4, 2, 1)), BASE(T("c.weight", 5, 3, 2)) },
+      ERR_MISMATCH,
+      "has shape [5, 3, 2], but the factors make [4, 6] (outputs, inputs times kernel)" },
+    { { .config = "",
+        ADAPTER(A("q", 2, 4), B("q", 5, 2), T(P "q.base_layer.weight", 5, 4)),
+        BASE(T("q.weight", 3, 4)) },
+      ERR_MISMATCH,
+      "has shape [3, 4], but the factors make [5, 4]" },
+    /* two for one */
+    { { .config = "",
+        ADAPTER(A("model.layers.0.q", 2, 4), B("model.layers.0.q", 3, 2), A("layers.0.q", 2, 4),
+                B("layers.0.q", 3, 2)),
+        BASE(T("model.layers.0.q.weight", 3, 4)) },
+      ERR_MISMATCH,
+      "'layers.0.q' and 'model.layers.0.q' both change one tensor of the base" },
+    { { .config = ",\"trainable_token_indices\":{\"embed_tokens\":[5]}",
+        ADAPTER(A("q", 2, 4), B("q", 3, 2), T(P "embed_tokens.weight", 7, 4),
+                T(P "embed_tokens.token_adapter.trainable_tokens_delta", 1, 4)),
+        BASE(T("q.weight", 3, 4), T("embed_tokens.weight", 7, 4)) },
+      ERR_MISMATCH,
+      "both change one tensor of the base" },
     { { .config = "", ADAPTER(A("c", 2, 4, 3), B("c", 6, 2, 1)), BASE(T("c.weight", 6, 2, 3)) },
       ERR_MISMATCH,
       "a convolution in groups" },
@@ -480,6 +506,72 @@ static void test_edits__saved_tensors(void **state)
     forget(&made);
 }
 
+static void test_edits__missing_modules(void **state)
+{
+    static const struct {
+        const char *config;
+        size_t missing;
+        const char *first;
+    } cases[] = {
+        { ",\"target_modules\":[\"q\"]", 0, NULL },
+        { ",\"target_modules\":[\"q\",\"gate\",\"up\",\"norm\"]", 2, "x.gate.weight" },
+        { ",\"target_modules\":\".*(q|up)\"", 1, "x.up.weight" },
+        { ",\"target_modules\":[\"q\",\"up\",\"head\"],\"modules_to_save\":[\"head\"]", 1,
+          "x.up.weight" },
+        { ",\"target_modules\":\"all-linear\"", 0, NULL },
+        { "", 0, NULL },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct given given = {
+            .config = cases[i].config,
+            ADAPTER(A("x.q", 2, 4), B("x.q", 6, 2)),
+            BASE(T("x.gate.weight", 6, 4), T("x.head.weight", 5, 4), T("x.norm.weight", 6),
+                 T("x.q.weight", 6, 4), T("x.up.weight", 5, 4)),
+        };
+        struct made_edits made;
+        const char *name = NULL;
+        size_t missing = 77;
+
+        if (strstr(given.config, "modules_to_save"))
+            given.adapter[2] = (struct made)T(P "x.head.weight", 5, 4);
+        make(&made, &given);
+        if (made.status || adapter_count_missing(&made.adapter, &made.edits, &made.model, &name, 1,
+                                                 &missing, &made.err))
+            fail_msg("case %zu: %s", i, made.err.text);
+        assert_int_equal(missing, cases[i].missing);
+        if (cases[i].first)
+            assert_string_equal(name, cases[i].first);
+        forget(&made);
+    }
+}
+
+/* The base has the layout before transformers 4.52, the adapter the names since. */
+static void test_edits__names_of_another_layout(void **state)
+{
+    static const struct given given = {
+        .config = ",\"target_modules\":[\"q_proj\"]",
+        ADAPTER(A("model.language_model.layers.0.self_attn.q_proj", 2, 4),
+                B("model.language_model.layers.0.self_attn.q_proj", 6, 2)),
+        BASE(T("language_model.model.layers.0.self_attn.q_proj.weight", 6, 4)),
+        .model_type = "llava",
+    };
+    struct made_edits made;
+    size_t missing = 77;
+
+    (void)state;
+    make(&made, &given);
+    if (made.status)
+        fail_msg("%s", made.err.text);
+    assert_int_equal(made.edits.count, 1);
+    assert_int_equal(adapter_count_missing(&made.adapter, &made.edits, &made.model, NULL, 0,
+                                           &missing, &made.err),
+                     0);
+    assert_int_equal(missing, 0);
+    forget(&made);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -491,6 +583,8 @@ int main(void)
         cmocka_unit_test(test_edits__refuses),
         cmocka_unit_test(test_edits__unused_is_listed),
         cmocka_unit_test(test_edits__saved_tensors),
+        cmocka_unit_test(test_edits__missing_modules),
+        cmocka_unit_test(test_edits__names_of_another_layout),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
