@@ -94,6 +94,13 @@ enum lorafold_tied {
     LORAFOLD_TIED_SHARED /* fold into the one tensor, which changes both sides */
 };
 
+/* How the columns of the B factors of fused experts are ordered. */
+enum lorafold_b_layout {
+    LORAFOLD_B_AUTO, /* as PEFT writes them, or as the adapter itself says */
+    LORAFOLD_B_RANK_MAJOR,
+    LORAFOLD_B_EXPERT_MAJOR
+};
+
 /* JSON: one object per line, each with a "type". */
 enum lorafold_format { LORAFOLD_TEXT, LORAFOLD_JSON };
 
@@ -111,6 +118,7 @@ struct lorafold_merge_options {
     const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;
+    enum lorafold_b_layout b_layout;
     uint64_t max_shard_bytes; /* of tensor data per output file; default 5,000,000,000 */
     uint64_t memory_bytes;    /* ceiling on this process's resident memory; default 128 MiB */
     unsigned threads;         /* workers; 0: one per processor that may be used */
@@ -162,6 +170,8 @@ struct lorafold_report {
     uint64_t bytes_read;      /* of the base */
     uint64_t bytes_written;
     size_t tensors_folded;
+    size_t tensors_replaced;  /* by whole tensors of an adapter */
+    size_t tensors_patched;   /* by some rows of an adapter, beside what else happens to them */
     size_t tensors_copied;    /* byte for byte */
     size_t tensors_converted; /* to another dtype, without a delta */
     size_t file_count;        /* shards written */

@@ -69,12 +69,39 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     }
 }
 
+/* What is done before the first block. */
+static void add_preparation(const struct plan *plan, struct text *out)
+{
+    if (plan->repack_count) {
+        text_addf(out, "before    %zu factors are put in order in a file beside the output (",
+                  plan->repack_count);
+        text_add_bytes(out, plan->repack_bytes);
+        text_adds(out, ")\n");
+    }
+    if (plan->bytes_read_twice) {
+        text_adds(out, "before    ");
+        text_add_bytes(out, plan->bytes_read_twice);
+        text_adds(out, " are read once more, because their norms (DoRA) need whole tensors\n");
+    }
+}
+
 static void add_work(const struct lorafold_merge *merge, struct text *out)
 {
     const struct plan *plan = &merge->plan;
 
-    text_addf(out, "tensors   %zu folded, %zu converted, %zu copied byte for byte\n", plan->folded,
-              plan->converted, plan->copied);
+    text_addf(out, "tensors   %zu folded, ", plan->folded);
+    if (plan->replaced)
+        text_addf(out, "%zu replaced, ", plan->replaced);
+    if (plan->patched)
+        text_addf(out, "%zu with new rows, ", plan->patched);
+    text_addf(out, "%zu converted, %zu copied byte for byte\n", plan->converted, plan->copied);
+    if (plan->vocab_to)
+        text_addf(out, "vocab     %llu tokens in the base, %llu in the output\n",
+                  (unsigned long long)plan->vocab_from, (unsigned long long)plan->vocab_to);
+    if (plan->replicas.count)
+        text_addf(out, "layers    %llu in the output, repeated as layer_replication says\n",
+                  (unsigned long long)plan->replicas.count);
+    add_preparation(plan, out);
     if (plan->tied_head) {
         text_adds(out, "tied      the adapter changes one side of a tied pair: '");
         add_quoted(out, plan->tied_head);
@@ -158,8 +185,12 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     }
     text_adds(out, "]");
     add_key_number(out, "tensors_folded", plan->folded);
+    add_key_number(out, "tensors_replaced", plan->replaced);
+    add_key_number(out, "tensors_patched", plan->patched);
     add_key_number(out, "tensors_converted", plan->converted);
     add_key_number(out, "tensors_copied", plan->copied);
+    add_key_number(out, "repacked_bytes", plan->repack_bytes);
+    add_key_number(out, "bytes_read_twice", plan->bytes_read_twice);
     add_key_text(out, "tied_head", plan->tied_head);
     add_key_number(out, "bytes_in", plan->bytes_in);
     add_key_number(out, "bytes_out", plan->bytes_out);
@@ -207,6 +238,8 @@ static void report_json(const struct lorafold_report *report, struct text *out)
     add_key_number(out, "bytes_read", report->bytes_read);
     add_key_number(out, "bytes_written", report->bytes_written);
     add_key_number(out, "tensors_folded", report->tensors_folded);
+    add_key_number(out, "tensors_replaced", report->tensors_replaced);
+    add_key_number(out, "tensors_patched", report->tensors_patched);
     add_key_number(out, "tensors_converted", report->tensors_converted);
     add_key_number(out, "tensors_copied", report->tensors_copied);
     add_key_number(out, "shards", report->file_count);

@@ -60,7 +60,8 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         return error_set(err, ERR_USAGE, "kernels '%s' cannot run on this processor",
                          options->kernels);
     if ((unsigned)options->dtype > LORAFOLD_DTYPE_F32 ||
-        (unsigned)options->tied > LORAFOLD_TIED_SHARED)
+        (unsigned)options->tied > LORAFOLD_TIED_SHARED ||
+        (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,
@@ -109,7 +110,7 @@ static uint64_t side_bytes(const struct lorafold_merge *merge)
 static int check_output(struct lorafold_merge *merge, const char *const *inputs, size_t count,
                         struct error *err)
 {
-    uint64_t needed = merge->plan.bytes_out + side_bytes(merge);
+    uint64_t needed = merge->plan.bytes_out + merge->plan.repack_bytes + side_bytes(merge);
     uint64_t available;
     struct text sizes = { 0 };
 
@@ -134,6 +135,18 @@ static uint64_t header_memory(const struct st_header *header)
            header->shapes_count * sizeof(*header->shapes) + header->metadata_bytes;
 }
 
+/* What adapter_forget_tensors() gives back. */
+static uint64_t adapter_memory(const struct adapter *adapter)
+{
+    uint64_t bytes = header_memory(&adapter->header) +
+                     adapter->pair_count * sizeof(*adapter->pairs) +
+                     adapter->saved_count * sizeof(*adapter->saved);
+
+    for (size_t i = 0; i < adapter->pair_count; i++)
+        bytes += strlen(adapter->pairs[i].module) + 32; /* with what the allocator adds */
+    return bytes;
+}
+
 /* What the base holds in memory besides the plan, once the adapters are forgotten. */
 static uint64_t input_memory(const struct lorafold_merge *merge)
 {
@@ -147,6 +160,8 @@ static uint64_t input_memory(const struct lorafold_merge *merge)
 
 static int make_plan(struct lorafold_merge *merge, struct error *err)
 {
+    static const enum edit_b_layout layouts[] = { EDIT_B_AUTO, EDIT_B_RANK_MAJOR,
+                                                  EDIT_B_EXPERT_MAJOR };
     static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     const struct lorafold_merge_options *options = &merge->options;
     const struct plan_options plan_options = {
@@ -155,13 +170,17 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .tied = options->tied == LORAFOLD_TIED_SHARED ? PLAN_TIED_SHARED : PLAN_TIED_EXACT,
         .max_shard_bytes = options->max_shard_bytes,
         .strict = options->strict,
+        .allow_unused = options->allow_unused,
+        .b_layout = layouts[options->b_layout],
     };
 
     if (plan_make(&merge->plan, &merge->model, merge->plan_adapters, merge->adapter_count,
-                  &plan_options, merge->facts.tied, &merge->log, err))
+                  &plan_options, &merge->facts, &merge->log, err))
         return err->code;
-    for (size_t i = 0; i < merge->adapter_count; i++)
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        merge->plan.passing_bytes += adapter_memory(&merge->adapters[i]);
         adapter_forget_tensors(&merge->adapters[i]);
+    }
     malloc_trim(0); /* headers of 100,000 tensors leave holes that would count against the budget */
     return plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
                            input_memory(merge), err);
@@ -249,7 +268,11 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
     static const char *const dtypes[] = { NULL, "bfloat16", "float16", "float32" };
     /* Also where the outermost level says untied: an inner one may say otherwise. */
     const struct config_edits edits = { .untie = merge->plan.untied,
-                                        .dtype = dtypes[merge->options.dtype] };
+                                        .dtype = dtypes[merge->options.dtype],
+                                        .vocab_from = merge->plan.vocab_from,
+                                        .vocab_to = merge->plan.vocab_to,
+                                        .base_layers = merge->plan.replicas.base_layer,
+                                        .base_layer_count = merge->plan.replicas.count };
     struct text text = { 0 };
     int status;
 
@@ -384,6 +407,8 @@ static void fill_report(struct lorafold_merge *merge)
     report->bytes_read = result->bytes_read;
     report->bytes_written = result->bytes_written;
     report->tensors_folded = merge->plan.folded;
+    report->tensors_replaced = merge->plan.replaced;
+    report->tensors_patched = merge->plan.patched;
     report->tensors_copied = merge->plan.copied;
     report->tensors_converted = merge->plan.converted;
     report->file_count = merge->plan.file_count;

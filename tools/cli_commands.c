@@ -24,6 +24,7 @@ static void merge_options(struct lorafold_merge_options *options,
     options->tokenizer = arguments->tokenizer;
     options->dtype = (enum lorafold_dtype)arguments->dtype;
     options->tied = (enum lorafold_tied)arguments->tied;
+    options->b_layout = (enum lorafold_b_layout)arguments->b_layout;
     if (arguments->max_shard_bytes)
         options->max_shard_bytes = arguments->max_shard_bytes;
     if (arguments->memory_bytes)

@@ -35,6 +35,13 @@ static const struct cli_choice tied_rules[] = {
     { 0 },
 };
 
+static const struct cli_choice b_layouts[] = {
+    { "auto", LORAFOLD_B_AUTO, NULL },
+    { "rank-major", LORAFOLD_B_RANK_MAJOR, NULL },
+    { "expert-major", LORAFOLD_B_EXPERT_MAJOR, NULL },
+    { 0 },
+};
+
 static const struct cli_choice devices[] = {
     { "auto", 0, NULL }, { "cpu", 0, NULL }, { "cuda", 0, NO_CUDA }, { "cuda:", 0, NO_CUDA }, { 0 },
 };
@@ -65,6 +72,9 @@ const struct cli_option cli_options[] = {
     { "tied", 0, CLI_CHOICE, false, "RULE", MERGING, MEMBER(tied), tied_rules,
       "where an adapter changes one side of a tied embedding and head: exact (default) writes two "
       "tensors, which is what was trained; shared changes both sides through the one tensor" },
+    { "lora-b-layout", 0, CLI_CHOICE, false, "LAYOUT", MERGING, MEMBER(b_layout), b_layouts,
+      "order of the columns of B in factors of fused experts: auto (default) takes PEFT's unless "
+      "the adapter says otherwise; rank-major or expert-major" },
     { "memory", 0, CLI_SIZE, false, "SIZE", MERGING | CLI_VERIFY, MEMBER(memory_bytes), NULL,
       "ceiling on this process's memory (default 128MiB)" },
     { "threads", 0, CLI_COUNT, false, "N", MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(threads), NULL,

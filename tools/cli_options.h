@@ -30,8 +30,9 @@ struct cli_arguments {
     const char *output;
     const char *tokenizer;
     int save_method;
-    int dtype; /* enum lorafold_dtype */
-    int tied;  /* enum lorafold_tied */
+    int dtype;    /* enum lorafold_dtype */
+    int tied;     /* enum lorafold_tied */
+    int b_layout; /* enum lorafold_b_layout */
     int device;
     uint64_t max_shard_bytes;
     uint64_t memory_bytes;

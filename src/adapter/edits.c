@@ -162,6 +162,13 @@ int adapter_make_edits(struct adapter_edits *out, struct adapter *adapter,
 
     if (status)
         return status;
+    /* One edit per pair is the common case, and growing would take half as much again. */
+    edits.capacity = adapter->pair_count + adapter->saved_count + 1;
+    edits.list = malloc(edits.capacity * sizeof(*edits.list));
+    if (!edits.list) {
+        adapter_replicas_release(&replicas);
+        return error_no_memory(err, "the list of edits");
+    }
     tied_read_uses(&uses, model, options->facts);
     status = add_all(&edits, &context, err);
     adapter_replicas_release(&replicas);

@@ -49,20 +49,25 @@ static int refuse_shape(const struct layer *layer, const struct model *model, st
     bool embedding = layer->pair->layer == ADAPTER_LAYER_EMBEDDING;
     bool grouped = tensor->shape_count > 2 && tensor->shape_count == layer->a_shape_count &&
                    shape[1] && layer->a_shape[1] > shape[1] && layer->a_shape[1] % shape[1] == 0;
+    bool transposed = !embedding && tensor->shape_count == 2 && shape[0] == layer->in &&
+                      shape[1] == layer->out;
     char quoted[QUOTED_BYTES];
 
     /* Quantised weights have odd shapes, which are not what is wrong. */
     if (!edits_check_dtype(model, ref, err))
-        error_set(err, ERR_MISMATCH,
-                  "tensor '%s' of the base has shape %s, but the factors make [%" PRIu64
-                  ", %" PRIu64 "]%s%s",
-                  edits_quote_ref(quoted, model, ref), text.failed ? "" : text.data,
-                  embedding ? layer->in : layer->out, embedding ? layer->out : layer->in,
-                  tensor->shape_count > 2 ? " (outputs, inputs times kernel)" : "",
-                  grouped
-                      ? ": a convolution in groups, for which the product of the factors is not "
-                        "defined; PEFT does not merge it either"
-                      : "");
+        error_set(
+            err, ERR_MISMATCH,
+            "tensor '%s' of the base has shape %s, but the factors make [%" PRIu64 ", %" PRIu64
+            "]%s%s",
+            edits_quote_ref(quoted, model, ref), text.failed ? "" : text.data,
+            embedding ? layer->in : layer->out, embedding ? layer->out : layer->in,
+            tensor->shape_count > 2 ? " (outputs, inputs times kernel)" : "",
+            grouped ? ": a convolution in groups, for which the product of the factors is not "
+                      "defined; PEFT does not merge it either"
+            : transposed
+                ? ": the base stores it transposed, as GPT-2's Conv1D layers are, but neither "
+                  "its model type nor fan_in_fan_out of the adapter says so"
+                : "");
     text_release(&text);
     return err->code;
 }
@@ -232,7 +237,7 @@ int edits_of_layer(struct adapter_edits *edits, bool *placed, const struct edits
     int status;
 
     *placed = true;
-    status = layer_init(&layer, context->adapter, from, err);
+    status = layer_init(&layer, context, from, err);
     if (!status)
         status = is_attention_output(&doubled, context->adapter, from->module, err);
     if (!status)

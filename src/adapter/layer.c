@@ -5,9 +5,41 @@
 #include <stdio.h>
 #include <string.h>
 
-int layer_init(struct layer *out, const struct adapter *adapter, const struct adapter_pair *pair,
-               struct error *err)
+/* What the base's model code has for a module of this name. */
+enum conv1d { CONV1D_NO, CONV1D_YES, CONV1D_UNKNOWN };
+
+static enum conv1d by_model_type(const char *model_type, const char *module)
 {
+    static const struct {
+        const char *model_type;
+        const char *modules; /* " name name " */
+    } types[] = {
+        { "gpt2", " c_attn q_attn c_proj c_fc " },
+        { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
+        { "imagegpt", " c_attn q_attn c_proj c_fc " },
+        { "decision_transformer", " c_attn q_attn c_proj c_fc " },
+        { "openai-gpt", " c_attn c_proj c_fc " },
+        { "clvp", " c_proj c_fc " },
+        { "gpt_bigcode", "" }, /* the same names, but linear layers */
+    };
+    const char *dot = strrchr(module, '.');
+    char word[32];
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strcmp(model_type, types[i].model_type) != 0)
+            continue;
+        if (snprintf(word, sizeof(word), " %s ", dot ? dot + 1 : module) < (int)sizeof(word) &&
+            strstr(types[i].modules, word))
+            return CONV1D_YES;
+        return CONV1D_NO;
+    }
+    return CONV1D_UNKNOWN;
+}
+
+int layer_init(struct layer *out, const struct edits_context *context,
+               const struct adapter_pair *pair, struct error *err)
+{
+    const struct adapter *adapter = context->adapter;
     const struct adapter_config *config = &adapter->config;
     const struct st_tensor *a = &adapter->header.tensors[pair->tensor_a];
     const struct st_tensor *b = &adapter->header.tensors[pair->tensor_b];
@@ -19,7 +51,10 @@ int layer_init(struct layer *out, const struct adapter *adapter, const struct ad
                            .a_shape = st_shape(&adapter->header, a),
                            .a_shape_count = a->shape_count,
                            .a_blocks = 1,
-                           .b_blocks = 1 };
+                           .b_blocks = 1,
+                           .may_transpose = config->fan_in_fan_out ||
+                                            by_model_type(context->options->facts->model_type,
+                                                          pair->module) == CONV1D_YES };
     if (config->bdlora &&
         adapter_config_blocks(config, pair->module, &out->a_blocks, &out->b_blocks, err))
         return err->code;
@@ -58,37 +93,19 @@ unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t sha
                    : 0;
     if (shape[0] == layer->out && shape[1] == layer->in)
         ways |= LAYER_OUT_IN;
-    if (shape[0] == layer->in && shape[1] == layer->out)
+    /* A wrong base can have the transposed shape by accident. */
+    if (shape[0] == layer->in && shape[1] == layer->out && layer->may_transpose)
         ways |= LAYER_IN_OUT;
     return ways;
 }
 
 bool layer_is_conv1d(const struct layer *layer, const struct edits_context *context)
 {
-    static const struct {
-        const char *model_type;
-        const char *modules; /* " name name " */
-    } types[] = {
-        { "gpt2", " c_attn q_attn c_proj c_fc " },
-        { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
-        { "imagegpt", " c_attn q_attn c_proj c_fc " },
-        { "decision_transformer", " c_attn q_attn c_proj c_fc " },
-        { "openai-gpt", " c_attn c_proj c_fc " },
-        { "clvp", " c_proj c_fc " },
-        { "gpt_bigcode", "" }, /* the same names, but linear layers */
-    };
-    const char *module = layer->pair->module;
-    const char *dot = strrchr(module, '.');
-    char word[32];
+    enum conv1d known = by_model_type(context->options->facts->model_type, layer->pair->module);
 
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (strcmp(context->options->facts->model_type, types[i].model_type) != 0)
-            continue;
-        return snprintf(word, sizeof(word), " %s ", dot ? dot + 1 : module) < (int)sizeof(word) &&
-               strstr(types[i].modules, word);
-    }
-    if (layer->adapter->config.fan_in_fan_out)
-        context->notes->guessed_count++;
+    if (known != CONV1D_UNKNOWN)
+        return known == CONV1D_YES;
+    context->notes->guessed_count += layer->adapter->config.fan_in_fan_out;
     return layer->adapter->config.fan_in_fan_out;
 }
 

@@ -22,12 +22,13 @@ struct layer {
     size_t a_shape_count;
     uint32_t a_blocks; /* BD-LoRA; 1: none */
     uint32_t b_blocks;
-    bool resizable; /* an embedding or head: the adapter's copy may have another row count */
+    bool may_transpose; /* a Conv1D by its model type, or by fan_in_fan_out */
+    bool resizable;     /* an embedding or head: the adapter's copy may have another row count */
 };
 
 /* ERR_FORMAT: the shapes of the factors are not those of the rank and blocks. */
-int layer_init(struct layer *out, const struct adapter *adapter, const struct adapter_pair *pair,
-               struct error *err);
+int layer_init(struct layer *out, const struct edits_context *context,
+               const struct adapter_pair *pair, struct error *err);
 
 /* The ways in which the product may lie in a tensor of this shape; 0: it does not fit. */
 unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t shape_count);

@@ -26,10 +26,10 @@ static int fold_cut_element(const struct crew *crew, const struct scratch *scrat
     return 0;
 }
 
-/* Compute a part of a tensor that is converted or folded. */
+/* Compute elements that are converted or folded, all of one target or of none. */
 static int compute_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
-                        const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
-                        struct error *err)
+                        const struct plan_tensor *tensor, const struct plan_target *target,
+                        struct plan_part part, uint8_t *out, struct error *err)
 {
     uint64_t width_in = dtype_bytes((enum dtype)tensor->dtype_in);
     uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
@@ -37,10 +37,11 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
     uint64_t end = part.end / width_out; /* behind the last whole element */
     uint64_t skip = part.first % width_out;
     uint64_t tail = part.end % width_out;
+    uint64_t begin = target ? target->row_first * target->cols : 0;
     struct block_run run = {
         .tensor = tensor,
-        .target = tensor->target == PLAN_NO_TARGET ? NULL : &crew->plan->targets[tensor->target],
-        .first = first,
+        .target = target,
+        .first = first - begin,
         .src = slot->memory + plan_block_position(&slot->block, tensor, first * width_in),
     };
 
@@ -55,14 +56,74 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
         run.first++;
         run.src += width_in;
     }
-    run.count = end - run.first;
+    run.count = end - begin - run.first;
     run.dst = out;
     if (run_fold(crew, scratch, &run, err))
         return err->code;
     if (tail) {
-        run.first = end;
+        run.first = end - begin;
         run.src += run.count * width_in;
         return fold_cut_element(crew, scratch, &run, 0, tail, out + run.count * width_out, err);
+    }
+    return 0;
+}
+
+/* What no delta changes: bytes as they are, or converted. */
+static int pass_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                     const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                     struct error *err)
+{
+    if (tensor->dtype_in != tensor->dtype_out)
+        return compute_part(crew, scratch, slot, tensor, NULL, part, out, err);
+    if (!slot->block.in_place)
+        memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
+               part.end - part.first);
+    return 0;
+}
+
+/* New rows count as the base's: they get its dtype, and deltas are added to them. */
+static int patch_input(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                       const struct plan_tensor *tensor, struct plan_part part, struct error *err)
+{
+    enum dtype dtype = (enum dtype)tensor->dtype_in;
+    uint64_t width_in = dtype_bytes(dtype);
+    uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
+    uint64_t first = part.first / width_out * width_in;
+    uint64_t end = (part.end + width_out - 1) / width_out * width_in;
+
+    return patches_apply(crew, scratch, tensor, dtype, first, end,
+                         slot->memory + plan_block_position(&slot->block, tensor, first), err);
+}
+
+/* A part of a tensor with targets: theirs, and what lies between. */
+static int fold_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                     const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                     struct error *err)
+{
+    const struct plan *plan = crew->plan;
+    uint64_t row_bytes = plan->targets[tensor->target_first].cols *
+                         dtype_bytes((enum dtype)tensor->dtype_out);
+    uint32_t next = plan_find_target(plan, tensor, part.first / row_bytes);
+    uint64_t at = part.first;
+
+    while (at < part.end) {
+        bool any = next < tensor->target_first + tensor->target_count;
+        const struct plan_target *target = any ? &plan->targets[next] : NULL;
+        uint64_t begin = target ? target->row_first * row_bytes : part.end;
+        struct plan_part piece = { at, min_u64(part.end, begin) };
+        int status;
+
+        if (at < begin) {
+            status = pass_part(crew, scratch, slot, tensor, piece, out + (at - part.first), err);
+        } else {
+            piece.end = min_u64(part.end, begin + target->rows * row_bytes);
+            status = compute_part(crew, scratch, slot, tensor, target, piece,
+                                  out + (at - part.first), err);
+            next++;
+        }
+        if (status)
+            return status;
+        at = piece.end;
     }
     return 0;
 }
@@ -72,15 +133,16 @@ static int make_part(const struct crew *crew, const struct scratch *scratch, str
 {
     struct plan_part part = plan_block_part(&slot->block, tensor);
     uint8_t *out = slot->memory + (tensor->out_offset + part.first - slot->block.offset);
-
     if (part.first == part.end)
         return 0;
-    if (tensor->action != PLAN_COPY)
-        return compute_part(crew, scratch, slot, tensor, part, out, err);
-    if (!slot->block.in_place)
-        memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
-               part.end - part.first);
-    return 0;
+    if (tensor->action == PLAN_PATCH)
+        return patches_apply(crew, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
+                             part.end, out, err);
+    if (tensor->patch_count && patch_input(crew, scratch, slot, tensor, part, err))
+        return err->code;
+    if (tensor->action == PLAN_FOLD)
+        return fold_part(crew, scratch, slot, tensor, part, out, err);
+    return pass_part(crew, scratch, slot, tensor, part, out, err);
 }
 
 static void copy_header(const struct plan *plan, struct slot *slot)

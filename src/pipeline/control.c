@@ -96,12 +96,11 @@ static void load_regions(struct control *control)
         uint32_t resident = control->next_resident;
         struct region *region = &control->crew.regions[resident % 2];
         const struct plan_target *target = &plan->targets[plan->residents[resident]];
-        const struct plan_tensor *tensor = &plan->tensors[target->tensor];
-        uint64_t first = tensor->out_offset / PLAN_BLOCK_BYTES;
-        uint64_t last = (tensor->out_offset + tensor->out_bytes - 1) / PLAN_BLOCK_BYTES;
+        uint64_t first, last;
 
         if (region->resident != PLAN_NO_TARGET)
             return;
+        plan_target_blocks(plan, target, &first, &last);
         region->resident = resident;
         region->ready = false;
         region->blocks_left = last - first + 1;

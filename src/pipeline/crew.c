@@ -162,9 +162,11 @@ int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_
                            .ring = ring };
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->wanted, NULL);
+    crew->repacked = FILE_CLOSED;
     crew->digests = calloc(plan->block_count + 1, sizeof(*crew->digests));
-    if (!crew->digests)
-        return error_no_memory(err, "the digests");
+    crew->norms = calloc(plan->norm_count + 1, sizeof(*crew->norms));
+    if (!crew->digests || !crew->norms)
+        return error_no_memory(err, "the digests and norms");
     if (take_memory(crew, err) || open_adapters(crew, err))
         return err->code;
     return start_workers(crew, err);
@@ -187,6 +189,8 @@ void crew_close(struct crew *crew)
     free(crew->adapters);
     free(crew->workers);
     free(crew->digests);
+    free(crew->norms);
+    file_close(&crew->repacked);
     if (crew->memory)
         munmap(crew->memory, crew->memory_bytes);
     pthread_cond_destroy(&crew->wanted);

@@ -5,44 +5,61 @@
 /* The header said that the bytes are there, so the file was changed since. */
 static int fetch_failed(const struct crew *crew, uint32_t input, struct error *err)
 {
-    const char *path = crew->plan->inputs[input].path;
+    const char *path = input == PLAN_REPACKED ? "repacked factors" : crew->plan->inputs[input].path;
     char quoted[QUOTED_BYTES];
 
     error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
     return err->code = ERR_FAILED;
 }
 
-int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32_t input,
-                  uint64_t offset, enum dtype dtype, float *out, uint64_t count, struct error *err)
+static const struct file *file_of(const struct crew *crew, uint32_t input)
 {
-    const struct file *file = &crew->adapters[input - crew->shard_count];
-    uint64_t width = dtype_bytes(dtype);
+    return input == PLAN_REPACKED ? &crew->repacked : &crew->adapters[input - crew->shard_count];
+}
 
+int factors_read(const struct crew *crew, const struct plan_factor *from, uint64_t skipped,
+                 void *out, uint64_t bytes, struct error *err)
+{
+    if (file_pread(file_of(crew, from->input), out, bytes, from->offset + skipped, err))
+        return fetch_failed(crew, from->input, err);
+    return 0;
+}
+
+int factors_fetch(const struct crew *crew, const struct scratch *scratch,
+                  const struct plan_factor *from, float *out, uint64_t count, struct error *err)
+{
+    uint64_t width = dtype_bytes(from->dtype);
+    uint64_t skipped = 0;
+
+    if (from->dtype == DTYPE_F32)
+        return factors_read(crew, from, 0, out, count * width, err);
     while (count) {
         uint64_t part = min_u64(count, PLAN_RAW_BYTES / width);
 
-        if (dtype == DTYPE_F32) {
-            part = count;
-            if (file_pread(file, out, part * width, offset, err))
-                return fetch_failed(crew, input, err);
-        } else {
-            if (file_pread(file, scratch->raw, part * width, offset, err))
-                return fetch_failed(crew, input, err);
-            crew->ops->decode(out, scratch->raw, dtype, part);
-        }
+        if (factors_read(crew, from, skipped, scratch->raw, part * width, err))
+            return err->code;
+        crew->ops->decode(out, scratch->raw, from->dtype, part);
         out += part;
-        offset += part * width;
+        skipped += part * width;
         count -= part;
     }
     return 0;
+}
+
+int factors_fetch_at(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_factor *from, uint64_t skipped, float *out, uint64_t count,
+                     struct error *err)
+{
+    struct plan_factor at = *from;
+
+    at.offset += skipped * dtype_bytes(from->dtype);
+    return factors_fetch(crew, scratch, &at, out, count, err);
 }
 
 /* Widened rows of A go through the area of B, which nobody needs at this moment. */
 static int pack_one(const struct crew *crew, const struct scratch *scratch,
                     const struct plan_delta *delta, uint64_t cols, float *packed, struct error *err)
 {
-    uint64_t width = dtype_bytes(delta->a_dtype);
-
     /* The groups of columns whose rows fit the area at once, whole rows where they fit. */
     for (uint64_t col = 0; col < cols;) {
         uint64_t part = min_u64(cols - col, PLAN_B_FLOATS);
@@ -50,10 +67,9 @@ static int pack_one(const struct crew *crew, const struct scratch *scratch,
 
         for (uint64_t k = 0; k < delta->rank;) {
             uint64_t rows = min_u64(rows_at_once, delta->rank - k);
-            uint64_t offset = delta->a_offset + (k * cols + col) * width;
 
-            if (factors_fetch(crew, scratch, delta->input, offset, delta->a_dtype, scratch->b,
-                              rows * part, err))
+            if (factors_fetch_at(crew, scratch, &delta->a, k * cols + col, scratch->b, rows * part,
+                                 err))
                 return err->code;
             for (uint64_t r = 0; r < rows; r++)
                 fold_pack_row(packed + col * delta->rank, delta->rank, k + r, scratch->b + r * part,

@@ -63,6 +63,8 @@ struct crew {
     const struct fold_ops *ops;
     bool allow_nonfinite;
     struct file *adapters; /* opened inputs behind the shards: index - shard count */
+    struct file repacked;  /* PLAN_REPACKED */
+    float *norms;          /* plan.norm_count factors of DoRA, made before the work */
     uint32_t shard_count;  /* inputs before the adapters */
     struct region regions[2];
     uint64_t (*digests)[2];
@@ -103,23 +105,77 @@ int block_compute(const struct crew *crew, const struct scratch *scratch, struct
 int factors_pack(const struct crew *crew, const struct scratch *scratch,
                  const struct plan_target *target, float *packed, struct error *err);
 
-/*
- * Fetch `count` elements of `dtype` at `offset` of adapter file `input`, widened to fp32.
- */
-int factors_fetch(const struct crew *crew, const struct scratch *scratch, uint32_t input,
-                  uint64_t offset, enum dtype dtype, float *out, uint64_t count, struct error *err);
+/* Fetch `count` elements from the place that a factor says, widened to fp32. */
+int factors_fetch(const struct crew *crew, const struct scratch *scratch,
+                  const struct plan_factor *from, float *out, uint64_t count, struct error *err);
+
+/* The same from `skipped` elements behind that place. */
+int factors_fetch_at(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_factor *from, uint64_t skipped, float *out, uint64_t count,
+                     struct error *err);
+
+/* `bytes` as they are in an adapter, from `skipped` bytes behind the place. */
+int factors_read(const struct crew *crew, const struct plan_factor *from, uint64_t skipped,
+                 void *out, uint64_t bytes, struct error *err);
 
 /* Fold a run of elements of a target: src and dst as in fold_segment. */
 struct block_run {
     const struct plan_tensor *tensor;
     const struct plan_target *target; /* NULL: a conversion */
-    uint64_t first;                   /* element of the tensor */
+    uint64_t first;                   /* element of the target, without one of the tensor */
     uint64_t count;
     const uint8_t *src;
     uint8_t *dst;
 };
 int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
              struct error *err);
+
+/*
+ * The packed A of all deltas of a target, one behind the other, for a run that a worker makes: from
+ * its region or packed now; NULL on error.
+ */
+const float *run_packed(const struct crew *crew, const struct scratch *scratch,
+                        const struct plan_target *target, struct error *err);
+
+/* Rows [row, row + rows) of every B of a target into scratch->b, and the deltas for fold(). */
+int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
+                const struct plan_target *target, uint64_t row, uint64_t rows,
+                struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err);
+
+/* The same for a target with norms whose A is packed. */
+int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
+                  const struct block_run *run, const float *packed, struct error *err);
+
+/* Multiply rows x cols at (row, col) of the target by the factors of delta `index`, made before. */
+void dora_scale(const struct crew *crew, const struct plan_target *target, uint32_t index, float *w,
+                uint64_t row, uint64_t rows, uint64_t col, uint64_t cols);
+
+/*
+ * Put the patches of a tensor, as `dtype`, into its bytes [first, end) at `out`: the output where
+ * all of it is patches, otherwise the input.  Uses scratch->b and scratch->raw.
+ */
+int patches_apply(const struct crew *crew, const struct scratch *scratch,
+                  const struct plan_tensor *tensor, enum dtype dtype, uint64_t first, uint64_t end,
+                  uint8_t *out, struct error *err);
+
+/* Part of the matrix of a target; its rows follow each other, or are those that cuts name. */
+struct rectangle {
+    const struct plan_cut *cuts; /* NULL: row, row + 1, ... */
+    uint64_t row;
+    uint64_t rows; /* 1..PLAN_B_FLOATS / FOLD_PANEL */
+    uint64_t col;  /* a multiple of FOLD_GROUP, but for a single row */
+    uint64_t cols;
+};
+
+static inline uint64_t rectangle_row(const struct rectangle *at, uint64_t index)
+{
+    return at->cuts ? at->cuts[index].row : at->row + index;
+}
+
+/* Add one delta of the target to the rectangle in scratch->tile_w, with panels of its factors. */
+int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_delta *delta, uint64_t target_cols,
+                     const struct rectangle *at, struct error *err);
 
 /* The same for a target whose factor A fits nowhere: panel by panel. */
 int run_fold_panels(const struct crew *crew, const struct scratch *scratch,

@@ -11,40 +11,30 @@
 
 #include <string.h>
 
-struct rectangle {
-    uint64_t row; /* of the tensor */
-    uint64_t rows;
-    uint64_t col;
-    uint64_t cols;
-};
-
 static int fetch_panel(const struct crew *crew, const struct scratch *scratch,
                        const struct plan_delta *delta, uint64_t target_cols,
                        const struct rectangle *at, uint32_t k, uint32_t ranks, float *b_panel,
                        struct error *err)
 {
-    uint64_t a_width = dtype_bytes(delta->a_dtype);
-    uint64_t b_width = dtype_bytes(delta->b_dtype);
     float *row = b_panel; /* first a row of A, then the panel of B */
 
     for (uint32_t i = 0; i < ranks; i++) {
-        uint64_t offset = delta->a_offset + ((uint64_t)(k + i) * target_cols + at->col) * a_width;
+        uint64_t skipped = (uint64_t)(k + i) * target_cols + at->col;
 
-        if (factors_fetch(crew, scratch, delta->input, offset, delta->a_dtype, row, at->cols, err))
+        if (factors_fetch_at(crew, scratch, &delta->a, skipped, row, at->cols, err))
             return err->code;
         fold_pack_row(scratch->a, ranks, i, row, at->cols);
     }
     for (uint64_t r = 0; r < at->rows; r++) {
-        uint64_t offset = delta->b_offset + ((at->row + r) * delta->rank + k) * b_width;
+        uint64_t skipped = rectangle_row(at, r) * delta->rank + k;
 
-        if (factors_fetch(crew, scratch, delta->input, offset, delta->b_dtype, b_panel + r * ranks,
-                          ranks, err))
+        if (factors_fetch_at(crew, scratch, &delta->b, skipped, b_panel + r * ranks, ranks, err))
             return err->code;
     }
     return 0;
 }
 
-static int add_delta(const struct crew *crew, const struct scratch *scratch,
+int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
                      const struct plan_delta *delta, uint64_t target_cols,
                      const struct rectangle *at, struct error *err)
 {
@@ -75,9 +65,12 @@ static int fold_rectangle(const struct crew *crew, const struct scratch *scratch
                           run->src + (first + r * target->cols) * dtype_bytes(dtype_in), dtype_in,
                           at->cols);
     for (uint32_t i = 0; i < target->delta_count; i++) {
-        if (add_delta(crew, scratch, &crew->plan->deltas[target->delta_first + i], target->cols, at,
-                      err))
+        const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + i];
+
+        if (panels_add_delta(crew, scratch, delta, target->cols, at, err))
             return err->code;
+        if (delta->norm != EDIT_NO_NORM)
+            dora_scale(crew, target, i, scratch->tile_w, at->row, at->rows, at->col, at->cols);
     }
     for (uint64_t r = 0; r < at->rows; r++) {
         uint64_t index = first + r * target->cols;
@@ -97,12 +90,12 @@ static int fold_band(const struct crew *crew, const struct scratch *scratch,
 {
     /* All rows at once, because every band of rows fetches all of A again. */
     uint64_t rows_max = min_u64(rows, PLAN_B_FLOATS / FOLD_PANEL);
-    uint64_t cols_max =
-        min_u64(PLAN_TILE_COLS, align_down(PLAN_TILE_FLOATS / rows_max, FOLD_GROUP));
+    uint64_t cols_max = min_u64(PLAN_TILE_COLS,
+                                align_down(PLAN_TILE_FLOATS / rows_max, FOLD_GROUP));
 
     for (uint64_t done = 0; done < rows; done += rows_max) {
         for (uint64_t c = col; c < col_end; c += cols_max) {
-            const struct rectangle at = { row + done, min_u64(rows_max, rows - done), c,
+            const struct rectangle at = { NULL, row + done, min_u64(rows_max, rows - done), c,
                                           min_u64(cols_max, col_end - c) };
 
             if (fold_rectangle(crew, scratch, run, &at, err))

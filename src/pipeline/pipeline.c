@@ -1,4 +1,5 @@
 #include "pipeline/control.h"
+#include "pipeline/prepare.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -80,6 +81,21 @@ static void close_all(struct control *control)
     pool_close(&control->pool);
 }
 
+/* What blocks need and cannot make themselves. */
+static int prepare(struct control *control, const atomic_int *cancelled, struct error *err)
+{
+    const struct scratch *scratch = &control->crew.workers[0].scratch;
+    struct fold_environment environment;
+    int status;
+
+    fold_environment_enter(&environment);
+    status = prepare_factors(&control->crew, scratch, control->directory_fd, cancelled, err);
+    if (!status)
+        status = prepare_norms(&control->crew, scratch, cancelled, err);
+    fold_environment_leave(&environment);
+    return status;
+}
+
 void pipeline_cancel(struct pipeline_stop *stop)
 {
     struct ring *ring;
@@ -112,6 +128,8 @@ int pipeline_run(const struct plan *plan, int directory_fd, const struct pipelin
         status = open_ring(&control, err);
     if (!status)
         status = crew_open(&control.crew, plan, options, control.ring, err);
+    if (!status)
+        status = prepare(&control, &stop->cancelled, err);
     if (!status) {
         atomic_store(&stop->ring, control.ring);
         status = control_loop(&control, &stop->cancelled);

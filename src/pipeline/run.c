@@ -23,7 +23,8 @@ static float widened(const uint8_t *element, enum dtype dtype, const struct fold
 int nonfinite_error(const struct block_run *run, uint64_t index, struct error *err)
 {
     const struct plan_tensor *tensor = run->tensor;
-    uint64_t element = run->first + index;
+    uint64_t begin = run->target ? run->target->row_first * run->target->cols : 0;
+    uint64_t element = begin + run->first + index;
     uint64_t cols = tensor->shape_count ? tensor->shape[tensor->shape_count - 1] : 1;
     enum dtype dtype = (enum dtype)tensor->dtype_out;
     const uint8_t *result = run->dst + index * dtype_bytes(dtype);
@@ -58,9 +59,8 @@ static int convert(const struct crew *crew, const struct block_run *run, struct 
     return 0;
 }
 
-/* Where the packed A of a target is for this run: shared, or packed now; NULL on error. */
-static const float *find_packed(const struct crew *crew, const struct scratch *scratch,
-                                const struct plan_target *target, struct error *err)
+const float *run_packed(const struct crew *crew, const struct scratch *scratch,
+                        const struct plan_target *target, struct error *err)
 {
     if (target->resident != PLAN_NO_TARGET)
         return crew->regions[target->resident % 2].packed;
@@ -69,19 +69,17 @@ static const float *find_packed(const struct crew *crew, const struct scratch *s
     return scratch->a;
 }
 
-/* Rows [row, row + rows) of every B, one behind the other, into scratch->b. */
-static int fetch_b(const struct crew *crew, const struct scratch *scratch,
-                   const struct plan_target *target, uint64_t row, uint64_t rows,
-                   struct fold_delta *deltas, const float *packed, struct error *err)
+int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
+                const struct plan_target *target, uint64_t row, uint64_t rows,
+                struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err)
 {
     float *b = scratch->b;
 
     for (uint32_t i = 0; i < target->delta_count; i++) {
         const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + i];
-        uint64_t width = dtype_bytes(delta->b_dtype);
 
-        if (factors_fetch(crew, scratch, delta->input, delta->b_offset + row * delta->rank * width,
-                          delta->b_dtype, b, rows * delta->rank, err))
+        if (factors_fetch_at(crew, scratch, &delta->b, row * delta->rank, b, rows * delta->rank,
+                             err))
             return err->code;
         deltas[i] = (struct fold_delta){
             .a = packed, .b = b, .rank = delta->rank, .scale = delta->scale
@@ -121,7 +119,7 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
         };
         size_t bad;
 
-        if (fetch_b(crew, scratch, target, row, rows, deltas, packed, err))
+        if (run_fetch_b(crew, scratch, target, row, rows, deltas, packed, err))
             return err->code;
         bad = crew->ops->fold(&segment);
         if (bad != FOLD_FINITE && !crew->allow_nonfinite)
@@ -143,8 +141,10 @@ int run_fold(const struct crew *crew, const struct scratch *scratch, const struc
         return convert(crew, run, err);
     if (plan_needs_panels(target))
         return run_fold_panels(crew, scratch, run, err);
-    packed = find_packed(crew, scratch, target, err);
+    packed = run_packed(crew, scratch, target, err);
     if (!packed)
         return err->code;
+    if (target->norms != PLAN_NORMS_NONE)
+        return run_fold_dora(crew, scratch, run, packed, err);
     return fold_rows(crew, scratch, run, packed, err);
 }

@@ -22,6 +22,8 @@ static struct plan_part part_input(const struct plan_tensor *tensor, struct plan
 
     if (tensor->action == PLAN_COPY)
         return (struct plan_part){ tensor->in_offset + part.first, tensor->in_offset + part.end };
+    if (tensor->action == PLAN_PATCH)
+        return (struct plan_part){ 0, 0 };
     width_in = dtype_bytes((enum dtype)tensor->dtype_in);
     width_out = dtype_bytes((enum dtype)tensor->dtype_out);
     return (struct plan_part){
@@ -52,7 +54,7 @@ static bool splits_element(const struct plan_tensor *tensor, struct plan_part pa
 {
     uint64_t width;
 
-    if (tensor->action == PLAN_COPY)
+    if (tensor->action == PLAN_COPY || tensor->action == PLAN_PATCH)
         return false;
     width = dtype_bytes((enum dtype)tensor->dtype_out);
     return part.first % width != 0 || part.end % width != 0;
@@ -109,6 +111,12 @@ static void read_in_place(const struct plan *plan, struct plan_block *block)
     };
 }
 
+/*
+ * What lies between two tensors that one read takes together, such as a small tensor that an
+ * adapter replaces.
+ */
+#define GAP_BYTES_MAX (256 * KIB)
+
 /* Reads into the area behind the output; false if there would be more than PLAN_READS_MAX. */
 static bool read_beside(const struct plan *plan, struct plan_block *block)
 {
@@ -121,12 +129,12 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         struct plan_part input;
         uint64_t page;
 
-        if (part.first == part.end)
+        if (part.first == part.end || tensor->action == PLAN_PATCH)
             continue;
         input = part_input(tensor, part);
         page = align_down(input.first, PAGE_BYTES);
         if (!read || read->input != tensor->input || page < read->offset ||
-            page > read->offset + read->bytes) {
+            page > read->offset + read->bytes + GAP_BYTES_MAX) {
             if (block->read_count == PLAN_READS_MAX)
                 return false;
             read = &block->reads[block->read_count++];
@@ -139,6 +147,56 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         position = read->position + read->bytes;
     }
     return true;
+}
+
+void plan_target_blocks(const struct plan *plan, const struct plan_target *target, uint64_t *first,
+                        uint64_t *last)
+{
+    const struct plan_tensor *tensor = &plan->tensors[target->tensor];
+    uint64_t width = dtype_bytes((enum dtype)tensor->dtype_out);
+    uint64_t begin = tensor->out_offset + target->row_first * target->cols * width;
+
+    *first = begin / PLAN_BLOCK_BYTES;
+    *last = (begin + target->rows * target->cols * width - 1) / PLAN_BLOCK_BYTES;
+}
+
+uint32_t plan_find_target(const struct plan *plan, const struct plan_tensor *tensor, uint64_t row)
+{
+    uint32_t low = tensor->target_first;
+    uint32_t high = low + tensor->target_count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (plan->targets[middle].row_first + plan->targets[middle].rows > row)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* The resident targets of a tensor that have bytes in the block: they span three blocks or more. */
+static void note_residents(const struct plan *plan, struct plan_block *block,
+                           const struct plan_tensor *tensor)
+{
+    struct plan_part part = plan_block_part(block, tensor);
+    uint64_t row_bytes, target_end;
+    uint32_t i;
+
+    if (tensor->target_count == 0 || part.first == part.end)
+        return;
+    target_end = tensor->target_first + tensor->target_count;
+    row_bytes = plan->targets[tensor->target_first].cols *
+                dtype_bytes((enum dtype)tensor->dtype_out);
+    for (i = plan_find_target(plan, tensor, part.first / row_bytes);
+         i < target_end && plan->targets[i].row_first * row_bytes < part.end; i++) {
+        if (plan->targets[i].resident == PLAN_NO_TARGET)
+            continue;
+        if (block->resident_count == 0)
+            block->resident_first = plan->targets[i].resident;
+        block->resident_count++;
+    }
 }
 
 static bool make_block(const struct plan *plan, uint32_t file_index, uint64_t index,
@@ -156,13 +214,8 @@ static bool make_block(const struct plan *plan, uint32_t file_index, uint64_t in
     block->tensor_first = find_tensor(plan, file, block->offset);
     end = block->tensor_first;
     while (end < file_tensor_end && plan->tensors[end].out_offset < block->offset + block->bytes) {
-        uint32_t target = plan->tensors[end].target;
-
-        if (target != PLAN_NO_TARGET && plan->targets[target].resident != PLAN_NO_TARGET) {
-            if (block->resident_count == 0)
-                block->resident_first = plan->targets[target].resident;
-            block->resident_count++;
-        }
+        if (plan->resident_count)
+            note_residents(plan, block, &plan->tensors[end]);
         end++;
     }
     block->tensor_count = end - block->tensor_first;
@@ -208,8 +261,8 @@ int plan_count_blocks(struct plan *plan, struct error *err)
             if (!make_block(plan, f, i, &block))
                 return error_set(err, ERR_FORMAT,
                                  "block %llu of '%s' needs more than %u reads, because adapters "
-                                 "bring copies of so many small tensors: save them with "
-                                 "save_embedding_layers=False",
+                                 "bring copies of so many small tensors beside factors: save them "
+                                 "with save_embedding_layers=False",
                                  (unsigned long long)i, plan->files[f].name, PLAN_READS_MAX);
             plan->in_place_blocks += block.in_place;
             for (uint32_t r = 0; r < block.read_count && !block.in_place; r++)

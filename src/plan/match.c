@@ -1,6 +1,5 @@
 #include "plan/plan_internal.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,225 +13,205 @@ uint64_t plan_model_number(const struct model *model, struct model_ref ref)
     return number;
 }
 
-/* Last components of the names that input embeddings have in transformers' model code. */
-static const char *const embedding_names[] = { "embed_tokens.weight", "wte.weight",
-                                               "word_embeddings.weight", "embed_in.weight",
-                                               "tok_embeddings.weight" };
-
-static bool name_ends_with_component(const char *name, size_t bytes, const char *end)
+static const char *quote_adapter(char quoted[QUOTED_BYTES], const struct adapter *adapter)
 {
-    size_t end_bytes = strlen(end);
-
-    if (bytes < end_bytes || memcmp(name + bytes - end_bytes, end, end_bytes) != 0)
-        return false;
-    return bytes == end_bytes || name[bytes - end_bytes - 1] == '.';
+    return error_quote(quoted, QUOTED_BYTES, adapter->name, strlen(adapter->name));
 }
 
-/* The one embedding of the base that has the shape of the head's delta. */
-static bool find_embedding(const struct model *model, uint64_t rows, uint64_t cols,
-                           struct model_ref *out)
+/* What an edit is about, for a sentence: a module, or a tensor of the adapter. */
+static const char *quote_edit(char quoted[QUOTED_BYTES], const struct adapter *adapter,
+                              const struct adapter_edit *edit)
 {
-    size_t found = 0;
+    const struct st_tensor *tensor;
 
-    for (uint32_t s = 0; s < model->shard_count; s++) {
-        const struct st_header *header = &model->shards[s].header;
+    if (edit->pair != ADAPTER_NO_TENSOR) {
+        const char *module = adapter->pairs[edit->pair].module;
 
-        for (uint32_t t = 0; t < header->tensor_count; t++) {
-            const struct st_tensor *tensor = &header->tensors[t];
-            const uint64_t *shape = st_shape(header, tensor);
-            bool named = false;
-
-            for (size_t i = 0; i < sizeof(embedding_names) / sizeof(embedding_names[0]); i++)
-                named |= name_ends_with_component(st_name(header, tensor), tensor->name_bytes,
-                                                  embedding_names[i]);
-            if (!named || tensor->shape_count != 2 || shape[0] != rows || shape[1] != cols ||
-                !dtype_is_computed((enum dtype)tensor->dtype))
-                continue;
-            *out = (struct model_ref){ s, t };
-            found++;
-        }
+        return error_quote(quoted, QUOTED_BYTES, module, strlen(module));
     }
-    return found == 1;
+    tensor = &adapter->header.tensors[edit->source];
+    return error_quote(quoted, QUOTED_BYTES, st_name(&adapter->header, tensor), tensor->name_bytes);
 }
 
-static int set_head(struct plan_matches *matches, const char *module, struct error *err)
+/* A weight scales deltas; it must leave a number, and there must be nothing else to scale. */
+static int check_weight(const struct plan_adapter *adapter, const struct adapter_edit *edit,
+                        struct error *err)
 {
-    size_t bytes = strlen(module) + strlen(".weight");
-    char quoted[2][QUOTED_BYTES];
-    char *name;
-
-    if (matches->head) {
-        if (strncmp(matches->head_name, module, strlen(module)) != 0 ||
-            matches->head_name_bytes != bytes)
-            return error_set(
-                err, ERR_MISMATCH,
-                "adapters name two output heads, '%s' and '%s.weight', and the base "
-                "holds neither",
-                error_quote(quoted[0], QUOTED_BYTES, matches->head_name, matches->head_name_bytes),
-                error_quote(quoted[1], QUOTED_BYTES, module, strlen(module)));
-        return 0;
-    }
-    name = malloc(bytes + 1);
-    if (!name)
-        return error_no_memory(err, "a tensor name");
-    memcpy(name, module, bytes - strlen(".weight"));
-    memcpy(name + bytes - strlen(".weight"), ".weight", strlen(".weight") + 1);
-    matches->head_name = name;
-    matches->head_name_bytes = bytes;
-    matches->head = true;
-    return 0;
-}
-
-/*
- * The head of a base that ties it to the embedding is not in the files.  Returns 0 with *tied set
- * if the pair is for such a head.
- */
-static int match_tied_head(struct plan_matches *matches, const struct adapter *adapter,
-                           const struct adapter_pair *pair, const struct model *model,
-                           int config_tied, bool *tied, struct error *err)
-{
-    const uint64_t *a_shape = st_shape(&adapter->header, &adapter->header.tensors[pair->tensor_a]);
-    const uint64_t *b_shape = st_shape(&adapter->header, &adapter->header.tensors[pair->tensor_b]);
-    struct model_ref source;
+    char name[QUOTED_BYTES];
     char quoted[QUOTED_BYTES];
+    bool scaled = edit->kind == EDIT_DELTA && edit->norm == EDIT_NO_NORM;
 
-    *tied = false;
-    if (!adapter_pair_is_head(pair) || config_tied == 0 ||
-        !find_embedding(model, b_shape[0], a_shape[1], &source))
+    if (scaled ? isfinite((float)(adapter->weight * edit->scale)) : adapter->weight == 1)
         return 0;
-    *tied = true;
-    if (matches->head &&
-        plan_model_number(model, source) != plan_model_number(model, matches->head_source)) {
-        error_quote(quoted, sizeof(quoted), adapter->name, strlen(adapter->name));
-        return error_set(err, ERR_MISMATCH,
-                         "adapter '%s': its output head [%" PRIu64 ", %" PRIu64
-                         "] has another shape than that of the adapter before",
-                         quoted, b_shape[0], a_shape[1]);
-    }
-    if (set_head(matches, pair->module, err))
-        return err->code;
-    matches->head_source = source;
-    return 0;
-}
-
-/* weight * alpha / r must stay a number when it is rounded to fp32. */
-static int check_scale(const struct plan_adapter *adapter, const struct adapter_pair *pair,
-                       struct error *err)
-{
-    char quoted[QUOTED_BYTES];
-
-    if (isfinite((float)(adapter->weight * pair->scale)))
-        return 0;
-    error_quote(quoted, sizeof(quoted), pair->module, strlen(pair->module));
+    quote_adapter(name, adapter->adapter);
+    quote_edit(quoted, adapter->adapter, edit);
+    if (!scaled)
+        return error_set(err, ERR_USAGE,
+                         "adapter '%s': a weight of %g means nothing for '%s', which %s; give the "
+                         "adapter without a weight",
+                         name, adapter->weight, quoted,
+                         edit->kind == EDIT_DELTA ? "is trained with DoRA"
+                                                  : "replaces weights of the base");
     return error_set(err, ERR_USAGE,
                      "adapter '%s': the weight %g times the scale %g of module '%s' is beyond the "
                      "range of fp32 (3.4e38): give a smaller weight",
-                     adapter->adapter->name, adapter->weight, pair->scale, quoted);
+                     name, adapter->weight, edit->scale, quoted);
 }
 
-static int match_pair(struct plan_matches *matches, const struct model *model,
-                      const struct plan_adapter *adapters, uint32_t adapter_index,
-                      uint32_t pair_index, const struct plan_options *options, int config_tied,
-                      struct error *err)
+static int compare_u64(uint64_t x, uint64_t y)
 {
-    const struct adapter *adapter = adapters[adapter_index].adapter;
-    const struct adapter_pair *pair = &adapter->pairs[pair_index];
-    struct plan_match *match = &matches->list[matches->count];
-    struct model_ref ref;
-    char weight_name[ST_NAME_BYTES_MAX + 8];
-    size_t module_bytes = strlen(pair->module);
-    bool tied = false;
-
-    *match = (struct plan_match){ 0, adapter_index, pair_index };
-    if (check_scale(&adapters[adapter_index], pair, err))
-        return err->code;
-    if (module_bytes <= ST_NAME_BYTES_MAX) {
-        memcpy(weight_name, pair->module, module_bytes);
-        memcpy(weight_name + module_bytes, ".weight", 8);
-        if (!model_find(model, weight_name, module_bytes + 7, &ref) &&
-            match_tied_head(matches, adapter, pair, model, config_tied, &tied, err))
-            return err->code;
-    }
-    if (adapter_pair_is_head(pair) && !(tied && options->tied == PLAN_TIED_SHARED))
-        matches->own_head = true;
-    if (tied && options->tied == PLAN_TIED_EXACT)
-        match->tensor = model->tensor_count;
-    else if (tied)
-        match->tensor = plan_model_number(model, matches->head_source);
-    else if (adapter_find_target(adapter, pair, model, &ref, err))
-        return err->code;
-    else
-        match->tensor = plan_model_number(model, ref);
-    matches->count++;
-    return 0;
+    return (x > y) - (x < y);
 }
 
 static int compare_matches(const void *left, const void *right)
 {
     const struct plan_match *x = left;
     const struct plan_match *y = right;
+    int order = x->head - y->head;
 
-    if (x->tensor != y->tensor)
-        return x->tensor < y->tensor ? -1 : 1;
-    if (x->adapter != y->adapter)
-        return x->adapter < y->adapter ? -1 : 1;
-    return x->pair < y->pair ? -1 : x->pair > y->pair;
+    if (order == 0)
+        order = compare_u64(x->tensor, y->tensor);
+    if (order == 0)
+        order = compare_u64(x->replica, y->replica);
+    if (order == 0 && x->tensor == PLAN_NEW_TENSOR)
+        order = strcmp(x->edit->new_name, y->edit->new_name);
+    if (order == 0)
+        order = compare_u64(x->edit->row_first, y->edit->row_first);
+    if (order == 0)
+        order = compare_u64(x->adapter, y->adapter);
+    return order ? order : (x->edit > y->edit) - (x->edit < y->edit);
 }
 
-/* One adapter may change one tensor once. */
-static int check_twice(const struct plan_matches *matches, const struct plan_adapter *adapters,
-                       struct error *err)
+static bool same_tensor(const struct plan_match *x, const struct plan_match *y)
 {
-    for (size_t i = 1; i < matches->count; i++) {
-        const struct plan_match *x = &matches->list[i - 1];
-        const struct plan_match *y = &matches->list[i];
-        const struct adapter *adapter = adapters[y->adapter].adapter;
-        const char *module = adapter->pairs[y->pair].module;
-        const char *other;
-        char quoted[3][QUOTED_BYTES];
+    return x->head == y->head && x->tensor == y->tensor && x->replica == y->replica &&
+           (x->tensor != PLAN_NEW_TENSOR || !strcmp(x->edit->new_name, y->edit->new_name));
+}
 
-        if (x->tensor != y->tensor || x->adapter != y->adapter)
-            continue;
-        other = adapter->pairs[x->pair].module;
-        return error_set(err, ERR_MISMATCH,
-                         "adapter '%s': modules '%s' and '%s' both match one tensor of the base",
-                         error_quote(quoted[0], QUOTED_BYTES, adapter->name, strlen(adapter->name)),
-                         error_quote(quoted[1], QUOTED_BYTES, other, strlen(other)),
-                         error_quote(quoted[2], QUOTED_BYTES, module, strlen(module)));
+/* What one adapter replaces, another one cannot change: whichever came first would be lost. */
+static int check_alone(const struct plan_match *list, size_t count,
+                       const struct plan_adapter *adapters, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < count && list[i].edit->kind != EDIT_DELTA; k++) {
+            const struct adapter *one = adapters[list[i].adapter].adapter;
+            const struct adapter *other = adapters[list[k].adapter].adapter;
+            char quoted[3][QUOTED_BYTES];
+
+            if (list[i].adapter == list[k].adapter)
+                continue;
+            return error_set(err, ERR_MISMATCH,
+                             "adapter '%s' replaces with '%s' what adapter '%s' changes too; they "
+                             "cannot be folded together",
+                             quote_adapter(quoted[0], one),
+                             quote_edit(quoted[1], one, list[i].edit),
+                             quote_adapter(quoted[2], other));
+        }
     }
     return 0;
 }
 
-int plan_match_all(struct plan_matches *out, const struct model *model,
-                   const struct plan_adapter *adapters, size_t adapter_count,
-                   const struct plan_options *options, int config_tied, const struct log *log,
-                   struct error *err)
+static int check_conflicts(const struct plan_matches *matches, const struct plan_adapter *adapters,
+                           struct error *err)
 {
-    struct plan_matches matches = { 0 };
-    size_t pair_count = 0;
-    int status = 0;
+    for (size_t first = 0; first < matches->count;) {
+        size_t end = first + 1;
 
-    for (size_t i = 0; i < adapter_count; i++)
-        pair_count += adapters[i].adapter->pair_count;
-    matches.list = calloc(pair_count + 1, sizeof(*matches.list));
-    if (!matches.list)
-        return error_no_memory(err, "the list of targets");
-    for (uint32_t i = 0; i < adapter_count && !status; i++) {
-        for (uint32_t p = 0; p < adapters[i].adapter->pair_count && !status; p++)
-            status = match_pair(&matches, model, adapters, i, p, options, config_tied, err);
+        while (end < matches->count && same_tensor(&matches->list[first], &matches->list[end]))
+            end++;
+        if (check_alone(matches->list + first, end - first, adapters, err))
+            return err->code;
+        first = end;
     }
-    if (!status) {
-        qsort(matches.list, matches.count, sizeof(*matches.list), compare_matches);
-        status = check_twice(&matches, adapters, err);
-    }
-    if (!status && matches.head && options->tied == PLAN_TIED_SHARED) {
+    return 0;
+}
+
+static int make_edits(struct plan_matches *matches, const struct model *model,
+                      const struct plan_adapter *adapters, size_t adapter_count,
+                      const struct edit_options *options, const struct log *log, struct error *err)
+{
+    size_t count = 0;
+
+    matches->edits = calloc(adapter_count + 1, sizeof(*matches->edits));
+    if (!matches->edits)
+        return error_no_memory(err, "the edits");
+    matches->adapter_count = adapter_count;
+    for (size_t i = 0; i < adapter_count; i++) {
         char quoted[QUOTED_BYTES];
 
-        log_say(log, LOG_NOTICE,
-                "the base ties '%s' to its embedding: with --tied shared the delta of the head "
-                "changes the embedding too",
-                error_quote(quoted, sizeof(quoted), matches.head_name, matches.head_name_bytes));
-        matches.head = false;
+        if (adapter_make_edits(&matches->edits[i], adapters[i].adapter, model, options, log, err)) {
+            error_prefix(err, "adapter '%s'", quote_adapter(quoted, adapters[i].adapter));
+            return err->code;
+        }
+        count += matches->edits[i].count;
+    }
+    matches->bytes = count * (sizeof(*matches->list) + sizeof(struct adapter_edit));
+    matches->list = calloc(count + 1, sizeof(*matches->list));
+    return matches->list ? 0 : error_no_memory(err, "the list of edits");
+}
+
+static int fill_list(struct plan_matches *matches, const struct model *model,
+                     const struct plan_adapter *adapters, struct error *err)
+{
+    for (uint32_t i = 0; i < matches->adapter_count; i++) {
+        for (size_t e = 0; e < matches->edits[i].count; e++) {
+            const struct adapter_edit *edit = &matches->edits[i].list[e];
+            bool is_new = edit->new_name && edit->side == EDIT_UNTIED;
+
+            if (check_weight(&adapters[i], edit, err))
+                return err->code;
+            matches->list[matches->count++] = (struct plan_match){
+                .tensor = is_new ? PLAN_NEW_TENSOR : plan_model_number(model, edit->tensor),
+                .replica = edit->replica,
+                .adapter = i,
+                .edit = edit,
+            };
+        }
+    }
+    return 0;
+}
+
+/*
+ * A base may hold head and embedding apart and yet be tied by its configuration: then loading would
+ * undo what is done to one of them.  New rows were trained through the tie, and stay tied.
+ */
+static void find_own_head(struct plan_matches *matches, const struct model *model,
+                          const struct config_facts *facts)
+{
+    for (size_t i = 0; i < matches->count && !matches->own_head; i++) {
+        const struct adapter_edit *edit = matches->list[i].edit;
+        const struct st_tensor *tensor;
+        enum edit_side use;
+
+        if (edit->side != EDIT_UNTIED || edit->new_name || edit->kind == EDIT_ROWS)
+            continue;
+        tensor = model_tensor(model, edit->tensor);
+        use = adapter_tensor_use(st_name(model_header(model, edit->tensor), tensor),
+                                 tensor->name_bytes);
+        matches->own_head = use == EDIT_HEAD || (use == EDIT_EMBEDDING && facts->tied == 1);
+    }
+}
+
+int plan_match_all(struct plan_matches *out, const struct model *model,
+                   const struct plan_adapter *adapters, size_t adapter_count,
+                   const struct plan_options *options, const struct config_facts *facts,
+                   const struct log *log, struct error *err)
+{
+    const struct edit_options edit_options = { .facts = facts,
+                                               .b_layout = options->b_layout,
+                                               .allow_unused = options->allow_unused };
+    struct plan_matches matches = { 0 };
+    int status;
+
+    status = make_edits(&matches, model, adapters, adapter_count, &edit_options, log, err);
+    if (!status)
+        status = fill_list(&matches, model, adapters, err);
+    if (!status)
+        status = plan_resolve_tied(&matches, adapters, options->tied, log, err);
+    if (!status) {
+        find_own_head(&matches, model, facts);
+        qsort(matches.list, matches.count, sizeof(*matches.list), compare_matches);
+        status = check_conflicts(&matches, adapters, err);
     }
     if (status)
         plan_matches_release(&matches);
@@ -243,7 +222,9 @@ int plan_match_all(struct plan_matches *out, const struct model *model,
 
 void plan_matches_release(struct plan_matches *matches)
 {
+    for (size_t i = 0; i < matches->adapter_count; i++)
+        adapter_edits_release(&matches->edits[i]);
+    free(matches->edits);
     free(matches->list);
-    free(matches->head_name);
     *matches = (struct plan_matches){ 0 };
 }

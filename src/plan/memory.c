@@ -28,7 +28,8 @@ static uint64_t plan_bytes(const struct plan *plan)
 {
     return plan->tensor_count * sizeof(*plan->tensors) +
            plan->target_count * sizeof(*plan->targets) + plan->delta_count * sizeof(*plan->deltas) +
-           plan->file_count * sizeof(*plan->files) +
+           plan->file_count * sizeof(*plan->files) + plan->patch_count * sizeof(*plan->patches) +
+           plan->repack_count * sizeof(*plan->repacks) +
            plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
            plan->block_count * 16;
 }
@@ -36,7 +37,8 @@ static uint64_t plan_bytes(const struct plan *plan)
 /* Is there no way but panels, wherever A lies? */
 static bool exceeds_fold(const struct plan_target *target)
 {
-    return target->rank_sum > PLAN_B_FLOATS || target->delta_count > PLAN_DELTAS_MAX;
+    return target->rank_sum + target->delta_count > PLAN_B_FLOATS ||
+           target->delta_count > PLAN_DELTAS_MAX;
 }
 
 bool plan_needs_panels(const struct plan_target *target)
@@ -49,8 +51,9 @@ bool plan_needs_panels(const struct plan_target *target)
 static bool may_be_resident(const struct plan *plan, const struct plan_target *target)
 {
     const struct plan_tensor *tensor = &plan->tensors[target->tensor];
+    uint64_t bytes = target->rows * target->cols * dtype_bytes((enum dtype)tensor->dtype_out);
 
-    return tensor->out_bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES && !exceeds_fold(target);
+    return bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES && !exceeds_fold(target);
 }
 
 /* The largest packed factor of a resident candidate that is not larger than `limit_bytes`. */
@@ -86,14 +89,19 @@ static int set_residents(struct plan *plan, uint64_t region_bytes, struct error 
     return 0;
 }
 
-/* Does some target go panel by panel when nothing is resident?  Then workers need tiles. */
+/* Does some target go panel by panel, as factors are resident now, or have norms? */
 static bool needs_tiles(const struct plan *plan)
 {
     for (size_t i = 0; i < plan->target_count; i++) {
-        if (plan_needs_panels(&plan->targets[i]))
+        if (plan_needs_panels(&plan->targets[i]) || plan->targets[i].norms != PLAN_NORMS_NONE)
             return true;
     }
     return false;
+}
+
+static uint64_t norm_bytes(const struct plan *plan)
+{
+    return plan->norm_count * sizeof(float) + plan->cut_count * sizeof(*plan->cuts);
 }
 
 static uint64_t worker_bytes(bool tiles)
@@ -134,20 +142,23 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
                     uint64_t extra_bytes, struct error *err)
 {
     struct plan_memory *memory = &plan->memory;
+    uint64_t planning;
     uint64_t left;
     uint64_t slots;
     bool tiles;
 
-    if (set_residents(plan, 0, err))
+    if (set_residents(plan, 0, err) || plan_set_norms(plan, err))
         return err->code;
     tiles = needs_tiles(plan); /* with nothing resident: the worst case */
     memory->budget_bytes = budget_bytes;
-    memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + extra_bytes;
+    memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + norm_bytes(plan) + extra_bytes;
     memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
     memory->scratch_bytes = worker_bytes(tiles);
     /* The pool is rounded up to huge pages of 2 MiB. */
     memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +
                           memory->scratch_bytes + THREAD_BYTES;
+    planning = memory->fixed_bytes + plan->passing_bytes;
+    memory->least_bytes = max_u64(memory->least_bytes, planning);
     if (budget_bytes < memory->least_bytes)
         return too_small(plan, err);
     left = budget_bytes - memory->fixed_bytes - 2 * MIB;
@@ -158,7 +169,7 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
 
     slots = min_u64(SLOTS_ENOUGH, left / memory->slot_bytes);
     memory->region_bytes = largest_packed(plan, (left - slots * memory->slot_bytes) / 2);
-    if (set_residents(plan, memory->region_bytes, err))
+    if (set_residents(plan, memory->region_bytes, err) || plan_set_norms(plan, err))
         return err->code;
     left -= 2 * memory->region_bytes;
     slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
@@ -168,5 +179,6 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
                            2 * memory->region_bytes + 2 * MIB +
                            memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
+    memory->needed_bytes = max_u64(memory->needed_bytes, planning);
     return 0;
 }

@@ -5,16 +5,16 @@
 
 /* Modules that the configuration names but the file has no factors for: told, or refused. */
 static int check_missing(const struct model *model, const struct plan_adapter *adapters,
-                         size_t adapter_count, bool strict, const struct log *log,
+                         const struct plan_matches *matches, bool strict, const struct log *log,
                          struct error *err)
 {
-    for (size_t i = 0; i < adapter_count; i++) {
+    for (size_t i = 0; i < matches->adapter_count; i++) {
         const struct adapter *adapter = adapters[i].adapter;
         const char *name = NULL;
         size_t missing = 0;
         char quoted[2][QUOTED_BYTES];
 
-        if (adapter_count_missing(adapter, model, &name, 1, &missing, err))
+        if (adapter_count_missing(adapter, &matches->edits[i], model, &name, 1, &missing, err))
             return err->code;
         if (missing == 0)
             continue;
@@ -33,30 +33,60 @@ static int check_missing(const struct model *model, const struct plan_adapter *a
     return 0;
 }
 
+/* Layers can be repeated in one way only. */
+static int find_replicas(struct plan *plan, const struct model *model,
+                         const struct plan_adapter *adapters, size_t adapter_count,
+                         struct error *err)
+{
+    for (size_t i = 0; i < adapter_count; i++) {
+        struct adapter_replicas replicas = { 0 };
+        char quoted[QUOTED_BYTES];
+        bool same;
+
+        error_quote(quoted, sizeof(quoted), adapters[i].adapter->name,
+                    strlen(adapters[i].adapter->name));
+        if (adapter_find_replicas(&replicas, adapters[i].adapter, model, err)) {
+            error_prefix(err, "adapter '%s'", quoted);
+            return err->code;
+        }
+        if (i == 0) {
+            plan->replicas = replicas;
+            continue;
+        }
+        same = replicas.count == plan->replicas.count &&
+               (replicas.count == 0 || memcmp(replicas.base_layer, plan->replicas.base_layer,
+                                              replicas.count * sizeof(uint64_t)) == 0);
+        adapter_replicas_release(&replicas);
+        if (!same)
+            return error_set(err, ERR_MISMATCH,
+                             "adapter '%s' repeats the layers of the base (layer_replication) in "
+                             "another way than '%s'",
+                             quoted, adapters[0].adapter->name);
+    }
+    return 0;
+}
+
 int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,
-              size_t adapter_count, const struct plan_options *options, int config_tied,
-              const struct log *log, struct error *err)
+              size_t adapter_count, const struct plan_options *options,
+              const struct config_facts *facts, const struct log *log, struct error *err)
 {
     struct plan plan = { 0 };
     struct plan_matches matches = { 0 };
     int status;
 
-    status = plan_match_all(&matches, model, adapters, adapter_count, options, config_tied, log,
-                            err);
+    status = plan_match_all(&matches, model, adapters, adapter_count, options, facts, log, err);
     if (!status)
-        status = check_missing(model, adapters, adapter_count, options->strict, log, err);
+        status = find_replicas(&plan, model, adapters, adapter_count, err);
+    if (!status)
+        status = check_missing(model, adapters, &matches, options->strict, log, err);
     if (!status && matches.count == 0)
-        status = error_set(
-            err, ERR_MISMATCH,
-            "no factor of the adapter is left to fold: the output would be the base");
+        status = error_set(err, ERR_MISMATCH,
+                           "nothing of the adapter is left to fold: the output would be the base");
     if (status)
         goto out;
-    if (matches.head) {
-        plan.tied_head = matches.head_name;
-        matches.head_name = NULL;
-    }
     plan.untied = matches.own_head;
-    status = plan_list_tensors(&plan, model, adapters, adapter_count, &matches, options, err);
+    plan.passing_bytes = matches.bytes;
+    status = plan_list_tensors(&plan, model, adapters, &matches, options, err);
     if (!status)
         status = plan_lay_out(&plan, model, options->max_shard_bytes, err);
     if (!status)
@@ -72,6 +102,13 @@ out:
 
 void plan_release(struct plan *plan)
 {
+    for (size_t i = 0; i < plan->kept_count; i++)
+        free(plan->kept[i]);
+    free(plan->kept);
+    adapter_replicas_release(&plan->replicas);
+    free(plan->patches);
+    free(plan->cuts);
+    free(plan->repacks);
     free(plan->inputs);
     free(plan->tensors);
     free(plan->targets);

@@ -23,6 +23,7 @@
 #define PLAN_PLAN_H
 
 #include "adapter/adapter.h"
+#include "adapter/edit.h"
 #include "base/bytes.h"
 #include "base/dtype.h"
 #include "base/error.h"
@@ -37,6 +38,7 @@
 #define PLAN_BLOCK_BYTES (4 * MIB)
 #define PLAN_READS_MAX 8u
 #define PLAN_NO_TARGET UINT32_MAX
+#define PLAN_REPACKED UINT32_MAX /* as the input of a factor: the file of repacked factors */
 
 /*
  * What one worker has to itself.  A factor A that few blocks need is packed into PLAN_A_FLOATS;
@@ -58,11 +60,13 @@ struct plan_options {
     enum plan_tied tied;
     uint64_t max_shard_bytes;
     bool strict;
+    bool allow_unused;
+    enum edit_b_layout b_layout;
 };
 
 /* One adapter and the weight its deltas are multiplied with. */
 struct plan_adapter {
-    const struct adapter *adapter;
+    struct adapter *adapter; /* its list of unused tensors grows with allow_unused */
     double weight;
 };
 
@@ -72,7 +76,9 @@ struct plan_input {
     struct file_identity identity;
 };
 
-enum plan_action { PLAN_COPY, PLAN_CONVERT, PLAN_FOLD };
+/* PLAN_PATCH: all of it are patches; bytes of the base may be read in its place, and do not count.
+ */
+enum plan_action { PLAN_COPY, PLAN_CONVERT, PLAN_FOLD, PLAN_PATCH };
 
 /* One output tensor, in the order of the output. */
 struct plan_tensor {
@@ -85,32 +91,80 @@ struct plan_tensor {
     uint64_t out_offset; /* in its output file */
     uint64_t in_bytes;
     uint64_t out_bytes;
-    uint32_t target; /* index of plan.targets, or PLAN_NO_TARGET */
+    uint32_t target_first; /* index of plan.targets: those of its rows, ascending, disjoint */
+    uint32_t target_count;
+    uint32_t patch_first; /* index of plan.patches: ascending, disjoint */
+    uint32_t patch_count;
     uint16_t shape_count;
     uint8_t action;   /* enum plan_action */
     uint8_t dtype_in; /* enum dtype */
     uint8_t dtype_out;
 };
 
-/* delta = scale * B A, both factors in one adapter file. */
-struct plan_delta {
-    uint32_t input; /* index of plan.inputs */
-    uint32_t rank;
-    uint64_t a_offset; /* of [rank][cols] in that file */
-    uint64_t b_offset; /* of [rows][rank] */
-    enum dtype a_dtype;
-    enum dtype b_dtype;
-    float scale; /* fl32(weight * alpha / r) */
+/* A factor as fp32 or as it stands in an adapter, row-major and dense. */
+struct plan_factor {
+    uint32_t input;  /* index of plan.inputs, or PLAN_REPACKED */
+    uint64_t offset; /* in that file */
+    enum dtype dtype;
 };
 
+/* delta = scale * B A: B [rows][rank], A [rank][cols]. */
+struct plan_delta {
+    struct plan_factor a;
+    struct plan_factor b;
+    uint32_t rank;
+    float scale; /* fl32(weight * alpha / r) */
+    enum edit_norm norm;
+    struct plan_factor magnitude; /* [rows] or [cols], if norm */
+    uint64_t norms; /* index of its factors in the table of norms: [cols] for a norm of columns,
+                       [rows] for PLAN_NORMS_ALL */
+};
+
+/* What is known before the work of the norms of a target with DoRA. */
+enum plan_norms {
+    PLAN_NORMS_NONE, /* no delta has one */
+    PLAN_NORMS_CUT,  /* those of rows that a block boundary cuts: plan.cuts */
+    PLAN_NORMS_ALL   /* all: they are made by reading the tensor once more */
+};
+
+/* Rows of a tensor that the same deltas change. */
 struct plan_target {
-    uint64_t tensor; /* index of plan.tensors */
+    uint64_t tensor;    /* index of plan.tensors */
+    uint64_t row_first; /* of the tensor's matrix [..][cols] */
     uint64_t rows;
     uint64_t cols;
     uint32_t delta_first; /* index of plan.deltas */
     uint32_t delta_count;
     uint32_t resident; /* number in the order of resident targets, or PLAN_NO_TARGET */
     uint32_t rank_sum; /* over its deltas */
+    enum plan_norms norms;
+    uint32_t cut_first; /* index of plan.cuts, if PLAN_NORMS_CUT */
+    uint32_t cut_count;
+};
+
+/* A row that a block boundary cuts, so that no block has all of it. */
+struct plan_cut {
+    uint64_t row;   /* of the target */
+    uint64_t norms; /* index in the table of norms: one for each delta of the target */
+};
+
+/* Elements of a tensor that are taken from an adapter as they are. */
+struct plan_patch {
+    uint64_t first; /* element */
+    uint64_t count;
+    struct plan_factor source; /* of any dtype if it is that of the output */
+};
+
+/* A factor that does not lie as it is needed: put in order, as fp32, before the work. */
+struct plan_repack {
+    uint32_t input; /* unless view.tensor is EDIT_ALL_ONES */
+    enum dtype dtype;
+    uint64_t tensor_offset; /* in that file; the view's elements count from here */
+    struct factor_view view;
+    uint64_t count; /* of the factor's i: rows or columns */
+    uint32_t rank;
+    bool is_right;   /* made [rank][count], otherwise [count][rank] */
+    uint64_t offset; /* in the file of repacked factors */
 };
 
 struct plan_file {
@@ -133,7 +187,7 @@ struct plan_memory {
     uint32_t thread_count;
     uint64_t scratch_bytes; /* of one worker */
     uint64_t region_bytes;  /* of one of the two areas for resident factors A; may be 0 */
-    uint64_t needed_bytes;  /* the sum of all */
+    uint64_t needed_bytes;  /* the sum of all, or what planning took if that is more */
     uint64_t least_bytes;   /* the smallest budget that works */
 };
 
@@ -145,8 +199,25 @@ struct plan {
     size_t tensor_count;
     struct plan_target *targets; /* in the order of their tensors */
     size_t target_count;
+    size_t target_capacity;
     struct plan_delta *deltas;
     size_t delta_count;
+    size_t delta_capacity;
+    struct plan_patch *patches;
+    size_t patch_count;
+    size_t patch_capacity;
+    struct plan_cut *cuts;
+    size_t cut_count;
+    size_t cut_capacity;
+    uint64_t norm_count; /* fp32 factors in the table of norms */
+    struct plan_repack *repacks;
+    size_t repack_count;
+    size_t repack_capacity;
+    uint64_t repack_bytes; /* of the file of repacked factors, beside the output while it is made */
+    uint64_t bytes_read_twice; /* of tensors whose norms need all of them first */
+    void **kept;               /* names and shapes that the base does not have */
+    size_t kept_count;
+    size_t kept_capacity;
     struct plan_file *files;
     size_t file_count;
     char *headers; /* prefix and JSON of all files, one behind the other */
@@ -159,25 +230,32 @@ struct plan {
     size_t folded;
     size_t converted;
     size_t copied;
+    size_t replaced; /* whole tensors that are the adapter's */
+    size_t patched;  /* tensors of which some rows are the adapter's */
     uint64_t in_place_blocks;
     uint64_t in_bytes_max; /* of one block that is not folded in place */
     uint32_t *residents;   /* target index of each resident target */
     size_t resident_count;
-    bool untied;     /* an own head was written: the config must say untied */
-    char *tied_head; /* name of a head tensor that the base did not have, or NULL */
+    uint64_t vocab_from; /* rows of the embedding in the base and in the output, if they differ */
+    uint64_t vocab_to;
+    struct adapter_replicas replicas; /* count 0: the layers are the base's */
+    uint64_t passing_bytes; /* held while the plan was made, and given back since: edits; the caller
+                               adds what it forgets itself, before plan_fit_memory() */
+    bool untied;            /* an own head was written: the config must say untied */
+    char *tied_head;        /* name of a head tensor that the base did not have, or NULL */
     uint64_t tied_head_bytes;
     struct plan_memory memory;
 };
 
 /*
- * Lay out a merge.  ERR_MISMATCH: a factor pair that fits no tensor or two, a tied pair that
- * cannot be folded as asked.  ERR_FORMAT: a scheme that is not folded.  ERR_USAGE: options that
- * contradict.  `config_tied`: what the configuration of the base says (1 tied, 0 untied, -1 not
- * said).  On success the caller releases *out; the model and adapters must outlive it.
+ * Lay out a merge.  ERR_MISMATCH: a module that fits no tensor or two, a tied pair that cannot be
+ * folded as asked.  ERR_FORMAT: a scheme that is not folded.  ERR_USAGE: options that contradict.
+ * `facts`: what the configuration of the base says.  On success the caller releases *out; the model
+ * and adapters must outlive it.
  */
 int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,
-              size_t adapter_count, const struct plan_options *options, int config_tied,
-              const struct log *log, struct error *err);
+              size_t adapter_count, const struct plan_options *options,
+              const struct config_facts *facts, const struct log *log, struct error *err);
 void plan_release(struct plan *plan);
 
 /*
@@ -193,6 +271,13 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
  * deltas are too many?  After plan_fit_memory(), which gives workers tiles for such targets.
  */
 bool plan_needs_panels(const struct plan_target *target);
+
+/* The blocks of its file that hold bytes of a target, [first, last]. */
+void plan_target_blocks(const struct plan *plan, const struct plan_target *target, uint64_t *first,
+                        uint64_t *last);
+
+/* The first target of a tensor whose rows end behind `row`: an index, or the end of its targets. */
+uint32_t plan_find_target(const struct plan *plan, const struct plan_tensor *tensor, uint64_t row);
 
 /* One read of a block. */
 struct plan_read {

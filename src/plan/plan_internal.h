@@ -1,6 +1,11 @@
 /*
  * plan_internal.h - the steps of plan_make(), one file each
  *
+ * match.c: the edits of all adapters, sorted; tied.c: which of them mean which side
+ * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
+ * targets and deltas; factors.c: how factors lie; layout.c: files; blocks.c: blocks; norms.c: DoRA;
+ * memory.c: the budget.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 
@@ -9,39 +14,90 @@
 
 #include "plan/plan.h"
 
-/* A factor pair and the tensor it changes, found by plan_match(). */
+#define PLAN_NEW_TENSOR UINT64_MAX
+
+/* An edit and the output tensor it is for. */
 struct plan_match {
-    uint64_t tensor; /* number in the model: shards in order, tensors in order; tensor_count: the
-                        head that the base does not hold */
+    uint64_t
+        tensor; /* number in the model: shards in order, tensors in order; or PLAN_NEW_TENSOR */
+    uint32_t replica;
+    bool head; /* for the head of a tied pair, which becomes a tensor of its own */
     uint32_t adapter;
-    uint32_t pair;
+    const struct adapter_edit *edit;
 };
 
-/* What plan_match() finds out. */
 struct plan_matches {
-    struct plan_match *list; /* sorted by tensor, then adapter */
+    struct adapter_edits *edits; /* of each adapter */
+    size_t adapter_count;
+    struct plan_match *list; /* by head, tensor, replica, name of a new one, first row, adapter */
     size_t count;
-    bool own_head;                /* the output head changes alone: the config must say untied */
-    bool head;                    /* some match is for a head that the base does not hold */
-    struct model_ref head_source; /* the tensor that is tied to it */
-    char *head_name;              /* "lm_head.weight" */
-    size_t head_name_bytes;
+    uint64_t bytes;        /* of all this */
+    bool own_head;         /* an output head is changed: the config must say untied */
+    bool head;             /* the head of a tied base becomes a tensor of its own */
+    uint64_t tied;         /* number of the tied tensor, if head */
+    const char *head_name; /* "lm_head.weight", in an edit */
 };
 
 /* The number of a tensor in the whole model. */
 uint64_t plan_model_number(const struct model *model, struct model_ref ref);
 
+/* ERR_MISMATCH where edits exclude each other; ERR_USAGE for weights that mean nothing. */
 int plan_match_all(struct plan_matches *out, const struct model *model,
                    const struct plan_adapter *adapters, size_t adapter_count,
-                   const struct plan_options *options, int config_tied, const struct log *log,
-                   struct error *err);
+                   const struct plan_options *options, const struct config_facts *facts,
+                   const struct log *log, struct error *err);
 void plan_matches_release(struct plan_matches *matches);
 
-/* Fill tensors (without offsets in the output), targets and deltas. */
+/* Decide between one shared tensor and two; drops or moves the matches of one side. */
+int plan_resolve_tied(struct plan_matches *matches, const struct plan_adapter *adapters,
+                      enum plan_tied tied, const struct log *log, struct error *err);
+
+/* What all steps of making tensors need. */
+struct plan_maker {
+    struct plan *plan;
+    const struct model *model;
+    const struct plan_adapter *adapters;
+    const struct plan_matches *matches;
+    const struct plan_options *options;
+};
+
+/*
+ * Apply the matches of the newest tensor of the plan, which is filled in from the base, or is
+ * PLAN_PATCH and empty if the base does not have it.  Reorders `list`.
+ */
+int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t count,
+               struct error *err);
+int plan_too_large(const struct plan_tensor *tensor, struct error *err);
+
+/* Fill tensors (without offsets in the output), targets, deltas, patches and repacks. */
 int plan_list_tensors(struct plan *plan, const struct model *model,
-                      const struct plan_adapter *adapters, size_t adapter_count,
-                      const struct plan_matches *matches, const struct plan_options *options,
-                      struct error *err);
+                      const struct plan_adapter *adapters, const struct plan_matches *matches,
+                      const struct plan_options *options, struct error *err);
+
+/* Where factors of an edit are, or will be once they are repacked. */
+int plan_add_factors(struct plan *plan, const struct plan_adapter *adapter,
+                     const struct adapter_edit *edit, uint32_t input, struct plan_factor *left,
+                     struct plan_factor *right, struct error *err);
+
+/* An adapter tensor as a factor. */
+struct plan_factor plan_tensor_factor(const struct adapter *adapter, uint32_t tensor,
+                                      uint32_t input);
+
+/*
+ * Cut the rows of a tensor into targets, each with the deltas that change it: `matches` are its
+ * EDIT_DELTA ones, by first row.
+ */
+int plan_add_targets(struct plan *plan, uint64_t tensor, const struct plan_adapter *adapters,
+                     const struct plan_match *matches, size_t count, struct error *err);
+
+/* Patches of a tensor: rows of an EDIT_ROWS edit, or all `elements` of it from one source. */
+int plan_add_rows(struct plan *plan, struct plan_tensor *tensor, const struct adapter *adapter,
+                  const struct adapter_edit *edit, uint32_t input, struct error *err);
+int plan_add_whole(struct plan *plan, struct plan_tensor *tensor, uint64_t elements,
+                   struct plan_factor source, struct error *err);
+
+/* A copy of `bytes` bytes that belongs to the plan; NULL without memory. */
+void *plan_keep(struct plan *plan, const void *data, size_t bytes);
 
 /* Cut into files, emit headers, set offsets. */
 int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shard_bytes,
@@ -49,5 +105,8 @@ int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shar
 
 /* Count blocks, reads and in-place blocks. */
 int plan_count_blocks(struct plan *plan, struct error *err);
+
+/* Which norms are made before the work, as factors are resident now; sets cuts and norm_count. */
+int plan_set_norms(struct plan *plan, struct error *err);
 
 #endif

@@ -1,5 +1,7 @@
 #include "plan/plan_internal.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,25 +41,42 @@ static enum dtype output_dtype(const struct st_header *header, const struct st_t
     return options->dtype;
 }
 
-/* The output of one tensor of the base, as a copy or conversion. */
-static int fill_tensor(struct plan_tensor *out, const struct model *model, uint32_t shard,
-                       uint32_t index, const struct plan_options *options, struct error *err)
+void *plan_keep(struct plan *plan, const void *data, size_t bytes)
 {
-    const struct st_header *header = &model->shards[shard].header;
-    const struct st_tensor *tensor = &header->tensors[index];
+    void *copy;
+
+    if (plan->kept_count == plan->kept_capacity) {
+        void **more = array_grow(plan->kept, &plan->kept_capacity, sizeof(*plan->kept));
+
+        if (!more)
+            return NULL;
+        plan->kept = more;
+    }
+    copy = malloc(bytes + 1);
+    if (!copy)
+        return NULL;
+    memcpy(copy, data, bytes);
+    plan->kept[plan->kept_count++] = copy;
+    return copy;
+}
+
+/* The output of one tensor of the base, as a copy or conversion. */
+static int fill_tensor(struct plan_tensor *out, const struct model *model, struct model_ref ref,
+                       const struct plan_options *options, struct error *err)
+{
+    const struct st_header *header = model_header(model, ref);
+    const struct st_tensor *tensor = model_tensor(model, ref);
     enum dtype dtype_out = output_dtype(header, tensor, options);
-    char quoted[QUOTED_BYTES];
 
     *out = (struct plan_tensor){
         .name = st_name(header, tensor),
         .shape = st_shape(header, tensor),
         .name_bytes = tensor->name_bytes,
-        .input = shard,
-        .shard = shard,
+        .input = ref.shard,
+        .shard = ref.shard,
         .in_offset = header->data_start + tensor->data_offset,
         .in_bytes = tensor->data_bytes,
         .out_bytes = tensor->data_bytes,
-        .target = PLAN_NO_TARGET,
         .shape_count = tensor->shape_count,
         .action = PLAN_COPY,
         .dtype_in = (uint8_t)tensor->dtype,
@@ -66,76 +85,177 @@ static int fill_tensor(struct plan_tensor *out, const struct model *model, uint3
     if (dtype_out != (enum dtype)tensor->dtype) {
         out->action = PLAN_CONVERT;
         if (!mul_u64(tensor->element_count, dtype_bytes(dtype_out), &out->out_bytes))
-            return error_set(err, ERR_FORMAT, "tensor '%s' is too large as %s",
-                             error_quote(quoted, sizeof(quoted), out->name, out->name_bytes),
-                             dtype_name(dtype_out));
+            return plan_too_large(out, err);
     }
     return 0;
 }
 
-static struct plan_delta make_delta(const struct plan_adapter *adapter,
-                                    const struct adapter_pair *pair, uint32_t input)
+static int new_tensor(struct plan *plan, size_t *capacity, struct error *err)
 {
-    const struct st_header *header = &adapter->adapter->header;
-    const struct st_tensor *a = &header->tensors[pair->tensor_a];
-    const struct st_tensor *b = &header->tensors[pair->tensor_b];
+    if (plan->tensor_count == *capacity) {
+        struct plan_tensor *more = array_grow(plan->tensors, capacity, sizeof(*plan->tensors));
 
-    return (struct plan_delta){
-        .input = input,
-        .rank = pair->rank,
-        .a_offset = header->data_start + a->data_offset,
-        .b_offset = header->data_start + b->data_offset,
-        .a_dtype = (enum dtype)a->dtype,
-        .b_dtype = (enum dtype)b->dtype,
-        .scale = (float)(adapter->weight * pair->scale),
-    };
-}
-
-/* Read the tensor from an adapter that brings its own copy of the base's. */
-static void take_from_adapter(struct plan_tensor *tensor, const struct adapter *adapter,
-                              const struct adapter_pair *pair, uint32_t input)
-{
-    const struct st_tensor *copy = &adapter->header.tensors[pair->tensor_base];
-
-    tensor->input = input;
-    tensor->in_offset = adapter->header.data_start + copy->data_offset;
-    tensor->in_bytes = copy->data_bytes;
-    tensor->dtype_in = (uint8_t)copy->dtype;
-    tensor->action = tensor->dtype_in == tensor->dtype_out ? PLAN_COPY : PLAN_CONVERT;
-}
-
-/* Make the tensor `index` of the plan a target of the matches [first, end). */
-static void add_target(struct plan *plan, uint64_t index, const struct plan_adapter *adapters,
-                       const struct plan_matches *matches, size_t first, size_t end,
-                       size_t shard_count)
-{
-    struct plan_tensor *tensor = &plan->tensors[index];
-    struct plan_target *target = &plan->targets[plan->target_count];
-
-    *target = (struct plan_target){
-        .tensor = index,
-        .rows = tensor->shape[0],
-        .cols = tensor->shape[1],
-        .delta_first = (uint32_t)plan->delta_count,
-        .delta_count = (uint32_t)(end - first),
-        .resident = PLAN_NO_TARGET,
-    };
-    for (size_t i = first; i < end; i++) {
-        const struct plan_match *match = &matches->list[i];
-        const struct plan_adapter *adapter = &adapters[match->adapter];
-        const struct adapter_pair *pair = &adapter->adapter->pairs[match->pair];
-
-        plan->deltas[plan->delta_count] = make_delta(adapter, pair,
-                                                     (uint32_t)(shard_count + match->adapter));
-        target->rank_sum += pair->rank;
-        if (pair->tensor_base != ADAPTER_NO_TENSOR)
-            take_from_adapter(tensor, adapter->adapter, pair,
-                              (uint32_t)(shard_count + match->adapter));
-        plan->delta_count++;
+        if (!more)
+            return error_no_memory(err, "the plan");
+        plan->tensors = more;
     }
-    tensor->action = PLAN_FOLD;
-    tensor->target = (uint32_t)plan->target_count;
-    plan->target_count++;
+    plan->tensors[plan->tensor_count++] = (struct plan_tensor){ 0 };
+    return 0;
+}
+
+/* "model.layers.3.x" as the layer `layer` of the new model. */
+static int rename_layer(struct plan *plan, struct plan_tensor *tensor, size_t begin, size_t end,
+                        uint64_t layer, struct error *err)
+{
+    struct text name = { 0 };
+    int status = 0;
+
+    text_add(&name, tensor->name, begin);
+    text_addf(&name, "%llu", (unsigned long long)layer);
+    text_add(&name, tensor->name + end, tensor->name_bytes - end);
+    if (!name.failed)
+        tensor->name = plan_keep(plan, name.data, name.bytes);
+    if (name.failed || !tensor->name)
+        status = error_no_memory(err, "a tensor name");
+    tensor->name_bytes = (uint32_t)name.bytes;
+    text_release(&name);
+    return status;
+}
+
+/* All output tensors that one tensor of the base becomes: one, or one per copy of its layer. */
+static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref, uint64_t number,
+                           size_t *next, size_t *capacity, struct error *err)
+{
+    struct plan *plan = maker->plan;
+    const struct st_header *header = model_header(maker->model, ref);
+    const struct st_tensor *base = model_tensor(maker->model, ref);
+    const struct adapter_replicas *replicas = &plan->replicas;
+    struct plan_match *list = maker->matches->list;
+    size_t begin = 0, end = 0;
+    bool layered = replicas->count &&
+                   adapter_name_layer(st_name(header, base), base->name_bytes, &begin, &end);
+    uint64_t layer = layered ? strtoull(st_name(header, base) + begin, NULL, 10) : 0;
+    uint32_t replica = 0;
+
+    for (uint64_t i = 0; i < (layered ? replicas->count : 1); i++) {
+        size_t first;
+        int status;
+
+        if (layered && replicas->base_layer[i] != layer)
+            continue;
+        status = new_tensor(plan, capacity, err);
+        if (!status)
+            status = fill_tensor(&plan->tensors[plan->tensor_count - 1], maker->model, ref,
+                                 maker->options, err);
+        if (!status && layered)
+            status = rename_layer(plan, &plan->tensors[plan->tensor_count - 1], begin, end, i, err);
+        first = *next;
+        while (*next < maker->matches->count && !list[*next].head && list[*next].tensor == number &&
+               list[*next].replica == replica)
+            (*next)++;
+        if (!status && *next > first)
+            status = plan_apply(maker, list + first, *next - first, err);
+        if (status)
+            return status;
+        replica++;
+    }
+    return 0;
+}
+
+/* The dtype that a tensor gets which the base does not have: that of most of the base. */
+static enum dtype main_dtype(const struct plan *plan)
+{
+    static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
+    uint64_t bytes[DTYPE_COUNT] = { 0 };
+    enum dtype main = DTYPE_F32;
+
+    for (size_t i = 0; i < plan->tensor_count; i++)
+        bytes[plan->tensors[i].dtype_out] += plan->tensors[i].out_bytes;
+    for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++) {
+        if (bytes[dtypes[i]] > bytes[main])
+            main = dtypes[i];
+    }
+    return main;
+}
+
+/* A tensor that the base does not have, behind all others. */
+static int add_new_tensor(const struct plan_maker *maker, struct plan_match *match,
+                          enum dtype dtype, size_t *capacity, struct error *err)
+{
+    struct plan *plan = maker->plan;
+    const struct adapter *adapter = maker->adapters[match->adapter].adapter;
+    const struct st_tensor *source = &adapter->header.tensors[match->edit->source];
+    const char *name = match->edit->new_name;
+    struct plan_tensor *tensor;
+
+    if (new_tensor(plan, capacity, err))
+        return err->code;
+    tensor = &plan->tensors[plan->tensor_count - 1];
+    *tensor = (struct plan_tensor){
+        .name = plan_keep(plan, name, strlen(name)),
+        .name_bytes = (uint32_t)strlen(name),
+        .shard = plan->tensor_count > 1 ? tensor[-1].shard : 0,
+        .action = PLAN_PATCH,
+        .dtype_in = (uint8_t)source->dtype,
+        .dtype_out = (uint8_t)(dtype_is_computed((enum dtype)source->dtype) ? dtype
+                                                                            : source->dtype),
+    };
+    if (!tensor->name)
+        return error_no_memory(err, "a tensor name");
+    return plan_apply(maker, match, 1, err);
+}
+
+/*
+ * The head of a tied base becomes a tensor of its own, behind all others.  An adapter that brings
+ * a copy of it beside factors means both sides of the pair, so the embedding is read from there
+ * too, unless it is changed itself.
+ */
+static int add_head(const struct plan_maker *maker, size_t first, size_t *capacity,
+                    struct error *err)
+{
+    struct plan *plan = maker->plan;
+    const struct plan_matches *matches = maker->matches;
+    struct plan_tensor *embedding = NULL;
+    struct plan_tensor *head;
+    struct model_ref ref = { 0 };
+    uint64_t number = matches->tied;
+    int status;
+
+    while (number >= maker->model->shards[ref.shard].header.tensor_count)
+        number -= maker->model->shards[ref.shard++].header.tensor_count;
+    ref.tensor = (uint32_t)number;
+    plan->tied_head = strdup(matches->head_name);
+    if (!plan->tied_head)
+        return error_no_memory(err, "a tensor name");
+    status = new_tensor(plan, capacity, err);
+    if (status)
+        return status;
+    head = &plan->tensors[plan->tensor_count - 1];
+    status = fill_tensor(head, maker->model, ref, maker->options, err);
+    if (status)
+        return status;
+    for (size_t i = 0; i + 1 < plan->tensor_count && !embedding; i++) {
+        if (plan->tensors[i].name == head->name)
+            embedding = &plan->tensors[i];
+    }
+    head->name = plan->tied_head;
+    head->name_bytes = (uint32_t)strlen(plan->tied_head);
+    head->shard = head[-1].shard;
+    if (matches->count > first)
+        status = plan_apply(maker, matches->list + first, matches->count - first, err);
+    plan->tied_head_bytes = head->out_bytes;
+    if (!status && embedding && embedding->target_count == 0 && embedding->patch_count == 0 &&
+        embedding->input < maker->model->shard_count && head->action == PLAN_FOLD &&
+        head->input >= maker->model->shard_count) {
+        embedding->input = head->input;
+        embedding->in_offset = head->in_offset;
+        embedding->in_bytes = head->in_bytes;
+        embedding->out_bytes = head->out_bytes;
+        embedding->shape = head->shape;
+        embedding->dtype_in = head->dtype_in;
+        embedding->action = embedding->dtype_in == embedding->dtype_out ? PLAN_COPY : PLAN_CONVERT;
+    }
+    return status;
 }
 
 static int fill_inputs(struct plan *plan, const struct model *model,
@@ -158,6 +278,7 @@ static void count_actions(struct plan *plan)
 {
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
+        bool patched = tensor->patch_count > 0;
         uint64_t parameters = 1;
 
         for (unsigned d = 0; d < tensor->shape_count; d++)
@@ -166,82 +287,56 @@ static void count_actions(struct plan *plan)
         plan->bytes_in += tensor->in_bytes;
         plan->tensor_bytes_out += tensor->out_bytes;
         plan->folded += tensor->action == PLAN_FOLD;
-        plan->converted += tensor->action == PLAN_CONVERT;
-        plan->copied += tensor->action == PLAN_COPY;
+        plan->replaced += tensor->action == PLAN_PATCH ||
+                          (tensor->action != PLAN_FOLD && tensor->input >= plan->shard_count);
+        plan->patched += patched && tensor->action != PLAN_PATCH;
+        plan->converted += tensor->action == PLAN_CONVERT && !patched &&
+                           tensor->input < plan->shard_count;
+        plan->copied += tensor->action == PLAN_COPY && !patched &&
+                        tensor->input < plan->shard_count;
     }
 }
 
-/*
- * The head of a tied base becomes a tensor of its own, behind all others.  An adapter that brings
- * a copy of it means both sides of the pair, so the embedding is read from there too.
- */
-static int add_head(struct plan *plan, const struct model *model,
-                    const struct plan_adapter *adapters, const struct plan_matches *matches,
-                    size_t first, const struct plan_options *options, struct error *err)
+static int list_tensors(const struct plan_maker *maker, struct error *err)
 {
-    struct plan_tensor *embedding = &plan->tensors[plan_model_number(model, matches->head_source)];
-    struct plan_tensor *head = &plan->tensors[plan->tensor_count];
-    int status;
+    struct plan *plan = maker->plan;
+    const struct plan_matches *matches = maker->matches;
+    size_t capacity = maker->model->tensor_count + 1; /* growing would take half as much again */
+    size_t next = 0; /* first match that is not used */
+    uint64_t number = 0;
+    enum dtype dtype;
 
-    status = fill_tensor(head, model, matches->head_source.shard, matches->head_source.tensor,
-                         options, err);
-    if (status)
-        return status;
-    head->name = plan->tied_head;
-    head->name_bytes = (uint32_t)strlen(plan->tied_head);
-    head->shard = plan->tensors[plan->tensor_count - 1].shard;
-    plan->tied_head_bytes = head->out_bytes;
-    add_target(plan, plan->tensor_count, adapters, matches, first, matches->count,
-               model->shard_count);
-    plan->tensor_count++;
-    if (head->input >= model->shard_count) {
-        embedding->input = head->input;
-        embedding->in_offset = head->in_offset;
-        embedding->in_bytes = head->in_bytes;
-        embedding->dtype_in = head->dtype_in;
-        if (embedding->action != PLAN_FOLD)
-            embedding->action = embedding->dtype_in == embedding->dtype_out ? PLAN_COPY
-                                                                            : PLAN_CONVERT;
+    plan->tensors = calloc(capacity, sizeof(*plan->tensors));
+    plan->target_capacity = plan->delta_capacity = matches->count + 1;
+    plan->targets = calloc(plan->target_capacity, sizeof(*plan->targets));
+    plan->deltas = calloc(plan->delta_capacity, sizeof(*plan->deltas));
+    if (!plan->tensors || !plan->targets || !plan->deltas)
+        return error_no_memory(err, "the plan");
+    for (uint32_t s = 0; s < maker->model->shard_count; s++) {
+        for (uint32_t t = 0; t < maker->model->shards[s].header.tensor_count; t++) {
+            if (add_base_tensor(maker, (struct model_ref){ s, t }, number++, &next, &capacity, err))
+                return err->code;
+        }
     }
-    return 0;
+    dtype = main_dtype(plan);
+    for (; next < matches->count && !matches->list[next].head; next++) {
+        if (add_new_tensor(maker, &matches->list[next], dtype, &capacity, err))
+            return err->code;
+    }
+    return matches->head ? add_head(maker, next, &capacity, err) : 0;
 }
 
 int plan_list_tensors(struct plan *plan, const struct model *model,
-                      const struct plan_adapter *adapters, size_t adapter_count,
-                      const struct plan_matches *matches, const struct plan_options *options,
-                      struct error *err)
+                      const struct plan_adapter *adapters, const struct plan_matches *matches,
+                      const struct plan_options *options, struct error *err)
 {
-    size_t next = 0; /* first match that is not used */
+    const struct plan_maker maker = { plan, model, adapters, matches, options };
     int status;
 
-    status = fill_inputs(plan, model, adapters, adapter_count, err);
-    if (status)
-        return status;
-    plan->tensors = calloc(model->tensor_count + 1, sizeof(*plan->tensors));
-    plan->targets = calloc(matches->count + 1, sizeof(*plan->targets));
-    plan->deltas = calloc(matches->count + 1, sizeof(*plan->deltas));
-    if (!plan->tensors || !plan->targets || !plan->deltas)
-        return error_no_memory(err, "the plan");
-    for (uint32_t s = 0; s < model->shard_count; s++) {
-        for (uint32_t t = 0; t < model->shards[s].header.tensor_count; t++) {
-            size_t first = next;
-
-            status = fill_tensor(&plan->tensors[plan->tensor_count], model, s, t, options, err);
-            if (status)
-                return status;
-            while (next < matches->count && matches->list[next].tensor == plan->tensor_count)
-                next++;
-            if (next > first)
-                add_target(plan, plan->tensor_count, adapters, matches, first, next,
-                           model->shard_count);
-            plan->tensor_count++;
-        }
-    }
-    if (matches->head) {
-        status = add_head(plan, model, adapters, matches, next, options, err);
-        if (status)
-            return status;
-    }
-    count_actions(plan);
-    return 0;
+    status = fill_inputs(plan, model, adapters, matches->adapter_count, err);
+    if (!status)
+        status = list_tensors(&maker, err);
+    if (!status)
+        count_actions(plan);
+    return status;
 }

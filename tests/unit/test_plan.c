@@ -142,10 +142,11 @@ static void make_adapter(struct fixture *fixture, struct made_file *file, const 
 static int make_plan(struct fixture *fixture, const struct plan_options *options, int config_tied)
 {
     const struct log log = { remember, fixture };
+    const struct config_facts facts = { .tied = config_tied };
 
     plan_release(&fixture->plan);
     return plan_make(&fixture->plan, &fixture->model, fixture->used, fixture->adapter_count,
-                     options, config_tied, &log, &fixture->error);
+                     options, &facts, &log, &fixture->error);
 }
 
 /* ---- what must hold of every block ---- */
@@ -493,7 +494,7 @@ static void test_plan__heads_of_two_shapes_are_refused(void **state)
 
 /* ---- matching ---- */
 
-static void test_plan__two_modules_for_one_tensor_are_refused(void **state)
+static void test_plan__two_sides_that_differ_share_no_tensor(void **state)
 {
     struct fixture *fixture = tied_base("lm_head");
     struct plan_options options = { .tied = PLAN_TIED_SHARED, .max_shard_bytes = SHARD_MAX };
@@ -504,7 +505,7 @@ static void test_plan__two_modules_for_one_tensor_are_refused(void **state)
     add_pair(&adapter, "model.embed_tokens", 3000, 512);
     make_adapter(fixture, &adapter, CONFIG("[\"lm_head\",\"embed_tokens\"]"));
     assert_int_equal(make_plan(fixture, &options, 1), ERR_MISMATCH);
-    assert_non_null(strstr(fixture->error.text, "both match one tensor"));
+    assert_non_null(strstr(fixture->error.text, "no shared tensor holds both"));
     end(fixture);
 }
 
@@ -636,7 +637,7 @@ int main(void)
         cmocka_unit_test(test_plan__a_tied_head_becomes_a_tensor),
         cmocka_unit_test(test_plan__an_output_inside_a_layer_unties_nothing),
         cmocka_unit_test(test_plan__heads_of_two_shapes_are_refused),
-        cmocka_unit_test(test_plan__two_modules_for_one_tensor_are_refused),
+        cmocka_unit_test(test_plan__two_sides_that_differ_share_no_tensor),
         cmocka_unit_test(test_plan__a_module_without_factors_is_told_or_refused),
         cmocka_unit_test(test_plan__the_smallest_budget_works_and_one_byte_less_is_refused),
         cmocka_unit_test(test_plan__factors_of_large_targets_are_resident),

@@ -1,0 +1,25 @@
+/*
+ * prepare.h - what is made before the first block: repacked factors, norms of DoRA
+ *
+ * Both run on the calling thread, with the scratch of a worker that has nothing to
+ * do yet.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef PIPELINE_PREPARE_H
+#define PIPELINE_PREPARE_H
+
+#include "pipeline/internal.h"
+
+#include <stdatomic.h>
+
+/* Write plan.repacks to crew.repacked, an unnamed file in the directory. */
+int prepare_factors(struct crew *crew, const struct scratch *scratch, int directory_fd,
+                    const atomic_int *cancelled, struct error *err);
+
+/* Fill crew.norms: the factors of DoRA that no worker can make from its block alone. */
+int prepare_norms(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
+                  struct error *err);
+
+#endif
