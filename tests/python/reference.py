@@ -78,10 +78,13 @@ def exact_sum(weight: torch.Tensor, deltas: list[Delta]) -> F64:
 
 def correctly_rounded(weight: torch.Tensor, deltas: list[Delta]) -> torch.Tensor:
     """The float64 result, rounded once to the weight's dtype."""
-    exact = exact_sum(weight, deltas)
-    if weight.dtype == torch.float32:
+    return rounded_once(exact_sum(weight, deltas), weight.dtype)
+
+
+def rounded_once(exact: F64, dtype: torch.dtype) -> torch.Tensor:
+    if dtype == torch.float32:
         return torch.from_numpy(exact.astype(np.float32))
-    if weight.dtype == torch.float16:
+    if dtype == torch.float16:
         return torch.from_numpy(exact.astype(np.float16))
     near = exact.astype(np.float32)
     rest = exact - near

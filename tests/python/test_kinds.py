@@ -1,0 +1,109 @@
+"""Every kind of LoRA that PEFT can save: folded as its formula says, with the logits of base and adapter at work."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import formula
+import kinds
+import models
+import reference
+from conftest import ROOT, Run
+from kinds import KINDS, Kind, Made
+
+Make = Callable[[Kind], Made]
+SHARE = 1e-4  # of the elements may differ from the correctly rounded ones
+TOLERANCE = 512 * torch.finfo(torch.float32).eps  # of the largest logit: fp32 sums in another order, in a few layers
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes a kind once."""
+    bases: dict[str, Path] = {}
+    made: dict[int, Made] = {}
+
+    def make(kind: Kind) -> Made:
+        if kind.base not in bases:
+            bases[kind.base] = tmp_path_factory.mktemp(kind.base)
+            kinds.make_base(kind.base, bases[kind.base])
+        if id(kind) not in made:
+            made[id(kind)] = kinds.make(kind, bases[kind.base], tmp_path_factory.mktemp("adapters"))
+        return made[id(kind)]
+
+    return make
+
+
+def expected(made: Made, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, reference.F64]]:
+    adapters = list(zip(made.saved, made.kind.weights, strict=True))
+    return formula.fold(models.load_tensors(made.base / dtype), adapters, kinds.BASES[made.kind.base].transposed)
+
+
+def assert_same_function(made: Made, model: torch.nn.Module) -> None:
+    left, right = made.logits(model), made.logits(made.unmerged())
+    size = right.abs().max().item()
+    torch.testing.assert_close(left, right, rtol=0, atol=TOLERANCE * size)
+    if left.shape == (plain := made.logits(kinds.BASES[made.kind.base].load(made.base / "f32"))).shape:
+        assert (left - plain).abs().max() > 0.01 * size, "the adapter changes nothing"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_formula_is_what_peft_trains(name: str, make: Make, tmp_path: Path):
+    """The oracle itself: the formula's tensors, as a model, give the logits of the unmerged PeftModel."""
+    made = make(KINDS[name])
+    same, folded = expected(made, "f32")
+    assert folded
+    shutil.copytree(made.base / "f32", tmp_path / "model")
+    tensors = same | {key: torch.from_numpy(value).float() for key, value in folded.items()}
+    tensors = {key: value.contiguous().clone() for key, value in tensors.items()}
+    models.save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((made.base / "f32" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | made.kind.config))
+    assert_same_function(made, kinds.BASES[made.kind.base].load(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_logits_are_those_of_base_and_adapter(name: str, make: Make, lorafold: Run, tmp_path: Path):
+    made = make(KINDS[name])
+    lorafold("merge", made.base / "f32", *made.arguments(), "-o", tmp_path / "out")
+    before = json.loads((made.base / "f32" / "config.json").read_text())
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == before | made.kind.config
+    assert_same_function(made, kinds.BASES[made.kind.base].load(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_tensors_are_the_rounded_formula(name: str, make: Make, lorafold: Run, tmp_path: Path):
+    made = make(KINDS[name])
+    lorafold("merge", made.base / "bf16", *made.arguments(), "-o", tmp_path / "out")
+    after = models.load_tensors(tmp_path / "out")
+    same, folded = expected(made, "bf16")
+    assert after.keys() == same.keys() | folded.keys()
+    for key, tensor in same.items():
+        assert tensor.dtype == after[key].dtype and torch.equal(tensor, after[key]), key
+    apart = total = 0
+    for key, exact in folded.items():
+        rounded = reference.rounded_once(exact, torch.bfloat16)
+        assert (after[key].shape, after[key].dtype) == (rounded.shape, rounded.dtype), key
+        count, far = formula.rounded_apart(after[key], rounded, exact)
+        assert not far, key
+        apart += count
+        total += rounded.numel()
+    assert apart <= max(2, SHARE * total), f"{apart} of {total}"
+
+
+def test_a_directory_of_checkpoints_is_refused_with_their_names(make: Make, lorafold: Run, tmp_path: Path):
+    made = make(KINDS["checkpoint"])
+    done = lorafold(
+        "merge", made.base / "f32", "-a", made.given[0].parent, "-o", tmp_path / "out", status=3
+    )
+    assert "checkpoint-20" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_readme_has_a_row_for_every_kind():
+    section = (ROOT / "README.md").read_text().split("## What is supported")[1].split("\n## ")[0]
+    rows = {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")}
+    assert {kind.row for kind in KINDS.values()} <= rows
