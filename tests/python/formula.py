@@ -55,7 +55,7 @@ def read_adapter(directory: Path, weight: float) -> Adapter:
         elif rows := TOKENS.fullmatch(name):
             adapter.rows[f"{rows['module']}.weight"] = value
         elif ".original_module." not in name and ".modules_to_save." not in name:
-            adapter.replaced[name.replace(".base_layer.", ".")] = value
+            adapter.replaced[name.replace(".token_adapter.", ".").replace(".base_layer.", ".")] = value
     return adapter
 
 

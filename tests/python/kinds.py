@@ -3,9 +3,11 @@
 KINDS is also the source of the README's table: `row` stands there.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import peft
@@ -107,17 +109,23 @@ class Kind:
 
 
 def randomise_trained(model: Model, seed: int) -> None:
+    """In place, since tied factors share their memory."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         noise = torch.randn(parameter.shape, generator=generator)
         if "lora_magnitude" in name:
-            parameter.data = parameter.data * (1 + 0.2 * noise)
+            parameter.data *= 1 + 0.2 * noise
         elif "lora_" in name:
-            parameter.data = noise * 0.15
+            parameter.data.copy_(noise * 0.15)
         else:
-            parameter.data = parameter.data + noise * 0.1
+            parameter.data += noise * 0.1
+
+
+def edit_config(adapter: Path, **changes: object) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def save_adapter(kind: Kind, lora: dict, base: Path, adapter: Path, seed: int) -> None:
@@ -125,11 +133,11 @@ def save_adapter(kind: Kind, lora: dict, base: Path, adapter: Path, seed: int) -
     kind.prepare(model)
     model = peft.get_peft_model(model, kind.settings(lora))
     randomise_trained(model, seed)
-    model.peft_config["default"].base_model_name_or_path = "tiny/base"
-    model.save_pretrained(adapter)
+    model.save_pretrained(adapter)  # looks into the base for the size of the vocabulary
+    edit_config(adapter, base_model_name_or_path="tiny/base")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Made:
     kind: Kind
     base: Path  # with f32/ and bf16/
@@ -157,8 +165,13 @@ class Made:
                         layer.scaling[name] *= weight
         return model.eval()
 
-    def logits(self, model: Model) -> torch.Tensor:
-        return BASES[self.kind.base].logits(model)
+    @cached_property
+    def trained_logits(self) -> torch.Tensor:
+        return BASES[self.kind.base].logits(self.unmerged())
+
+    @cached_property
+    def plain_logits(self) -> torch.Tensor:
+        return BASES[self.kind.base].logits(BASES[self.kind.base].load(self.base / "f32"))
 
 
 def make(kind: Kind, base: Path, directory: Path) -> Made:
@@ -250,6 +263,15 @@ KINDS = {
     "vocabulary_grown_and_lora": Kind(
         "embeddings saved whole, also with a grown vocabulary",
         {"target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+        prepare=grow,
+        config={"vocab_size": 104},
+    ),
+    "vocabulary_grown_alone": Kind(
+        "embeddings saved whole, also with a grown vocabulary", prepare=grow, config={"vocab_size": 104}
+    ),
+    "vocabulary_grown_and_tokens": Kind(
+        "embeddings saved whole, also with a grown vocabulary",
+        {"trainable_token_indices": {"embed_tokens": [99, 4], "lm_head": [101]}},
         prepare=grow,
         config={"vocab_size": 104},
     ),

@@ -66,6 +66,10 @@ def gemma3() -> PretrainedConfig:
     )
 
 
+def gemma3_inputs() -> Inputs:
+    return with_image(4, pixel_values=noise(1, 3, 32, 32), token_type_ids=torch.tensor([[1] * 4 + [0] * 12]))
+
+
 def qwen2_5_vl() -> PretrainedConfig:
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 64,
@@ -105,6 +109,10 @@ def whisper() -> PretrainedConfig:
         encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=96, num_mel_bins=8, max_source_positions=16,
         max_target_positions=32, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
     )
+
+
+def whisper_inputs() -> Inputs:
+    return {"input_features": noise(1, 8, 32), "decoder_input_ids": torch.arange(3, 11)[None]}
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,7 @@ ARCHITECTURES = {
     "gemma3_text": Architecture(lambda: tf.Gemma3TextConfig(**TEXT, sliding_window=8)),
     "gpt2": Architecture(gpt2, lora={"fan_in_fan_out": True}),
     "gpt2_positions": Architecture(gpt2, lora={"fan_in_fan_out": True, "target_modules": ["c_attn", "wpe"]}),
+    "gpt2_embedding": Architecture(gpt2, lora={"target_modules": ["wte"]}),
     "opt": Architecture(
         lambda: tf.OPTConfig(
             hidden_size=48, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, vocab_size=96, word_embed_proj_dim=32,
@@ -164,6 +173,7 @@ ARCHITECTURES = {
         bert, tf.AutoModelForMaskedLM,
         lora={"target_modules": ["query", "key", "value", "dense", "position_embeddings"]},
     ),
+    "bert_embedding": Architecture(bert, tf.AutoModelForMaskedLM, {"target_modules": ["query", "word_embeddings"]}),
     "bert_encoder": Architecture(
         bert, tf.AutoModel, lora={"target_modules": ["query", "value", "dense", "word_embeddings"]}
     ),
@@ -179,13 +189,12 @@ ARCHITECTURES = {
         lora={"target_parameters": FUSED},
     ),
     "deepseek_v3": Architecture(deepseek_v3),
-    "llava": Architecture(llava, IMAGES, inputs=lambda: with_image(4, pixel_values=noise(1, 3, 16, 16))),
-    "gemma3": Architecture(
-        gemma3, IMAGES,
-        inputs=lambda: with_image(
-            4, pixel_values=noise(1, 3, 32, 32), token_type_ids=torch.tensor([[1] * 4 + [0] * 12])
-        ),
+    "gemma3_embedding": Architecture(gemma3, IMAGES, {"target_modules": ["embed_tokens", "v_proj"]}, gemma3_inputs),
+    "whisper_embedding": Architecture(
+        whisper, tf.AutoModelForSpeechSeq2Seq, {"target_modules": ["embed_tokens"]}, whisper_inputs
     ),
+    "llava": Architecture(llava, IMAGES, inputs=lambda: with_image(4, pixel_values=noise(1, 3, 16, 16))),
+    "gemma3": Architecture(gemma3, IMAGES, inputs=gemma3_inputs),
     "qwen2_5_vl": Architecture(
         qwen2_5_vl, IMAGES,
         inputs=lambda: with_image(
@@ -193,10 +202,7 @@ ARCHITECTURES = {
             mm_token_type_ids=torch.tensor([[1] * 4 + [0] * 12]),
         ),
     ),
-    "whisper": Architecture(
-        whisper, tf.AutoModelForSpeechSeq2Seq,
-        inputs=lambda: {"input_features": noise(1, 8, 32), "decoder_input_ids": torch.arange(3, 11)[None]},
-    ),
+    "whisper": Architecture(whisper, tf.AutoModelForSpeechSeq2Seq, inputs=whisper_inputs),
 }
 
 

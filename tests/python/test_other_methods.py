@@ -44,11 +44,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def edit_config(adapter: Path, **changes: object) -> None:
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def save_with(method: Callable[[], peft.PeftConfig], base: Path, adapter: Path) -> None:
     model = peft.get_peft_model(kinds.BASES["llama"].load(base / "f32"), method())
     kinds.randomise_trained(model, 3)
@@ -73,7 +68,7 @@ def test_every_method_that_peft_knows_is_refused_by_its_name(base: Path, lorafol
     others = set(PeftType) - FOLDED
     assert len(others) > 20
     for method in others:
-        edit_config(tmp_path / "adapter", peft_type=str(method.value))
+        kinds.edit_config(tmp_path / "adapter", peft_type=str(method.value))
         refuse(lorafold, base, tmp_path, method.value)
 
 
@@ -109,7 +104,7 @@ FIELDS: dict[str, tuple[dict, str]] = {
 def test_fields_that_change_what_the_factors_mean_are_refused(name: str, base: Path, lorafold: Run, tmp_path: Path):
     fields, word = FIELDS[name]
     kinds.save_adapter(Kind("", {}), {}, base, tmp_path / "adapter", seed=1)
-    edit_config(tmp_path / "adapter", **fields)
+    kinds.edit_config(tmp_path / "adapter", **fields)
     refuse(lorafold, base, tmp_path, word)
 
 
