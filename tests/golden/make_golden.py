@@ -8,10 +8,11 @@ Each case is a directory:
   adapter/, adapter2/        as PEFT saves it
   arguments                  what `lorafold merge` is called with besides base and output, one a line
   expected.safetensors       every tensor of the merged model, the exact bytes of docs/NUMERICS.md
-  neighbours.safetensors     the targets as PEFT merges them ("peft."; where it has one adapter) and as
-                             float64 gives them, rounded once ("float64.")
+  neighbours.safetensors     of plain LoRA on linear layers: the targets as PEFT merges them ("peft."; where it
+                             has one adapter) and as float64 gives them, rounded once ("float64.")
 cases.json holds versions, the settings of every case, and which share of the targets' elements equals
 the two neighbours.  The shares are what they are: another order of the fp32 sums changes rare last bits.
+kinds_of_golden.py has the cases that are not plain LoRA on linear layers.
 """
 
 import importlib.metadata
@@ -27,6 +28,7 @@ sys.path.insert(0, str(HERE.parent / "python"))
 import torch
 from safetensors.torch import save_file
 
+import kinds_of_golden
 import models
 import reference
 
@@ -146,6 +148,10 @@ def main() -> None:
         shutil.rmtree(HERE / name, ignore_errors=True)
         summary["cases"][name] = make_case(case, HERE / name)
         print(name, {key: value for key, value in summary["cases"][name].items() if "share" in key})
+    for name, kind in kinds_of_golden.KINDS.items():
+        shutil.rmtree(HERE / name, ignore_errors=True)
+        summary["cases"][name] = kinds_of_golden.make_case(kind, HERE / name)
+        print(name, summary["cases"][name]["share_equal_to_float64"])
     (HERE / "cases.json").write_text(json.dumps(summary, indent=2) + "\n")
     size = sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file())
     print(f"{size} bytes")

@@ -5,11 +5,15 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-VOCABULARY, WIDTH, CHANNELS, DEPTH = 96, 32, 4, 2
+CHANNELS, DEPTH = 4, 2
 
 
 class EveryLayerConfig(PretrainedConfig):
     model_type = "every_layer"
+
+    def __init__(self, width: int = 32, vocab_size: int = 96, **more: object):
+        super().__init__(**more)
+        self.width, self.vocab_size = width, vocab_size
 
 
 class EveryLayer(PreTrainedModel):
@@ -17,14 +21,15 @@ class EveryLayer(PreTrainedModel):
 
     def __init__(self, config: EveryLayerConfig):
         super().__init__(config)
-        self.embed = nn.Embedding(VOCABULARY, WIDTH)
-        self.conv1 = nn.Conv1d(WIDTH, WIDTH, 3, padding=1)
-        self.attention = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        width, vocabulary = config.width, config.vocab_size
+        self.embed = nn.Embedding(vocabulary, width)
+        self.conv1 = nn.Conv1d(width, width, 3, padding=1)
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.conv2 = nn.Conv2d(CHANNELS, 6, (3, 5), padding=(1, 2))
         self.point = nn.Conv2d(6, CHANNELS, 1)
         self.conv3 = nn.Conv3d(CHANNELS, CHANNELS, (3, 3, 1), padding=(1, 1, 0))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.linear = nn.Linear(WIDTH, VOCABULARY)
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, vocabulary)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -39,5 +44,5 @@ class EveryLayer(PreTrainedModel):
         planes = planes + self.point(torch.tanh(self.conv2(planes)))
         cubes = planes.reshape(batch, CHANNELS, length, DEPTH, -1).permute(0, 1, 3, 2, 4)
         cubes = cubes + torch.tanh(self.conv3(cubes))
-        x = cubes.permute(0, 3, 1, 2, 4).reshape(batch, length, WIDTH)
+        x = cubes.permute(0, 3, 1, 2, 4).reshape(batch, length, -1)
         return CausalLMOutput(logits=self.linear(self.norm(x)))
