@@ -20,8 +20,9 @@ import reference
 from every_layer import EveryLayer, EveryLayerConfig
 
 TINY = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "vocab_size": 20, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "vocab_size": 20, "max_position_embeddings": 32,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }
 
 
@@ -77,6 +78,7 @@ class GoldenKind:
 CONV1D = ("c_attn", "c_proj", "c_fc")
 WIDE = {"hidden_size": 40, "intermediate_size": 8, "head_dim": 4}  # more columns than the lanes of a norm
 DORA = {"use_dora": True}
+QUERY = {"target_modules": ["q_proj"]}
 BLOCKS = BdLoraConfig(target_modules_bd_a=["down_proj"], target_modules_bd_b=["up_proj"], nblocks=2)
 
 
@@ -100,7 +102,7 @@ KINDS = {
     "dora_linear": GoldenKind(lambda: llama(**WIDE), [{"target_modules": ["q_proj", "down_proj"]} | DORA]),
     "dora_several": GoldenKind(
         llama,
-        [{"target_modules": ["q_proj"]} | DORA, {"target_modules": ["q_proj"]}, {"target_modules": ["q_proj"], "r": 2} | DORA],
+        [QUERY | DORA, QUERY, QUERY | DORA | {"r": 2}],
         weights=[0.7, -0.3, 1.0],
     ),
     "embedding": GoldenKind(llama, [{"target_modules": ["embed_tokens", "lm_head"]}]),
@@ -110,11 +112,13 @@ KINDS = {
         llama, [{"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}], prepare=grow
     ),
     "layer_replication": GoldenKind(
-        lambda: llama(num_hidden_layers=2, hidden_size=8), [{"target_modules": ["v_proj"], "layer_replication": [[0, 2], [1, 2]]}]
+        lambda: llama(num_hidden_layers=2, hidden_size=8), [QUERY | {"layer_replication": [[0, 2], [1, 2]]}]
     ),
     "lora_bias": GoldenKind(every_layer, [{"target_modules": ["linear", "conv2"], "lora_bias": True}]),
     "pickle": GoldenKind(llama, [{"target_modules": ["q_proj", "up_proj"]}], rewrite=kinds.as_pickle()),
-    "tokens": GoldenKind(llama, [{"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [7, 2], "lm_head": [19]}}]),
+    "tokens": GoldenKind(
+        llama, [QUERY | {"trainable_token_indices": {"embed_tokens": [7, 2], "lm_head": [19]}}]
+    ),
 }
 
 
@@ -159,5 +163,6 @@ def make_case(kind: GoldenKind, directory: Path) -> dict:
     (directory / "arguments").write_text("\n".join(arguments) + "\n")
     joined = join(kind, directory)
     expected = definition.evaluate(joined)
-    save_file({name: expected[name].contiguous().clone() for name in sorted(expected)}, directory / "expected.safetensors")
+    tensors = {name: expected[name].contiguous().clone() for name in sorted(expected)}
+    save_file(tensors, directory / "expected.safetensors")
     return {"weights": kind.weights, "share_equal_to_float64": share_of_rounded(joined, expected)}

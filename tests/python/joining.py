@@ -83,8 +83,8 @@ def join(
 
 
 def read_tensors(joined: Joined, adapter: Adapter, path: Path) -> None:
-    pickled = path / "adapter_model.bin"
-    tensors = torch.load(pickled, weights_only=True) if pickled.exists() else load_file(path / "adapter_model.safetensors")
+    safe = path / "adapter_model.safetensors"
+    tensors = load_file(safe) if safe.exists() else torch.load(path / "adapter_model.bin", weights_only=True)
     for key, value in tensors.items():
         name = key.removeprefix("base_model.model.")
         if factor := FACTOR.fullmatch(name):

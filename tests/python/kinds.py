@@ -4,6 +4,7 @@ KINDS is also the source of the README's table: `row` stands there.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,81 +13,15 @@ from pathlib import Path
 
 import peft
 import torch
-import transformers
 from peft.tuners.lora.config import BdLoraConfig
 from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
-import models
-from every_layer import EveryLayer, EveryLayerConfig
-
-Model = torch.nn.Module
-TOKENS = torch.arange(1, 33).reshape(2, 16)
-
-
-@dataclass(frozen=True)
-class Base:
-    build: Callable[[], PreTrainedModel]
-    load: Callable[[Path], PreTrainedModel]
-    transposed: Callable[[str], bool] = lambda module: False
-
-    def logits(self, model: Model) -> torch.Tensor:
-        with torch.no_grad():
-            return model.eval().float()(input_ids=TOKENS).logits
-
-
-def causal(config: Callable[[], transformers.PretrainedConfig], **more: object) -> Base:
-    return Base(
-        lambda: AutoModelForCausalLM.from_config(config()),
-        lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
-        **more,
-    )
-
-
-def llama(**changes: object) -> transformers.LlamaConfig:
-    return transformers.LlamaConfig(**(models.GROUPED | changes))
-
-
-def gpt2() -> transformers.GPT2Config:
-    names = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 96}
-    return transformers.GPT2Config(**names, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False)
-
-
-BASES = {
-    "llama": causal(llama),
-    "qwen2": causal(lambda: transformers.Qwen2Config(**models.GROUPED)),  # has biases
-    "gpt2": causal(gpt2, transposed=lambda module: module.rsplit(".", 1)[-1] in ("c_attn", "c_proj", "c_fc")),
-    "every_layer": Base(
-        lambda: EveryLayer(EveryLayerConfig()), lambda path: EveryLayer.from_pretrained(path, dtype=torch.float32)
-    ),
-    "classifier": Base(
-        lambda: AutoModelForSequenceClassification.from_config(llama(num_labels=3)),
-        lambda path: AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32),
-    ),
-}
-
-
-def make_base(name: str, directory: Path) -> None:
-    """f32/ and bf16/ hold the same numbers."""
-    torch.manual_seed(5)
-    model = BASES[name].build().float()
-    models.randomise(model, 5)
-    model.to(torch.bfloat16).save_pretrained(directory / "bf16")
-    model.float().save_pretrained(directory / "f32")
-
+from bases import BASES, grow
 
 def nothing(*_: object) -> None:
     """The default of a step."""
-
-
-def grow(model: PreTrainedModel) -> None:
-    """Eight more tokens, with numbers that bf16 can hold."""
-    model.resize_token_embeddings(104, mean_resizing=False)
-    generator = torch.Generator().manual_seed(6)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        new = torch.randn((8, layer.weight.shape[1]), generator=generator) * 0.1
-        layer.weight.data[96:] = new.bfloat16().float()
 
 
 @dataclass(frozen=True)
@@ -108,7 +43,7 @@ class Kind:
         return peft.LoraConfig(**({"r": 6, "lora_alpha": 10, "target_modules": ["q_proj", "down_proj"]} | task | lora))
 
 
-def randomise_trained(model: Model, seed: int) -> None:
+def randomise_trained(model: torch.nn.Module, seed: int) -> None:
     """In place, since tied factors share their memory."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -214,11 +149,37 @@ def as_checkpoint(directory: Path) -> Path:
     return checkpoint
 
 
+def as_last_checkpoint(directory: Path) -> Path:
+    """The run is given, and an earlier checkpoint (the later one by its name) has other numbers."""
+    checkpoint = as_checkpoint(directory)
+    earlier = checkpoint.with_name("checkpoint-5")
+    shutil.copytree(checkpoint, earlier)
+    path = earlier / "adapter_model.safetensors"
+    save_file({name: value * 2 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    return checkpoint.parent
+
+
+def as_named(directory: Path) -> Path:
+    """An adapter that is not called "default" is saved in a sub-directory."""
+    named = directory.with_name(f"{directory.name}-all") / "german"
+    named.parent.mkdir()
+    directory.rename(named)
+    return named.parent
+
+
+CONV1D = "LoRA on Conv1D (GPT-2)"
+CONVOLUTION = "LoRA on Conv1d, Conv2d, Conv3d"
+BIAS = '`bias="all"`, `bias="lora_only"`'
+WHOLE = "embeddings saved whole, also with a grown vocabulary"
+INIT = '`init_lora_weights` of `"gaussian"`, `"orthogonal"`, `"eva"`, `"mica"`'
+SEVERAL = "several adapters, with weights"
+PLACE = "checkpoints of a trainer, named adapters"
+KEYS = "keys with wrappers in them"
 FIRST = "base_model.model."
 BLOCKS = {"target_modules_bd_a": ["down_proj"], "target_modules_bd_b": ["q_proj"], "nblocks": 2}
 EVERY = {"base": "every_layer"}
 GPT2 = {"base": "gpt2"}
-ONE_LINEAR = {"target_modules": ["q_proj"]}
+TURNED = {"fan_in_fan_out": True}
 
 KINDS = {
     "linear": Kind("LoRA on linear layers", {"target_modules": "all-linear"}),
@@ -229,12 +190,13 @@ KINDS = {
         "`rank_pattern`, `alpha_pattern`",
         {"rank_pattern": {r"layers\.1\.self_attn\.q_proj": 3}, "alpha_pattern": {"down_proj": 21}},
     ),
-    "conv1d_of_gpt2": Kind("LoRA on Conv1D (GPT-2)", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}, **GPT2),
-    "conv1d_of_gpt2_square": Kind("LoRA on Conv1D (GPT-2)", {"target_modules": ["c_proj"], "fan_in_fan_out": True}, **GPT2),
-    "conv1d": Kind("LoRA on Conv1d, Conv2d, Conv3d", {"target_modules": ["conv1"]}, **EVERY),
-    "conv2d": Kind("LoRA on Conv1d, Conv2d, Conv3d", {"target_modules": ["conv2"]}, **EVERY),
-    "conv2d_point": Kind("LoRA on Conv1d, Conv2d, Conv3d", {"target_modules": ["point"], "r": 2}, **EVERY),
-    "conv3d": Kind("LoRA on Conv1d, Conv2d, Conv3d", {"target_modules": ["conv3"]}, **EVERY),
+    "conv1d_of_gpt2": Kind(CONV1D, {"target_modules": ["c_attn", "c_fc"]} | TURNED, **GPT2),
+    "conv1d_of_gpt2_square": Kind(CONV1D, {"target_modules": ["c_proj"]} | TURNED, **GPT2),
+    "conv1d_of_gpt2_flag_not_set": Kind(CONV1D, {"target_modules": ["c_attn", "c_proj"]}, **GPT2),
+    "conv1d": Kind(CONVOLUTION, {"target_modules": ["conv1"]}, **EVERY),
+    "conv2d": Kind(CONVOLUTION, {"target_modules": ["conv2"]}, **EVERY),
+    "conv2d_point": Kind(CONVOLUTION, {"target_modules": ["point"], "r": 2}, **EVERY),
+    "conv3d": Kind(CONVOLUTION, {"target_modules": ["conv3"]}, **EVERY),
     "embedding": Kind("LoRA on embeddings", {"target_modules": ["embed_tokens", "q_proj"]}),
     "embedding_and_head": Kind("LoRA on embeddings", {"target_modules": ["embed_tokens", "lm_head"]}),
     "embedding_without_copy": Kind("LoRA on embeddings", {"target_modules": ["embed"]}, **EVERY),
@@ -244,39 +206,43 @@ KINDS = {
         "`lora_bias`", {"lora_bias": True, "target_modules": ["c_attn"], "fan_in_fan_out": True}, **GPT2
     ),
     "lora_bias_of_convolution": Kind("`lora_bias`", {"lora_bias": True, "target_modules": ["conv2"]}, **EVERY),
-    "bias_all": Kind('`bias="all"`, `bias="lora_only"`', {"bias": "all", "target_modules": ["q_proj"]}, base="qwen2"),
+    "bias_all": Kind(BIAS, {"bias": "all", "target_modules": ["q_proj"]}, base="qwen2"),
     "bias_all_every_layer": Kind(
-        '`bias="all"`, `bias="lora_only"`', {"bias": "all", "target_modules": ["linear", "conv1"]}, **EVERY
+        BIAS, {"bias": "all", "target_modules": ["linear", "conv1"]}, **EVERY
     ),
     "bias_lora_only": Kind(
-        '`bias="all"`, `bias="lora_only"`', {"bias": "lora_only", "target_modules": ["q_proj"]}, base="qwen2"
+        BIAS, {"bias": "lora_only", "target_modules": ["q_proj"]}, base="qwen2"
     ),
     "modules_to_save": Kind("`modules_to_save`", {"modules_to_save": ["embed_tokens", "lm_head"]}),
-    "modules_to_save_norm": Kind("`modules_to_save`", {"modules_to_save": ["norm", "conv2"], "target_modules": ["linear"]}, **EVERY),
+    "modules_to_save_other": Kind(
+        "`modules_to_save`", {"modules_to_save": ["norm", "conv2"], "target_modules": ["linear"]}, **EVERY
+    ),
     "modules_to_save_head": Kind("`modules_to_save`", {"task_type": "SEQ_CLS"}, base="classifier"),
     "vocabulary_grown": Kind(
-        "embeddings saved whole, also with a grown vocabulary",
+        WHOLE,
         {"modules_to_save": ["embed_tokens", "lm_head"]},
         prepare=grow,
         config={"vocab_size": 104},
     ),
     "vocabulary_grown_and_lora": Kind(
-        "embeddings saved whole, also with a grown vocabulary",
+        WHOLE,
         {"target_modules": ["embed_tokens", "lm_head", "q_proj"]},
         prepare=grow,
         config={"vocab_size": 104},
     ),
     "vocabulary_grown_alone": Kind(
-        "embeddings saved whole, also with a grown vocabulary", prepare=grow, config={"vocab_size": 104}
+        WHOLE, prepare=grow, config={"vocab_size": 104}
     ),
     "vocabulary_grown_and_tokens": Kind(
-        "embeddings saved whole, also with a grown vocabulary",
+        WHOLE,
         {"trainable_token_indices": {"embed_tokens": [99, 4], "lm_head": [101]}},
         prepare=grow,
         config={"vocab_size": 104},
     ),
     "tokens": Kind("trainable tokens", {"trainable_token_indices": [3, 90, 17]}),
-    "tokens_by_module": Kind("trainable tokens", {"trainable_token_indices": {"embed_tokens": [5, 4], "lm_head": [8, 1, 30]}}),
+    "tokens_by_module": Kind(
+        "trainable tokens", {"trainable_token_indices": {"embed_tokens": [5, 4], "lm_head": [8, 1, 30]}}
+    ),
     "tokens_alone": Kind(
         "trainable tokens",
         {"token_indices": [9, 2, 41], "target_modules": ["embed_tokens"]},
@@ -296,33 +262,41 @@ KINDS = {
         config={"num_hidden_layers": 4},
     ),
     "several": Kind(
-        "several adapters, with weights",
+        SEVERAL,
         {"target_modules": ["q_proj", "up_proj"]},
         second={"r": 3, "target_modules": ["up_proj", "down_proj"]},
         weights=(0.7, -0.3),
     ),
     "several_dora": Kind(
-        "several adapters, with weights",
+        SEVERAL,
         {"use_dora": True},
         second={"use_dora": True, "r": 3},
         weights=(0.7, 0.4),
     ),
     "several_dora_and_plain": Kind(
-        "several adapters, with weights", {"r": 3}, second={"use_dora": True}, weights=(0.7, 1.0)
+        SEVERAL, {"r": 3}, second={"use_dora": True}, weights=(0.7, 1.0)
     ),
-    "init_gaussian": Kind('`init_lora_weights` of `"gaussian"`, `"orthogonal"`, `"eva"`, `"mica"`', {"init_lora_weights": "gaussian"}),
-    "init_orthogonal": Kind('`init_lora_weights` of `"gaussian"`, `"orthogonal"`, `"eva"`, `"mica"`', {"init_lora_weights": "orthogonal"}),
-    "init_eva": Kind('`init_lora_weights` of `"gaussian"`, `"orthogonal"`, `"eva"`, `"mica"`', {"init_lora_weights": "eva"}),
-    "init_mica": Kind('`init_lora_weights` of `"gaussian"`, `"orthogonal"`, `"eva"`, `"mica"`', {"init_lora_weights": "mica"}),
+    "init_gaussian": Kind(INIT, {"init_lora_weights": "gaussian"}),
+    "init_orthogonal": Kind(INIT, {"init_lora_weights": "orthogonal"}),
+    "init_eva": Kind(INIT, {"init_lora_weights": "eva"}),
+    "init_mica": Kind(INIT, {"init_lora_weights": "mica"}),
     "pickle": Kind("`adapter_model.bin`", {"target_modules": "all-linear"}, rewrite=as_pickle()),
-    "pickle_old": Kind("`adapter_model.bin`", rewrite=as_pickle(_use_new_zipfile_serialization=False)),
-    "checkpoint": Kind("checkpoints of a trainer", rewrite=as_checkpoint),
+    "checkpoint": Kind(PLACE, rewrite=as_checkpoint),
+    "checkpoint_last": Kind(PLACE, rewrite=as_last_checkpoint),
+    "named": Kind(PLACE, rewrite=as_named),
     "keys_compiled": Kind(
-        "keys with wrappers in them", rewrite=rename_keys(lambda name: name.replace(FIRST, FIRST + "_orig_mod."))
+        KEYS, rewrite=rename_keys(lambda name: name.replace(FIRST, FIRST + "_orig_mod."))
     ),
-    "keys_doubled": Kind("keys with wrappers in them", rewrite=rename_keys(lambda name: FIRST + name)),
+    "keys_doubled": Kind(KEYS, rewrite=rename_keys(lambda name: FIRST + name)),
     "keys_default": Kind(
-        "keys with wrappers in them", rewrite=rename_keys(lambda name: name.replace(".weight", ".default.weight"))
+        KEYS, rewrite=rename_keys(lambda name: name.replace(".weight", ".default.weight"))
     ),
-    "keys_bare": Kind("keys with wrappers in them", rewrite=rename_keys(lambda name: name.removeprefix(FIRST))),
+    "keys_sharded": Kind(
+        KEYS, rewrite=rename_keys(lambda name: name.replace(".layers.", "._fsdp_wrapped_module.layers."))
+    ),
+    "keys_parallel": Kind(KEYS, rewrite=rename_keys(lambda name: name.replace(FIRST, FIRST + "module."))),
+    "keys_of_old_dora": Kind(
+        KEYS, {"use_dora": True}, rewrite=rename_keys(lambda name: re.sub("_vector$", "_vector.weight", name))
+    ),
+    "keys_bare": Kind(KEYS, rewrite=rename_keys(lambda name: name.removeprefix(FIRST))),
 }

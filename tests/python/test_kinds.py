@@ -15,6 +15,7 @@ import joining
 import kinds
 import models
 import reference
+from bases import BASES, make_base
 from conftest import ROOT, Run
 from kinds import KINDS, Kind, Made
 
@@ -32,7 +33,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def make(kind: Kind) -> Made:
         if kind.base not in bases:
             bases[kind.base] = tmp_path_factory.mktemp(kind.base)
-            kinds.make_base(kind.base, bases[kind.base])
+            make_base(kind.base, bases[kind.base])
         if id(kind) not in made:
             made[id(kind)] = kinds.make(kind, bases[kind.base], tmp_path_factory.mktemp("adapters"))
         return made[id(kind)]
@@ -42,11 +43,11 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 def join(made: Made, dtype: str) -> joining.Joined:
     adapters = list(zip(made.saved, made.kind.weights, strict=True))
-    return joining.join(models.load_tensors(made.base / dtype), adapters, kinds.BASES[made.kind.base].transposed)
+    return joining.join(models.load_tensors(made.base / dtype), adapters, BASES[made.kind.base].transposed)
 
 
 def assert_same_function(made: Made, directory: Path) -> None:
-    base = kinds.BASES[made.kind.base]
+    base = BASES[made.kind.base]
     logits, trained = base.logits(base.load(directory)), made.trained_logits
     size = trained.abs().max().item()
     torch.testing.assert_close(logits, trained, rtol=0, atol=TOLERANCE * size)
@@ -99,15 +100,6 @@ def test_tensors_are_the_rounded_formula(name: str, make: Make, lorafold: Run, t
         total += exact.size
     chance = 3 * math.sqrt(SHARE * total)  # three standard deviations of a rare event's count
     assert apart <= SHARE * total + chance, f"{apart} of {total}"
-
-
-def test_a_directory_of_checkpoints_is_refused_with_their_names(make: Make, lorafold: Run, tmp_path: Path):
-    made = make(KINDS["checkpoint"])
-    done = lorafold(
-        "merge", made.base / "f32", "-a", made.given[0].parent, "-o", tmp_path / "out", status=3
-    )
-    assert "checkpoint-20" in done.stderr
-    assert not (tmp_path / "out").exists()
 
 
 def test_readme_has_a_row_for_every_kind():

@@ -11,6 +11,7 @@ from peft import PeftType
 
 import kinds
 import models
+from bases import BASES, grow, make_base
 from conftest import Run
 from kinds import Kind
 
@@ -40,12 +41,12 @@ FOLDED = {PeftType.LORA, PeftType.TRAINABLE_TOKENS}
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("llama")
-    kinds.make_base("llama", directory)
+    make_base("llama", directory)
     return directory
 
 
 def save_with(method: Callable[[], peft.PeftConfig], base: Path, adapter: Path) -> None:
-    model = peft.get_peft_model(kinds.BASES["llama"].load(base / "f32"), method())
+    model = peft.get_peft_model(BASES["llama"].load(base / "f32"), method())
     kinds.randomise_trained(model, 3)
     model.save_pretrained(adapter)
 
@@ -113,7 +114,7 @@ def test_fields_that_change_what_the_factors_mean_are_refused(name: str, base: P
 def test_converted_adapters_are_folded(init: str, rslora: bool, base: Path, lorafold: Run, tmp_path: Path):
     """With the first factors subtracted the adapter is an ordinary LoRA of twice the rank."""
     lora = {"init_lora_weights": init, "use_rslora": rslora}
-    model = kinds.BASES["llama"].load(base / "f32")
+    model = BASES["llama"].load(base / "f32")
     config = Kind("", {}).settings(lora)
     model = peft.get_peft_model(model, config)
     model.peft_config["default"].init_lora_weights = True  # what PEFT's documentation asks for
@@ -124,18 +125,32 @@ def test_converted_adapters_are_folded(init: str, rslora: bool, base: Path, lora
         if "lora_" in name:
             parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
     model.save_pretrained(tmp_path / "adapter", path_initial_model_for_weight_conversion=str(tmp_path / "first"))
-    trained = kinds.BASES["llama"].logits(model)
+    trained = BASES["llama"].logits(model)
     out = tmp_path / "merged"
     lorafold("merge", base / "f32", "-a", tmp_path / "adapter", "-o", out)
-    merged = kinds.BASES["llama"].logits(kinds.BASES["llama"].load(out))
+    merged = BASES["llama"].logits(BASES["llama"].load(out))
     torch.testing.assert_close(merged, trained, rtol=0, atol=1e-4 * trained.abs().max().item())
 
 
 def test_a_lost_embedding_is_refused(base: Path, lorafold: Run, tmp_path: Path):
     """PEFT saves a grown head and not the grown embedding if only the head is targeted."""
-    kind = Kind("", {}, prepare=kinds.grow)
+    kind = Kind("", {}, prepare=grow)
     kinds.save_adapter(kind, {"target_modules": ["lm_head"]}, base, tmp_path / "adapter", seed=1)
     names = models.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert not any("embed_tokens" in name for name in names)
     arguments = ["merge", base / "f32", "-a", tmp_path / "adapter", "-o", tmp_path / "out"]
     assert "embed" in lorafold(*arguments, status=3).stderr
+
+
+def test_files_of_an_old_torch_are_refused(base: Path, lorafold: Run, tmp_path: Path):
+    kinds.save_adapter(Kind("", {}), {}, base, tmp_path / "adapter", seed=1)
+    kinds.as_pickle(_use_new_zipfile_serialization=False)(tmp_path / "adapter")
+    refuse(lorafold, base, tmp_path, "adapter_model.bin")
+
+
+def test_several_named_adapters_are_refused_with_their_names(base: Path, lorafold: Run, tmp_path: Path):
+    for name in ("german", "french"):
+        kinds.save_adapter(Kind("", {}), {}, base, tmp_path / "adapters" / name, seed=1)
+    arguments = ["merge", base / "f32", "-a", tmp_path / "adapters", "-o", tmp_path / "out"]
+    done = lorafold(*arguments, status=2)
+    assert "german" in done.stderr and "french" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+import bases
 import kinds
 import models
 import reference
@@ -88,7 +89,7 @@ class Sides:
     def load(self, base: Path) -> transformers.PreTrainedModel:
         model = models.load(base, torch.float32)
         if self.grown:
-            kinds.grow(model)
+            bases.grow(model)
         return model
 
     def settings(self) -> peft.PeftConfig:
