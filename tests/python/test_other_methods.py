@@ -154,3 +154,11 @@ def test_several_named_adapters_are_refused_with_their_names(base: Path, lorafol
     arguments = ["merge", base / "f32", "-a", tmp_path / "adapters", "-o", tmp_path / "out"]
     done = lorafold(*arguments, status=2)
     assert "german" in done.stderr and "french" in done.stderr
+
+
+def test_two_adapters_that_replace_one_tensor_are_refused(base: Path, lorafold: Run, tmp_path: Path):
+    arguments = ["merge", base / "f32", "-o", tmp_path / "out"]
+    for number in range(2):
+        kinds.save_adapter(Kind("", {}), {"modules_to_save": ["lm_head"]}, base, tmp_path / str(number), seed=number)
+        arguments += ["-a", tmp_path / str(number)]
+    assert "lm_head" in lorafold(*arguments, status=4).stderr
