@@ -1,6 +1,8 @@
 #include "adapter/pairs.h"
 
 #include "adapter/directory.h"
+#include "adapter/edit.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -73,6 +75,24 @@ static bool has_parameter(const struct adapter_config *config, const char *modul
 }
 
 /*
+ * With ensure_weight_tying PEFT gives the other side of a tie factors as well, and writes only the
+ * side that was asked for into target_modules.
+ */
+static int is_tied_side(const char *module, bool *tied, struct error *err)
+{
+    struct text name = { 0 };
+    int status = 0;
+
+    text_addf(&name, "%s.weight", module);
+    if (name.failed)
+        status = error_no_memory(err, "a tensor name");
+    else
+        *tied = adapter_tensor_use(name.data, name.bytes) != EDIT_UNTIED;
+    text_release(&name);
+    return status;
+}
+
+/*
  * Find rank and scale of a pair in the configuration; *explained is false if it does not speak of
  * it.  PEFT gives the output projection of an attention layer what the layer has itself.
  */
@@ -95,6 +115,8 @@ static int configure_pair(struct builder *builder, struct adapter_pair *pair, si
         owner[owner_bytes] = '.';
         status = adapter_config_targets(config, owner, explained, err);
     }
+    if (!status && !*explained && config->tie)
+        status = is_tied_side(pair->module, explained, err);
     parameter = config->type == ADAPTER_LORA && pair->layer == ADAPTER_LAYER_WEIGHT &&
                 has_parameter(config, pair->module);
     if (!status && parameter && (pair->depth || !*explained || config->target_modules.all)) {
