@@ -103,18 +103,23 @@ static int edits_of_parameter(struct adapter_edits *edits, const struct expert_p
 }
 
 /* Is there a tensor of the module's own name? */
-static int has_own_tensor(bool *found, const struct expert_pair *pair, struct error *err)
+static int has_own_tensor(bool *found, const struct expert_pair *pair,
+                          const struct expert_name *parsed, struct error *err)
 {
+    const struct model *model = pair->context->model;
     struct naming_found tensors[NAMING_FOUND_MAX];
     struct text name = { 0 };
+    struct model_ref ref;
     size_t count = 0;
-    int status;
+    int status = 0;
 
     text_addf(&name, "%s.weight", pair->module);
-    status = name.failed
-                 ? error_no_memory(err, "a tensor name")
-                 : naming_find(tensors, &count, pair->context->model, name.data, name.bytes, err);
-    *found = count > 0;
+    *found = !name.failed && model_find(model, name.data, name.bytes, &ref);
+    if (name.failed)
+        status = error_no_memory(err, "a tensor name");
+    else if (!*found && !expert_is_fused(pair, parsed)) /* saves a long search for each expert */
+        status = naming_find(tensors, &count, model, name.data, name.bytes, err);
+    *found |= count > 0;
     text_release(&name);
     return status;
 }
@@ -149,8 +154,8 @@ int edits_of_experts(struct adapter_edits *edits, bool *handled,
         (!pair->parameter && !expert_name_read(&name, pair->module)))
         return 0;
     status = expert_pair_init(&work, context, index, err);
-    if (!status && !pair->parameter)
-        status = has_own_tensor(&own, &work, err);
+    if (!status && !pair->parameter && expert_name_read(&name, work.module))
+        status = has_own_tensor(&own, &work, &name, err);
     if (status || own)
         goto out;
     status = check_factors(&work, err);
@@ -159,7 +164,7 @@ int edits_of_experts(struct adapter_edits *edits, bool *handled,
     if (pair->parameter) {
         *handled = true;
         status = edits_of_parameter(edits, &work, err);
-    } else if (expert_name_read(&name, work.module)) {
+    } else {
         status = expert_module_edits(edits, handled, &work, &name, err);
     }
 out:

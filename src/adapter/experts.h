@@ -78,6 +78,9 @@ int expert_place_single(struct model_ref *out, bool *found, const struct expert_
                         const struct model *model, uint64_t expert, enum expert_part part,
                         struct error *err);
 
+/* Does the base hold these experts fused under the names of the path itself?  Fails to "no". */
+bool expert_is_fused(const struct expert_pair *pair, const struct expert_name *name);
+
 /* The same tensor's name in another spelling (w1 for gate_proj); false: no such tensor. */
 int expert_find_respelled(struct model_ref *out, bool *found, const struct expert_pair *pair,
                           const struct expert_name *name, struct error *err);

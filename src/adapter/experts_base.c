@@ -257,3 +257,20 @@ int expert_find_respelled(struct model_ref *out, bool *found, const struct exper
     text_release(&text);
     return status;
 }
+
+bool expert_is_fused(const struct expert_pair *pair, const struct expert_name *name)
+{
+    static const char *const parameters[] = { ".gate_up_proj", ".gate_up_proj", ".down_proj",
+                                              ".gate_up_proj" };
+    const struct model *model = pair->context->model;
+    struct text text = { 0 };
+    struct model_ref ref;
+    bool fused;
+
+    text_add(&text, pair->module, name->experts_bytes);
+    text_adds(&text, parameters[name->part]);
+    fused = !text.failed && model_find(model, text.data, text.bytes, &ref) &&
+            model_tensor(model, ref)->shape_count == 3;
+    text_release(&text);
+    return fused;
+}

@@ -110,12 +110,11 @@ int expert_module_edits(struct adapter_edits *edits, bool *handled, const struct
     struct expert_place place = { 0 };
     struct model_ref ref;
     char quoted[QUOTED_BYTES];
-    bool found;
-    int status = expert_find_respelled(&ref, &found, pair, name, err);
+    bool found = false;
+    int status = expert_is_fused(pair, name) ? 0
+                                             : expert_find_respelled(&ref, &found, pair, name, err);
 
-    if (status)
-        return status;
-    if (!found)
+    if (!status && !found)
         status = find_place(&place, pair, name, err);
     *handled = found || place.kind == EXPERTS_SINGLE || place.kind == EXPERTS_FUSED;
     if (status || !*handled)
