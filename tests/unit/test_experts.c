@@ -470,6 +470,87 @@ static void test_unused_parameters(void **state)
     release(world);
 }
 
+static void check_inside(const struct world *world, const struct factor_view *view, uint32_t rank,
+                         uint64_t size)
+{
+    const struct st_tensor *tensor = &world->adapter.header.tensors[view->tensor];
+
+    assert_true(rank && view->count && view->step);
+    assert_true(view->first + (view->count - 1) * view->step < size);
+    assert_true(view->offset + (view->count - 1) * view->index_stride +
+                    (rank - 1) * view->rank_stride <
+                tensor->element_count);
+}
+
+#define DRAW(n) (((seed = seed * 1664525u + 1013904223u) >> 16) % (n))
+
+/* Whatever fits or not: no edit reads or writes outside its tensors. */
+static void test_random_shapes(void **state)
+{
+    static const char *const names[] = {
+        L "mlp.experts.gate_up_proj",
+        L "mlp.experts.down_proj",
+        L "mlp.experts.up_proj",
+        L "mlp.experts.0.gate_proj.weight",
+        L "mlp.experts.1.gate_proj.weight",
+        L "mlp.experts.0.up_proj.weight",
+        L "mlp.experts.1.up_proj.weight",
+        L "mlp.experts.0.w2.weight",
+        L "mlp.experts.1.down_proj.weight",
+        L "mlp.input_linear.weight",
+        L "block_sparse_moe.experts.0.w1.weight",
+    };
+    static const char *const modules[] = {
+        L "mlp.experts",           L "mlp.experts.0.gate_proj", L "mlp.experts.1.w3",
+        L "mlp.experts.0.w2",      L "mlp.experts.1.down_proj", L "mlp.experts.gate_up_projs.1",
+        L "mlp.experts.0.up_proj",
+    };
+    uint32_t seed = 20;
+    size_t edits = 0;
+
+    (void)state;
+    for (int round = 0; round < 4000; round++) {
+        struct made base[COUNT(names)] = { 0 };
+        struct made_pair pairs[2];
+        struct world *world;
+        size_t count = 0;
+        bool handled;
+
+        for (size_t i = 0; i < COUNT(names); i++) {
+            if (DRAW(2))
+                continue;
+            base[count].name = names[i];
+            for (uint32_t d = 0, last = 2 + DRAW(2); d < last; d++)
+                base[count].shape[d] = 1u << DRAW(3);
+            count++;
+        }
+        if (!count)
+            continue;
+        for (size_t i = 0; i < 2; i++) {
+            size_t module = DRAW(COUNT(modules));
+
+            pairs[i] = (struct made_pair){ modules[module], 1u << DRAW(3), 1u << DRAW(3),
+                                           1u << DRAW(3),   (uint32_t)i,   module == 0 };
+        }
+        world = make(base, count, pairs, 2, PEFT_021 ",\"rank_pattern\":{\".*\":1}",
+                     (const char *const[]){ "up_proj", "gate_up_proj", "down_proj", NULL });
+        set_model_type(world, DRAW(2) ? "gpt_oss" : "olmoe");
+        run(world, &handled);
+        for (size_t i = 0; i < world->edits.count; i++) {
+            const struct adapter_edit *edit = &world->edits.list[i];
+            const struct st_tensor *tensor = model_tensor(&world->model, edit->tensor);
+
+            assert_true(edit->rows * edit->cols == tensor->element_count);
+            assert_true(edit->row_count && edit->row_first + edit->row_count <= edit->rows);
+            check_inside(world, &edit->left, edit->rank, edit->row_count);
+            check_inside(world, &edit->right, edit->rank, edit->cols);
+            edits++;
+        }
+        release(world);
+    }
+    assert_true(edits > 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -486,6 +567,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_factors_that_experts_do_not_have),
         cmocka_unit_test(test_unused_parameters),
+        cmocka_unit_test(test_random_shapes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
