@@ -65,8 +65,9 @@ static bool is_twice(const struct adapter_edit *a, const struct adapter_edit *b)
 {
     if (compare_things(a, b))
         return false;
+    /* A tensor that is replaced may get new rows or a delta besides. */
     if (a->kind != b->kind)
-        return a->kind == EDIT_REPLACE || b->kind == EDIT_REPLACE;
+        return false;
     return a->kind != EDIT_DELTA ||
            (a->left.first == b->left.first && a->right.first == b->right.first &&
             b->row_first - a->row_first < a->row_count);

@@ -179,6 +179,24 @@ out:
     return status;
 }
 
+/* The rows of the tensor that new rows go into: the base's, or those of a whole one saved with
+ * them. */
+static uint64_t count_rows(const struct edits_context *context, const struct adapter_saved *saved,
+                           struct model_ref ref)
+{
+    const struct adapter *adapter = context->adapter;
+
+    for (size_t i = 0; i < adapter->saved_count; i++) {
+        const struct adapter_saved *other = &adapter->saved[i];
+        const struct st_tensor *tensor = &adapter->header.tensors[other->tensor];
+
+        if (other->kind == ADAPTER_SAVED_TENSOR && tensor->shape_count == 2 &&
+            strcmp(other->name, saved->name) == 0)
+            return st_shape(&adapter->header, tensor)[0];
+    }
+    return st_shape(model_header(context->model, ref), model_tensor(context->model, ref))[0];
+}
+
 static int replace_rows(struct adapter_edits *edits, bool *placed,
                         const struct edits_context *context, const struct adapter_saved *saved,
                         struct error *err)
@@ -220,8 +238,7 @@ static int replace_rows(struct adapter_edits *edits, bool *placed,
         .replica = place.replica,
         .pair = ADAPTER_NO_TENSOR,
         .source = saved->tensor,
-        .rows = st_shape(model_header(context->model, place.tensor),
-                         model_tensor(context->model, place.tensor))[0],
+        .rows = count_rows(context, saved, place.tensor),
         .cols = shape[1],
         .magnitude = ADAPTER_NO_TENSOR,
     };

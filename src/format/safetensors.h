@@ -19,6 +19,7 @@
 #include "base/text.h"
 #include "io/file.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,7 +29,7 @@
 #define ST_NAME_BYTES_MAX 4096u
 
 struct st_tensor {
-    uint64_t name_offset;  /* into st_header.names; NUL-terminated there */
+    uint64_t name_offset; /* into st_header.names; NUL-terminated there */
     uint32_t name_bytes;
     uint16_t dtype;        /* enum dtype */
     uint16_t shape_count;  /* dimensions, 0 for a scalar */
@@ -49,9 +50,9 @@ struct st_header {
     size_t names_bytes;
     uint64_t *shapes;
     size_t shapes_count;
-    char *metadata;        /* raw text of the __metadata__ object, NUL-terminated, or NULL */
+    char *metadata; /* raw text of the __metadata__ object, NUL-terminated, or NULL */
     size_t metadata_bytes;
-    uint64_t data_start;   /* offset in the file: 8 + N */
+    uint64_t data_start; /* offset in the file: 8 + N */
     uint64_t data_bytes;
 
     /* Only from st_header_read(). */
@@ -73,6 +74,10 @@ int st_header_parse(struct st_header *out, const char *json, size_t header_bytes
  */
 int st_header_read(struct st_header *out, const char *path, uint64_t *file_bytes,
                    struct error *err);
+
+/* Have two tensors of one file the same dtype, shape and bytes?  Reads them. */
+int st_same_data(bool *same, const char *path, const struct st_header *header, uint32_t one,
+                 uint32_t other, struct error *err);
 
 void st_header_release(struct st_header *header); /* an all-zero header is allowed */
 

@@ -20,11 +20,11 @@ static uint32_t input_of(const struct plan_maker *maker, const struct plan_match
 }
 
 /*
- * Take the tensor from an adapter: shape and bytes.  What has no deltas and fits a block is patched
- * in by the worker, so that a block of many small tensors keeps its one read.
+ * Take the tensor from an adapter: shape and bytes.  What nothing else changes, and what fits a
+ * block, is patched in by the worker, so that a block of many small tensors keeps its one read.
  */
 static int take_from_adapter(const struct plan_maker *maker, struct plan_tensor *tensor,
-                             const struct plan_match *match, bool has_deltas, struct error *err)
+                             const struct plan_match *match, bool has_more, struct error *err)
 {
     const struct adapter *adapter = maker->adapters[match->adapter].adapter;
     const struct st_tensor *copy = &adapter->header.tensors[match->edit->source];
@@ -40,7 +40,7 @@ static int take_from_adapter(const struct plan_maker *maker, struct plan_tensor 
         if (!tensor->shape)
             return error_no_memory(err, "a shape");
     }
-    if (!has_deltas && out_bytes < PLAN_BLOCK_BYTES) {
+    if (!has_more && out_bytes < PLAN_BLOCK_BYTES) {
         if (tensor->in_bytes != out_bytes)
             tensor->in_bytes = 0;
         tensor->out_bytes = out_bytes;
@@ -112,7 +112,8 @@ int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t c
 
         if (edit->kind == EDIT_REPLACE ||
             (edit->kind == EDIT_DELTA && edit->source != ADAPTER_NO_TENSOR))
-            status = take_from_adapter(maker, tensor, &list[i], delta_count > 0, err);
+            status = take_from_adapter(maker, tensor, &list[i],
+                                       count > 1 || edit->kind == EDIT_DELTA, err);
     }
     if (!status && !is_new)
         status = note_vocabulary(plan, tensor, base_rows, err);

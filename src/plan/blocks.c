@@ -133,14 +133,15 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
             continue;
         input = part_input(tensor, part);
         page = align_down(input.first, PAGE_BYTES);
-        if (!read || read->input != tensor->input || page < read->offset ||
-            page > read->offset + read->bytes + GAP_BYTES_MAX) {
+        if (!read || read->input != tensor->input || tensor->patch_count || read->only ||
+            page < read->offset || page > read->offset + read->bytes + GAP_BYTES_MAX) {
             if (block->read_count == PLAN_READS_MAX)
                 return false;
             read = &block->reads[block->read_count++];
             *read = (struct plan_read){ .input = tensor->input,
                                         .offset = page,
-                                        .position = position };
+                                        .position = position,
+                                        .only = tensor->patch_count ? tensor : NULL };
         }
         read->needed = max_u64(read->needed, input.end - read->offset);
         read->bytes = align_up(read->needed, PAGE_BYTES);
@@ -243,7 +244,8 @@ uint64_t plan_block_position(const struct plan_block *block, const struct plan_t
         const struct plan_read *read = &block->reads[i];
 
         if (read->input == tensor->input && input.first >= read->offset &&
-            input.end <= read->offset + read->needed)
+            input.end <= read->offset + read->needed &&
+            (block->in_place || read->only == (tensor->patch_count ? tensor : NULL)))
             return read->position + (offset - read->offset);
     }
     return 0; /* nothing is read for an empty part */

@@ -37,21 +37,19 @@ static const char *quote_edit(char quoted[QUOTED_BYTES], const struct adapter *a
 static int check_weight(const struct plan_adapter *adapter, const struct adapter_edit *edit,
                         struct error *err)
 {
+    bool is_delta = edit->kind == EDIT_DELTA;
     char name[QUOTED_BYTES];
     char quoted[QUOTED_BYTES];
-    bool scaled = edit->kind == EDIT_DELTA && edit->norm == EDIT_NO_NORM;
 
-    if (scaled ? isfinite((float)(adapter->weight * edit->scale)) : adapter->weight == 1)
+    if (is_delta ? isfinite((float)(adapter->weight * edit->scale)) : adapter->weight == 1)
         return 0;
     quote_adapter(name, adapter->adapter);
     quote_edit(quoted, adapter->adapter, edit);
-    if (!scaled)
+    if (!is_delta)
         return error_set(err, ERR_USAGE,
-                         "adapter '%s': a weight of %g means nothing for '%s', which %s; give the "
-                         "adapter without a weight",
-                         name, adapter->weight, quoted,
-                         edit->kind == EDIT_DELTA ? "is trained with DoRA"
-                                                  : "replaces weights of the base");
+                         "adapter '%s': a weight of %g means nothing for '%s', which replaces "
+                         "weights of the base; give the adapter without a weight",
+                         name, adapter->weight, quoted);
     return error_set(err, ERR_USAGE,
                      "adapter '%s': the weight %g times the scale %g of module '%s' is beyond the "
                      "range of fp32 (3.4e38): give a smaller weight",

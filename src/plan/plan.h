@@ -286,6 +286,7 @@ struct plan_read {
     uint64_t bytes;    /* a multiple of PAGE_BYTES; may reach behind the end of the input */
     uint64_t needed;   /* bytes that are inside it */
     uint64_t position; /* in the slot, a multiple of PAGE_BYTES */
+    const struct plan_tensor *only; /* whose rows are patched in it; NULL: it is not changed */
 };
 
 /* The unit of work: PLAN_BLOCK_BYTES at most of one output file. */

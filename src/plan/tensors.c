@@ -258,6 +258,49 @@ static int add_head(const struct plan_maker *maker, size_t first, size_t *capaci
     return status;
 }
 
+/*
+ * Where model code ties "x.decoder.bias" to "x.bias" (BERT and its kin), untying the weight unties
+ * the bias as well: the head gets a copy of its own.
+ */
+static int add_head_bias(const struct plan_maker *maker, size_t *capacity, struct error *err)
+{
+    static const char ending[] = ".decoder.weight";
+    struct plan *plan = maker->plan;
+    const char *head = plan->tied_head;
+    size_t bytes = strlen(head);
+    struct model_ref ref, unused;
+    struct text name = { 0 };
+    struct plan_tensor *tensor;
+    int status = 0;
+
+    if (bytes < sizeof(ending) || strcmp(head + bytes - strlen(ending), ending) != 0)
+        return 0;
+    text_add(&name, head, bytes - strlen(ending));
+    text_adds(&name, ".bias");
+    if (name.failed || !model_find(maker->model, name.data, name.bytes, &ref))
+        goto out;
+    text_clear(&name);
+    text_add(&name, head, bytes - strlen("weight"));
+    text_adds(&name, "bias");
+    if (name.failed || model_find(maker->model, name.data, name.bytes, &unused))
+        goto out;
+    status = new_tensor(plan, capacity, err);
+    if (status)
+        goto out;
+    tensor = &plan->tensors[plan->tensor_count - 1];
+    status = fill_tensor(tensor, maker->model, ref, maker->options, err);
+    tensor->name = plan_keep(plan, name.data, name.bytes);
+    tensor->name_bytes = (uint32_t)name.bytes;
+    tensor->shard = tensor[-1].shard;
+    if (!status && !tensor->name)
+        status = error_no_memory(err, "a tensor name");
+out:
+    if (!status && name.failed)
+        status = error_no_memory(err, "a tensor name");
+    text_release(&name);
+    return status;
+}
+
 static int fill_inputs(struct plan *plan, const struct model *model,
                        const struct plan_adapter *adapters, size_t adapter_count, struct error *err)
 {
@@ -302,7 +345,7 @@ static int list_tensors(const struct plan_maker *maker, struct error *err)
     struct plan *plan = maker->plan;
     const struct plan_matches *matches = maker->matches;
     size_t capacity = maker->model->tensor_count + 1; /* growing would take half as much again */
-    size_t next = 0; /* first match that is not used */
+    size_t next = 0;                                  /* first match that is not used */
     uint64_t number = 0;
     enum dtype dtype;
 
@@ -323,7 +366,11 @@ static int list_tensors(const struct plan_maker *maker, struct error *err)
         if (add_new_tensor(maker, &matches->list[next], dtype, &capacity, err))
             return err->code;
     }
-    return matches->head ? add_head(maker, next, &capacity, err) : 0;
+    if (!matches->head)
+        return 0;
+    if (add_head(maker, next, &capacity, err))
+        return err->code;
+    return add_head_bias(maker, &capacity, err);
 }
 
 int plan_list_tensors(struct plan *plan, const struct model *model,

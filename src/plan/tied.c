@@ -9,33 +9,54 @@
 
 #include <string.h>
 
-/* Is this edit of the head the one that the adapter makes of the embedding as well? */
-static bool is_twin(const struct adapter_edit *edit, const struct adapter_edit *other, bool tie)
+/*
+ * Is this edit of the head the one that the adapter makes of the embedding as well?  Factors of a
+ * tied pair are each other's transposes, which `tie` of the configuration vouches for; tensors that
+ * were saved whole are compared.
+ */
+static int is_twin(bool *twin, const struct adapter *adapter, const struct adapter_edit *edit,
+                   const struct adapter_edit *other, struct error *err)
 {
+    *twin = false;
     if (other->side != EDIT_EMBEDDING || edit->kind != other->kind)
-        return false;
-    return tie || (edit->kind != EDIT_DELTA && edit->source == other->source);
+        return 0;
+    if (edit->kind == EDIT_DELTA) {
+        *twin = adapter->config.tie;
+        return 0;
+    }
+    if (edit->row_list_count != other->row_list_count ||
+        (edit->row_list_count &&
+         (memcmp(edit->row_list, other->row_list, edit->row_list_count * sizeof(uint64_t)) != 0 ||
+          memcmp(edit->row_source, other->row_source, edit->row_list_count * sizeof(uint64_t)) !=
+              0)))
+        return 0;
+    return st_same_data(twin, adapter->weights_path, &adapter->header, edit->source, other->source,
+                        err);
 }
 
 /* Do the edits of one adapter change both sides alike, or neither? */
-static bool changes_alike(const struct adapter_edits *edits, bool tie)
+static int check_alike(bool *alike, const struct adapter_edits *edits,
+                       const struct adapter *adapter, struct error *err)
 {
     size_t heads = 0;
     size_t embeddings = 0;
 
-    for (size_t i = 0; i < edits->count; i++) {
+    *alike = true;
+    for (size_t i = 0; i < edits->count && *alike; i++) {
         bool found = false;
 
         embeddings += edits->list[i].side == EDIT_EMBEDDING;
         if (edits->list[i].side != EDIT_HEAD)
             continue;
         heads++;
-        for (size_t k = 0; k < edits->count && !found; k++)
-            found = is_twin(&edits->list[i], &edits->list[k], tie);
-        if (!found)
-            return false;
+        for (size_t k = 0; k < edits->count && !found; k++) {
+            if (is_twin(&found, adapter, &edits->list[i], &edits->list[k], err))
+                return err->code;
+        }
+        *alike = found;
     }
-    return heads == embeddings;
+    *alike = *alike && heads == embeddings;
+    return 0;
 }
 
 static int refuse_two_names(const char *one, const char *other, struct error *err)
@@ -73,9 +94,43 @@ static int count_sides(struct sides *out, struct plan_matches *matches,
         matches->head_name = match->edit->new_name;
         matches->tied = match->tensor;
     }
-    for (size_t i = 0; i < matches->adapter_count; i++)
-        out->alike &= changes_alike(&matches->edits[i], adapters[i].adapter->config.tie);
+    for (size_t i = 0; i < matches->adapter_count && out->alike && matches->head_name; i++) {
+        if (check_alike(&out->alike, &matches->edits[i], adapters[i].adapter, err))
+            return err->code;
+    }
     return 0;
+}
+
+/*
+ * With factors on one side, an adapter's own copy of the tensor stands for both; as one tensor, the
+ * side with the factors has it.
+ */
+static bool is_mirror(const struct plan_matches *matches, const struct plan_match *match)
+{
+    for (size_t i = 0; i < matches->count; i++) {
+        const struct plan_match *other = &matches->list[i];
+
+        if (match->edit->kind == EDIT_REPLACE && other->edit->kind == EDIT_DELTA &&
+            match->edit->side != EDIT_UNTIED && other->edit->side != EDIT_UNTIED &&
+            match->adapter == other->adapter && match->edit->source == other->edit->source)
+            return true;
+    }
+    return false;
+}
+
+static void drop_mirrors(struct plan_matches *matches, struct sides *sides)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < matches->count; i++) {
+        if (!is_mirror(matches, &matches->list[i])) {
+            matches->list[kept++] = matches->list[i];
+            continue;
+        }
+        sides->heads -= matches->list[i].edit->side == EDIT_HEAD;
+        sides->embeddings -= matches->list[i].edit->side == EDIT_EMBEDDING;
+    }
+    matches->count = kept;
 }
 
 /* Both sides are changed alike: once is enough. */
@@ -104,6 +159,8 @@ int plan_resolve_tied(struct plan_matches *matches, const struct plan_adapter *a
         return 0;
     }
     error_quote(quoted, sizeof(quoted), matches->head_name, strlen(matches->head_name));
+    if (tied == PLAN_TIED_SHARED)
+        drop_mirrors(matches, &sides);
     if (tied == PLAN_TIED_SHARED && sides.embeddings && sides.heads)
         return error_set(err, ERR_MISMATCH,
                          "the base ties '%s' to its embedding, and the adapter changes the two "
