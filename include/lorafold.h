@@ -94,6 +94,14 @@ enum lorafold_tied {
     LORAFOLD_TIED_SHARED /* fold into the one tensor, which changes both sides */
 };
 
+/* What is written. */
+enum lorafold_save_method {
+    LORAFOLD_MERGED_16BIT, /* a model in 16 or 32 bits */
+    LORAFOLD_MERGED_4BIT,  /* a model quantised as bitsandbytes does it */
+    LORAFOLD_LORA,         /* the adapter itself, as an adapter directory */
+    LORAFOLD_SAME          /* a model in the base's own scheme */
+};
+
 /* How the columns of the B factors of fused experts are ordered. */
 enum lorafold_b_layout {
     LORAFOLD_B_AUTO, /* as PEFT writes them, or as the adapter itself says */
@@ -116,6 +124,7 @@ struct lorafold_merge_options {
     size_t adapter_count;
     const char *output;    /* directory to make; may be NULL for a plan alone */
     const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
+    enum lorafold_save_method save_method;
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;
     enum lorafold_b_layout b_layout;

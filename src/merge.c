@@ -63,6 +63,11 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         (unsigned)options->tied > LORAFOLD_TIED_SHARED ||
         (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
+    if (options->save_method != LORAFOLD_MERGED_16BIT)
+        return error_set(err, ERR_USAGE,
+                         "this version writes merged_16bit only, save method %d is not one of its "
+                         "own",
+                         (int)options->save_method);
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,
                          "--max-shard-size %" PRIu64 " is below the least of %" PRIu64 " bytes",
