@@ -9,7 +9,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-static const struct fold_ops *const tables[] = { &fold_avx512, &fold_avx2, &fold_scalar, NULL };
+static const struct fold_ops *const folds[] = { &fold_avx512, &fold_avx2, &fold_scalar, NULL };
+static const struct quant_ops *const quants[] = { &quant_avx512, &quant_avx2, &quant_scalar, NULL };
 
 /* The builtin also asks whether the operating system saves the registers. */
 static bool has_avx2(void)
@@ -31,37 +32,59 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-const struct fold_ops *const *cpu_fold_available(void)
+/* The first table that may be called. */
+static unsigned best_table(void)
 {
     if (!has_avx2())
-        return &tables[2];
-    return has_avx512() ? &tables[0] : &tables[1];
+        return 2;
+    return has_avx512() ? 0 : 1;
 }
 
 #elif defined(__aarch64__)
 
 /* Every aarch64 processor has NEON. */
-static const struct fold_ops *const tables[] = { &fold_neon, &fold_scalar, NULL };
+static const struct fold_ops *const folds[] = { &fold_neon, &fold_scalar, NULL };
+static const struct quant_ops *const quants[] = { &quant_neon, &quant_scalar, NULL };
 
-const struct fold_ops *const *cpu_fold_available(void)
+static unsigned best_table(void)
 {
-    return tables;
+    return 0;
 }
 
 #else
 
-static const struct fold_ops *const tables[] = { &fold_scalar, NULL };
+static const struct fold_ops *const folds[] = { &fold_scalar, NULL };
+static const struct quant_ops *const quants[] = { &quant_scalar, NULL };
 
-const struct fold_ops *const *cpu_fold_available(void)
+static unsigned best_table(void)
 {
-    return tables;
+    return 0;
 }
 
 #endif
 
+const struct fold_ops *const *cpu_fold_available(void)
+{
+    return &folds[best_table()];
+}
+
+const struct quant_ops *const *cpu_quant_available(void)
+{
+    return &quants[best_table()];
+}
+
 const struct fold_ops *cpu_fold_find(const char *name)
 {
     const struct fold_ops *const *table = cpu_fold_available();
+
+    while (name && *table && strcmp((*table)->name, name) != 0)
+        table++;
+    return *table;
+}
+
+const struct quant_ops *cpu_quant_find(const char *name)
+{
+    const struct quant_ops *const *table = cpu_quant_available();
 
     while (name && *table && strcmp((*table)->name, name) != 0)
         table++;

@@ -1,5 +1,5 @@
 /*
- * cpu.h - the fold operations that this processor can run
+ * cpu.h - the operations that this processor can run
  *
  * One file per instruction set, compiled with its own flags and without
  * contraction; which of them may be called is decided at run time.
@@ -11,12 +11,17 @@
 #define CPU_CPU_H
 
 #include "compute/fold.h"
+#include "compute/quant.h"
 
 /* Tables that this machine can run, best first, ending with fold_scalar and NULL. */
 const struct fold_ops *const *cpu_fold_available(void);
 
 /* The best one (name NULL), or the one with this name, or NULL if it is not available here. */
 const struct fold_ops *cpu_fold_find(const char *name);
+
+/* The same for the quant operations: the tables have the same names in the same order. */
+const struct quant_ops *const *cpu_quant_available(void);
+const struct quant_ops *cpu_quant_find(const char *name);
 
 /* Processors that this process may use (affinity and cgroup quota), at least 1. */
 unsigned cpu_count(void);

@@ -11,9 +11,14 @@
 #define CPU_ISA_H
 
 #include "compute/fold.h"
+#include "compute/quant.h"
 
 extern const struct fold_ops fold_avx512;
 extern const struct fold_ops fold_avx2;
 extern const struct fold_ops fold_neon;
+
+extern const struct quant_ops quant_avx512;
+extern const struct quant_ops quant_avx2;
+extern const struct quant_ops quant_neon;
 
 #endif

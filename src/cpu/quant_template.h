@@ -1,0 +1,504 @@
+/*
+ * quant_template.h - the quant operations for one instruction set
+ *
+ * A file of one instruction set defines the parameters below and includes this
+ * file once.  Each lane does exactly what quant_scalar.c does for one element.
+ *
+ *     QUANT_TABLE      name of the struct quant_ops that is defined here
+ *     QUANT_NAME       its name as text
+ *     QUANT_FOLD       the fold operations of this instruction set
+ *     QUANT_VECTOR     type of a vector of floats
+ *     QUANT_WIDTH      floats in it, at most 16
+ *     QUANT_NUMBERS    type that holds a table of 16 floats
+ *
+ *     QUANT_VECTOR q_set(float), q_load(const float *), void q_store(float *, QUANT_VECTOR)
+ *     QUANT_VECTOR q_mul(x, y), q_sub(x, y)
+ *     QUANT_VECTOR q_peak(peak, x): lanes of |x| or peak, whichever is larger as an integer pattern
+ *     bool q_reaches(peak, limit): whether a lane of peak is at least this pattern
+ *     QUANT_VECTOR q_round_bf16(x), q_round_f16(x): rounded and widened again; x is no NaN
+ *     QUANT_NUMBERS q_numbers(const float table[16])
+ *     QUANT_VECTOR q_lookup(numbers, codes), q_signed(codes), q_unsigned(codes), q_e4m3(codes):
+ *         QUANT_WIDTH bytes at `codes` as numbers
+ *     void q_nibbles(out, src, high_first): the 32 codes of 16 bytes, a byte each
+ *
+ * How it is fast: a run of a stored row goes through small buffers in the L1 cache, its codes a
+ * byte each, its scales and zero points spread to one for each element.  So one loop without a
+ * choice in it serves every size of block.  A run with a result that is not finite is an error
+ * nearly always: the range is then left to the definition.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#include "compute/convert.h"
+#include "compute/quant_layout.h"
+
+#include <string.h>
+
+#define QUANT_INLINE static inline __attribute__((always_inline))
+
+#define QUANT_RUN 512u  /* elements of a stored row that are worked on together */
+#define QUANT_SLACK 32u /* that the last vector of a run may reach over */
+#define QUANT_TILE_ROWS                                                                            \
+    16 /* stored rows that are turned together: a cache line of each result row */
+#define QUANT_TILE_COLS 128u
+
+struct work {
+    const struct quant_matrix *matrix;
+    const struct quant_whole *whole;
+    struct quant_grid grid;
+    struct quant_view views[QUANT_PART_COUNT];
+    /* What scales[] and zeros[] hold, if anything. */
+    uint64_t line;
+    uint64_t col;
+    size_t count;
+
+    uint8_t codes[QUANT_RUN + QUANT_SLACK];
+    uint8_t fields[QUANT_RUN + QUANT_SLACK]; /* zero points, scales of a byte */
+    float cells[QUANT_RUN + QUANT_SLACK];    /* one for each block */
+    float scales[QUANT_RUN + QUANT_SLACK];   /* one for each element */
+    float zeros[QUANT_RUN + QUANT_SLACK];
+};
+
+static uint64_t quant_lesser(uint64_t x, uint64_t y)
+{
+    return x < y ? x : y;
+}
+
+/* ------------------------------------------------------------------ fields of a line, a byte each
+ */
+
+/* A line from the byte with the next field on, of which `phase` bits belong to those before. */
+struct stream {
+    const uint8_t *next;
+    unsigned phase;
+    unsigned bits;
+    bool high_first;
+};
+
+static uint8_t next_field(struct stream *stream)
+{
+    const unsigned mask = (1u << stream->bits) - 1;
+    unsigned value = *stream->next;
+
+    if (stream->high_first)
+        value >>= 4 - stream->phase;
+    else
+        value >>= stream->phase;
+    if (stream->phase + stream->bits > 8)
+        value |= (unsigned)stream->next[1] << (8 - stream->phase);
+    stream->phase += stream->bits;
+    stream->next += stream->phase / 8;
+    stream->phase %= 8;
+    return (uint8_t)(value & mask);
+}
+
+/* Eight fields are `bits` bytes. */
+QUANT_INLINE void eight_fields(uint8_t out[8], const uint8_t *src, unsigned bits)
+{
+    uint32_t all = load_le16(src) | (bits == 3 ? (uint32_t)src[2] << 16 : 0);
+
+    for (unsigned k = 0; k < 8; k++)
+        out[k] = (uint8_t)(all >> (k * bits) & ((1u << bits) - 1));
+}
+
+/* Fields [j, j + count) of 2, 3 or 4 bits. */
+static void unpack_stream(uint8_t *out, struct stream stream, uint64_t j, size_t count)
+{
+    for (; count && j % 8; count--, j++)
+        *out++ = next_field(&stream);
+    for (; stream.bits == 4 && count >= 32; count -= 32) {
+        q_nibbles(out, stream.next, stream.high_first);
+        stream.next += 16;
+        out += 32;
+    }
+    for (; stream.bits == 2 && count >= 8; count -= 8) {
+        eight_fields(out, stream.next, 2);
+        stream.next += 2;
+        out += 8;
+    }
+    for (; stream.bits == 3 && count >= 8; count -= 8) {
+        eight_fields(out, stream.next, 3);
+        stream.next += 3;
+        out += 8;
+    }
+    for (; count; count--)
+        *out++ = next_field(&stream);
+}
+
+/* The words of fields [j, j + count) with what is to be added to each. */
+static void unpack_added(uint8_t *out, const struct quant_view *view, uint64_t line, uint64_t j,
+                         size_t count)
+{
+    const unsigned bits = view->plane.bits;
+    uint64_t bit = j * bits;
+    size_t words = (size_t)((bit + count * bits - 1) / 32 - bit / 32 + 1);
+    const uint8_t *src = quant_at(view, line, bit / 32 * 4);
+    uint8_t sums[QUANT_RUN + QUANT_SLACK];
+    struct stream stream = { sums + bit % 32 / 8, (unsigned)(bit % 8), bits, false };
+
+    for (size_t w = 0; w < words; w++) {
+        uint32_t sum = load_le32(src + 4 * w) + view->plane.word_add;
+
+        for (unsigned byte = 0; byte < 4; byte++)
+            sums[4 * w + byte] = (uint8_t)(sum >> (8 * byte));
+    }
+    if (bits == 8)
+        memcpy(out, stream.next, count);
+    else
+        unpack_stream(out, stream, j, count);
+}
+
+static void unpack_down(uint8_t *out, const struct quant_view *view, uint64_t matrix, uint64_t i,
+                        uint64_t j, size_t count)
+{
+    const unsigned bits = view->plane.bits;
+    const uint32_t mask = (1u << bits) - 1;
+    const unsigned shift = (unsigned)(i * bits % 32);
+    uint64_t line = matrix * view->plane.lines + i * bits / 32;
+    const uint8_t *low = quant_at(view, line, j * 4);
+    const uint8_t *high;
+
+    if (shift + bits <= 32) {
+        for (size_t c = 0; c < count; c++)
+            out[c] = (uint8_t)(load_le32(low + 4 * c) >> shift & mask);
+        return;
+    }
+    high = quant_at(view, line + 1, j * 4);
+    for (size_t c = 0; c < count; c++)
+        out[c] = (uint8_t)((load_le32(low + 4 * c) >> shift | load_le32(high + 4 * c)
+                                                                  << (32 - shift)) &
+                           mask);
+}
+
+static void unpack_awq(uint8_t *out, const struct quant_view *view, uint64_t line, uint64_t j,
+                       size_t count)
+{
+    static const uint8_t shifts[8] = { 0, 16, 4, 20, 8, 24, 12, 28 };
+    const uint8_t *src = quant_at(view, line, j / 8 * 4);
+    unsigned k = (unsigned)(j % 8);
+
+    while (count) {
+        uint32_t word = load_le32(src);
+
+        for (; k < 8 && count; k++, count--)
+            *out++ = (uint8_t)(word >> shifts[k] & 15);
+        src += 4;
+        k = 0;
+    }
+}
+
+/* Fields [j, j + count) of row i; count is at most QUANT_RUN. */
+static void unpack(uint8_t *out, const struct quant_view *view, uint64_t matrix, uint64_t i,
+                   uint64_t j, size_t count)
+{
+    const struct quant_plane *plane = &view->plane;
+    uint64_t line = matrix * plane->lines + i;
+    struct stream stream = { .bits = plane->bits, .phase = (unsigned)(j * plane->bits % 8) };
+
+    if (plane->packing == QUANT_WORDS_DOWN) {
+        unpack_down(out, view, matrix, i, j, count);
+    } else if (plane->packing == QUANT_WORDS_AWQ) {
+        unpack_awq(out, view, line, j, count);
+    } else if (plane->word_add) {
+        unpack_added(out, view, line, j, count);
+    } else if (plane->bits == 8) {
+        memcpy(out, quant_at(view, line, j), count);
+    } else {
+        stream.next = quant_at(view, line, j * plane->bits / 8);
+        stream.high_first = plane->packing == QUANT_HIGH_FLAT;
+        unpack_stream(out, stream, j, count);
+    }
+}
+
+/* ---------------------------------------------------------------------- scales and zero points */
+
+static float e8m0(uint8_t code)
+{
+    if (code == 255)
+        return f32_from_bits(F32_NAN);
+    return f32_from_bits(code ? (uint32_t)code << 23 : 1u << 22);
+}
+
+static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t count)
+{
+    const struct quant_view *view = &work->views[QUANT_PART_SCALES];
+    const enum dtype dtype = work->matrix->scale_dtype;
+    const struct quant_whole *whole = work->whole;
+    const uint8_t *src = quant_at(view, line, cell * dtype_bytes(dtype));
+    float *cells = work->cells;
+
+    if (dtype == DTYPE_U8) {
+        for (size_t c = 0; c < count; c++)
+            cells[c] = whole->map[src[c]] * whole->nested[(cell + c) / 256] + whole->offset;
+    } else if (dtype == DTYPE_F8_E8M0) {
+        for (size_t c = 0; c < count; c++)
+            cells[c] = e8m0(src[c]);
+    } else if (dtype == DTYPE_F8_E4M3) {
+        memcpy(work->fields, src, count);
+        for (size_t c = 0; c < count; c += QUANT_WIDTH)
+            q_store(cells + c, q_e4m3(work->fields + c));
+    } else {
+        QUANT_FOLD.decode(cells, src, dtype, count);
+    }
+    if (work->matrix->scale == QUANT_SCALE_TIMES_WHOLE) {
+        for (size_t c = 0; c < count; c++)
+            cells[c] *= whole->whole;
+    } else if (work->matrix->scale == QUANT_SCALE_OVER_WHOLE) {
+        for (size_t c = 0; c < count; c++)
+            cells[c] /= whole->whole;
+    }
+}
+
+static void load_zeros(struct work *work, uint64_t matrix, uint64_t block_row, uint64_t cell,
+                       size_t count)
+{
+    const int middle = work->matrix->codes == QUANT_UNSIGNED ? 1 << (work->matrix->bits - 1) : 0;
+    uint8_t *fields = work->fields;
+
+    unpack(fields, &work->views[QUANT_PART_ZEROS], matrix, block_row, cell, count);
+    if (work->matrix->zeros == QUANT_ZEROS_BYTES) {
+        for (size_t c = 0; c < count; c++)
+            work->cells[c] = (float)((int8_t)fields[c] + middle);
+        return;
+    }
+    if (work->matrix->zeros == QUANT_ZEROS_WORDS_1 && work->matrix->bits == 3) {
+        for (size_t c = 0; c < count; c++)
+            fields[c] = (fields[c] + 1) & 7;
+    }
+    for (size_t c = 0; c < count; c += QUANT_WIDTH)
+        q_store(work->cells + c, q_unsigned(fields + c));
+}
+
+/* One number for each of `count` elements from column `col` on, of the blocks that they are in. */
+static void spread(float *out, const float *cells, uint64_t block_cols, uint64_t col, size_t count)
+{
+    uint64_t left = block_cols - col % block_cols;
+
+    if (block_cols == 1) {
+        memcpy(out, cells, count * sizeof(float));
+        return;
+    }
+    for (size_t k = 0; k < count; left = block_cols) {
+        size_t end = k + (size_t)quant_lesser(left, count - k);
+        QUANT_VECTOR x = q_set(*cells++);
+
+        for (size_t i = k; i < end; i += QUANT_WIDTH)
+            q_store(out + i, x);
+        k = end;
+    }
+}
+
+static void load_blocks(struct work *work, uint64_t matrix, uint64_t row, uint64_t col,
+                        size_t count)
+{
+    const struct quant_grid *grid = &work->grid;
+    const struct quant_whole *whole = work->whole;
+    uint64_t block_row = whole->group_of ? whole->group_of[row] : row / grid->block_rows;
+    uint64_t line = matrix * work->views[QUANT_PART_SCALES].plane.lines + block_row;
+    uint64_t cell = col / grid->block_cols;
+    size_t cells = (size_t)((col + count - 1) / grid->block_cols - cell + 1);
+
+    if (work->count == count && work->col == col && work->line == line)
+        return;
+    load_scales(work, line, cell, cells);
+    spread(work->scales, work->cells, grid->block_cols, col, count);
+    if (work->views[QUANT_PART_ZEROS].plane.lines) {
+        load_zeros(work, matrix, block_row, cell, cells);
+        spread(work->zeros, work->cells, grid->block_cols, col, count);
+    }
+    work->count = count;
+    work->col = col;
+    work->line = line;
+}
+
+/* -------------------------------------------------------------------------------- the products */
+
+/* What a loop is made for.  An enumerator of 4-bit tables stands for all of them. */
+struct kind {
+    enum quant_codes codes;
+    bool row_127;
+    enum dtype result;
+};
+
+QUANT_INLINE QUANT_VECTOR numbers_of(const struct work *work, struct kind kind,
+                                     QUANT_NUMBERS numbers, size_t k)
+{
+    if (kind.codes == QUANT_E4M3)
+        return q_e4m3(work->codes + k);
+    if (kind.codes == QUANT_SIGNED)
+        return q_sub(q_signed(work->codes + k), q_load(work->zeros + k));
+    if (kind.codes == QUANT_UNSIGNED)
+        return q_sub(q_unsigned(work->codes + k), q_load(work->zeros + k));
+    return q_lookup(numbers, work->codes + k);
+}
+
+/* Always inlined with a constant kind.  Returns whether a result is not finite. */
+QUANT_INLINE bool multiply_as(float *dst, const struct work *work, size_t count, struct kind kind)
+{
+    const enum quant_codes codes = work->matrix->codes;
+    const QUANT_NUMBERS numbers = q_numbers(quant_tables[codes <= QUANT_E2M1 ? codes : 0]);
+    uint32_t overflow = F32_OVERFLOW;
+    QUANT_VECTOR peak = q_set(0.0f);
+    float last[QUANT_WIDTH];
+
+    if (kind.result == DTYPE_BF16)
+        overflow = BF16_OVERFLOW;
+    else if (kind.result == DTYPE_F16)
+        overflow = F16_OVERFLOW;
+    for (size_t k = 0; k < count; k += QUANT_WIDTH) {
+        QUANT_VECTOR w = q_mul(numbers_of(work, kind, numbers, k), q_load(work->scales + k));
+
+        if (kind.row_127)
+            w = q_mul(w, q_set(1.0f / 127.0f));
+        peak = q_peak(peak, w);
+        if (kind.result == DTYPE_BF16)
+            w = q_round_bf16(w);
+        else if (kind.result == DTYPE_F16)
+            w = q_round_f16(w);
+        if (__builtin_expect(count - k >= QUANT_WIDTH, 1)) {
+            q_store(dst + k, w);
+        } else {
+            q_store(last, w);
+            memcpy(dst + k, last, (count - k) * sizeof(float));
+        }
+    }
+    return q_reaches(peak, overflow);
+}
+
+QUANT_INLINE bool multiply_codes(float *dst, const struct work *work, size_t count,
+                                 enum quant_codes codes, bool row_127)
+{
+    const enum dtype result = work->matrix->result_dtype;
+
+    if (result == DTYPE_BF16)
+        return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_BF16 });
+    if (result == DTYPE_F16)
+        return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_F16 });
+    return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_F32 });
+}
+
+/* Elements [col, col + count) of a stored row; count is at most QUANT_RUN. */
+static bool decode_run(struct work *work, float *dst, uint64_t matrix, uint64_t row, uint64_t col,
+                       size_t count)
+{
+    unpack(work->codes, &work->views[QUANT_PART_CODES], matrix, row, col, count);
+    load_blocks(work, matrix, row, col, count);
+    switch (work->matrix->codes) {
+    case QUANT_E4M3:
+        return multiply_codes(dst, work, count, QUANT_E4M3, false);
+    case QUANT_SIGNED:
+        if (work->matrix->scale == QUANT_SCALE_ROW_127)
+            return multiply_codes(dst, work, count, QUANT_SIGNED, true);
+        return multiply_codes(dst, work, count, QUANT_SIGNED, false);
+    case QUANT_UNSIGNED:
+        return multiply_codes(dst, work, count, QUANT_UNSIGNED, false);
+    default:
+        return multiply_codes(dst, work, count, QUANT_NF4, false);
+    }
+}
+
+/* --------------------------------------------------------------------------- ranges of elements */
+
+/* From column `col` of a row, `limit` at most, ending where fields begin at a byte. */
+static size_t run_count(uint64_t col, uint64_t left, size_t limit)
+{
+    return (size_t)quant_lesser(left, limit - col % 8);
+}
+
+static bool decode_rows(struct work *work, float *dst, uint64_t first, size_t count)
+{
+    const struct quant_grid *grid = &work->grid;
+    uint64_t elements = grid->rows * grid->cols;
+    uint64_t matrix = first / elements;
+    uint64_t row = first % elements / grid->cols;
+    uint64_t col = first % elements % grid->cols;
+    bool bad = false;
+
+    while (count) {
+        size_t run = run_count(col, quant_lesser(grid->cols - col, count), QUANT_RUN);
+
+        bad |= decode_run(work, dst, matrix, row, col, run);
+        dst += run;
+        count -= run;
+        col += run;
+        if (col == grid->cols) {
+            col = 0;
+            row++;
+        }
+    }
+    return bad;
+}
+
+/* A range of a transposed matrix; dst is that of its first element. */
+struct turn {
+    float *dst;
+    uint64_t first; /* in the matrix */
+    uint64_t end;
+    uint64_t width; /* of a logical row */
+};
+
+/* Logical rows from `row` on, `rows` of them, columns from `col` on, `cols` of them. */
+static void turn_tile(const struct turn *turn, const float *tile, uint64_t row, size_t rows,
+                      uint64_t col, size_t cols)
+{
+    for (size_t r = 0; r < rows; r++) {
+        uint64_t index = (row + r) * turn->width + col;
+        uint64_t begin = index < turn->first ? turn->first - index : 0;
+        uint64_t end = index < turn->end ? quant_lesser(cols, turn->end - index) : 0;
+
+        if (begin == 0 && end == QUANT_TILE_ROWS) {
+            float *out = turn->dst + (index - turn->first);
+
+            for (size_t c = 0; c < QUANT_TILE_ROWS; c++)
+                out[c] = tile[c * QUANT_TILE_COLS + r];
+            continue;
+        }
+        for (uint64_t c = begin; c < end; c++)
+            turn->dst[index + c - turn->first] = tile[c * QUANT_TILE_COLS + r];
+    }
+}
+
+static bool decode_transposed(struct work *work, float *dst, uint64_t first, size_t count)
+{
+    const struct quant_grid *grid = &work->grid;
+    uint64_t elements = grid->rows * grid->cols;
+    uint64_t matrix = first / elements;
+    struct turn turn = { dst, first % elements, first % elements + count, grid->rows };
+    uint64_t row_end = (turn.end - 1) / turn.width + 1;
+    float tile[QUANT_TILE_ROWS * QUANT_TILE_COLS];
+    bool bad = false;
+    size_t rows, cols;
+
+    for (uint64_t row = turn.first / turn.width; row < row_end; row += rows) {
+        rows = run_count(row, row_end - row, QUANT_TILE_COLS);
+        for (uint64_t col = 0; col < turn.width; col += cols) {
+            cols = (size_t)quant_lesser(turn.width - col, QUANT_TILE_ROWS);
+            for (size_t c = 0; c < cols; c++)
+                bad |= decode_run(work, tile + c * QUANT_TILE_COLS, matrix, col + c, row, rows);
+            turn_tile(&turn, tile, row, rows, col, cols);
+        }
+    }
+    return bad;
+}
+
+static size_t decode(float *dst, const struct quant_matrix *matrix,
+                     const struct quant_source *source, uint64_t first, size_t count)
+{
+    struct work work = { .matrix = matrix, .whole = source->whole, .grid = quant_grid_of(matrix) };
+    bool bad;
+
+    if (count == 0)
+        return FOLD_FINITE;
+    if (matrix->zeros == QUANT_ZEROS_MIDDLE) {
+        for (size_t k = 0; k < QUANT_RUN + QUANT_SLACK; k++)
+            work.zeros[k] = (float)(1 << (matrix->bits - 1));
+    }
+    quant_views_of(work.views, matrix, source);
+    if (matrix->transposed)
+        bad = decode_transposed(&work, dst, first, count);
+    else
+        bad = decode_rows(&work, dst, first, count);
+    return bad ? quant_scalar.decode(dst, matrix, source, first, count) : FOLD_FINITE;
+}
+
+const struct quant_ops QUANT_TABLE = { .name = QUANT_NAME, .decode = decode };
