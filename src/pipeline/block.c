@@ -26,6 +26,21 @@ static int fold_cut_element(const struct crew *crew, const struct scratch *scrat
     return 0;
 }
 
+/* Where the codes of a quantised tensor are, which came with the block, or room for them. */
+static void set_codes(struct block_run *run, const struct slot *slot)
+{
+    const struct plan_tensor *tensor = run->tensor;
+    struct plan_part part = plan_block_part(&slot->block, tensor);
+    struct quant_reads reads[QUANT_PART_COUNT];
+
+    if (!tensor->quant->matrix.transposed) {
+        quant_reads_of(reads, &tensor->quant->matrix,
+                       part.first / dtype_bytes((enum dtype)tensor->dtype_out), 1);
+        run->codes_first = reads[QUANT_PART_CODES].offset;
+    }
+    run->codes = slot->memory + plan_block_position(&slot->block, tensor, run->codes_first);
+}
+
 /* Compute elements that are converted or folded, all of one target or of none. */
 static int compute_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
                         const struct plan_tensor *tensor, const struct plan_target *target,
@@ -38,12 +53,15 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
     uint64_t skip = part.first % width_out;
     uint64_t tail = part.end % width_out;
     uint64_t begin = target ? target->row_first * target->cols : 0;
-    struct block_run run = {
-        .tensor = tensor,
-        .target = target,
-        .first = first - begin,
-        .src = slot->memory + plan_block_position(&slot->block, tensor, first * width_in),
-    };
+    struct block_run run = { .tensor = tensor,
+                             .target = target,
+                             .first = first - begin,
+                             .dtype_in = (enum dtype)tensor->dtype_in };
+
+    if (tensor->quant)
+        set_codes(&run, slot);
+    else
+        run.src = slot->memory + plan_block_position(&slot->block, tensor, first * width_in);
 
     if (skip) {
         uint64_t bytes = min_u64(width_out - skip, part.end - part.first);
@@ -54,7 +72,8 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
             return 0;
         out += bytes;
         run.first++;
-        run.src += width_in;
+        if (run.src)
+            run.src += width_in;
     }
     run.count = end - begin - run.first;
     run.dst = out;
@@ -62,7 +81,8 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
         return err->code;
     if (tail) {
         run.first = end - begin;
-        run.src += run.count * width_in;
+        if (run.src)
+            run.src += run.count * width_in;
         return fold_cut_element(crew, scratch, &run, 0, tail, out + run.count * width_out, err);
     }
     return 0;
@@ -73,7 +93,7 @@ static int pass_part(const struct crew *crew, const struct scratch *scratch, str
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err)
 {
-    if (tensor->dtype_in != tensor->dtype_out)
+    if (tensor->dtype_in != tensor->dtype_out || tensor->quant)
         return compute_part(crew, scratch, slot, tensor, NULL, part, out, err);
     if (!slot->block.in_place)
         memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),

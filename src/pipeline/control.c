@@ -166,6 +166,13 @@ static void release_slot(struct control *control, struct slot *slot)
     control_release_inputs(control, &slot->block);
 }
 
+static void reads_finished(struct control *control, struct slot *slot)
+{
+    slot->state = SLOT_WAITING;
+    if (factors_ready(control, &slot->block))
+        start_computing(control, slot);
+}
+
 /* Read the next block into a free slot. */
 static int start_block(struct control *control, struct slot *slot, struct error *err)
 {
@@ -181,11 +188,14 @@ static int start_block(struct control *control, struct slot *slot, struct error 
     control->blocks_started++;
     if (control_open_block(control, block, err))
         return err->code;
-    slot->reads_left = block->read_count;
+    slot->reads_left = 0;
     slot->state = SLOT_READING;
     for (uint32_t i = 0; i < block->read_count; i++) {
         const struct plan_read *read = &block->reads[i];
 
+        if (read->by_worker)
+            continue;
+        slot->reads_left++;
         slot->reads[i] = (struct ring_request){ .operation = RING_READ,
                                                 .file = &control->inputs[read->input].file,
                                                 .memory = slot->memory + read->position,
@@ -195,8 +205,8 @@ static int start_block(struct control *control, struct slot *slot, struct error 
                                                 .user = slot };
         submit(control, &slot->reads[i]);
     }
-    if (block->read_count == 0) /* a header alone */
-        start_computing(control, slot);
+    if (slot->reads_left == 0) /* a header, or what workers read themselves */
+        reads_finished(control, slot);
     return 0;
 }
 
@@ -216,9 +226,7 @@ static void read_finished(struct control *control, struct slot *slot,
         release_slot(control, slot);
         return;
     }
-    slot->state = SLOT_WAITING;
-    if (factors_ready(control, &slot->block))
-        start_computing(control, slot);
+    reads_finished(control, slot);
 }
 
 static void block_computed(struct control *control, struct slot *slot)

@@ -67,8 +67,11 @@ static void *worker_main(void *argument)
 }
 
 /* Give a worker its share of the memory. */
-static float *cut_scratch(struct scratch *scratch, float *memory, bool tiles)
+static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool quants)
 {
+    struct scratch *scratch = &worker->scratch;
+    struct decoder *decoder = &worker->decoder;
+
     scratch->a = memory;
     memory += PLAN_A_FLOATS;
     scratch->b = memory;
@@ -80,6 +83,15 @@ static float *cut_scratch(struct scratch *scratch, float *memory, bool tiles)
         scratch->tile_sum = memory + PLAN_TILE_FLOATS;
         memory += 2 * PLAN_TILE_FLOATS;
     }
+    if (quants) {
+        scratch->decoder = decoder;
+        decoder->decoded = memory;
+        decoder->nested = decoder->decoded + PLAN_DECODED_FLOATS;
+        decoder->groups = (uint32_t *)(decoder->nested + PLAN_WHOLE_FLOATS);
+        decoder->scales = (uint8_t *)(decoder->groups + PLAN_GROUPS_MAX);
+        decoder->zeros = decoder->scales + PLAN_COMPANION_BYTES;
+        memory = (float *)(decoder->zeros + PLAN_COMPANION_BYTES);
+    }
     return memory;
 }
 
@@ -87,7 +99,6 @@ static int take_memory(struct crew *crew, struct error *err)
 {
     const struct plan_memory *memory = &crew->plan->memory;
     uint64_t region_bytes = align_up(memory->region_bytes, 64);
-    uint64_t base_bytes = (PLAN_A_FLOATS + PLAN_B_FLOATS) * sizeof(float) + PLAN_RAW_BYTES;
     float *next;
 
     crew->memory_bytes = 2 * region_bytes + memory->thread_count * memory->scratch_bytes;
@@ -106,7 +117,7 @@ static int take_memory(struct crew *crew, struct error *err)
     crew->worker_count = memory->thread_count;
     for (unsigned i = 0; i < crew->worker_count; i++) {
         crew->workers[i].crew = crew;
-        next = cut_scratch(&crew->workers[i].scratch, next, memory->scratch_bytes > base_bytes);
+        next = cut_scratch(&crew->workers[i], next, memory->tiles, crew->plan->decoded > 0);
     }
     return 0;
 }
@@ -124,6 +135,23 @@ static int open_adapters(struct crew *crew, struct error *err)
     for (size_t i = 0; i < count; i++) {
         if (file_open_input(&crew->adapters[i], plan->inputs[crew->shard_count + i].path,
                             FILE_DIRECT_OFF, err))
+            return err->code = ERR_FAILED; /* it was there when it was planned with */
+    }
+    return 0;
+}
+
+/* Of a quantised base, for what workers read themselves. */
+static int open_shards(struct crew *crew, struct error *err)
+{
+    if (crew->plan->decoded == 0)
+        return 0;
+    crew->shards = calloc(crew->shard_count + 1, sizeof(*crew->shards));
+    if (!crew->shards)
+        return error_no_memory(err, "the shards");
+    for (uint32_t i = 0; i < crew->shard_count; i++)
+        crew->shards[i] = FILE_CLOSED;
+    for (uint32_t i = 0; i < crew->shard_count; i++) {
+        if (file_open_input(&crew->shards[i], crew->plan->inputs[i].path, FILE_DIRECT_OFF, err))
             return err->code = ERR_FAILED; /* it was there when it was planned with */
     }
     return 0;
@@ -157,6 +185,7 @@ int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_
 {
     *crew = (struct crew){ .plan = plan,
                            .ops = options->ops,
+                           .quant = options->quant,
                            .allow_nonfinite = options->allow_nonfinite,
                            .shard_count = plan->shard_count,
                            .ring = ring };
@@ -167,7 +196,7 @@ int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_
     crew->norms = calloc(plan->norm_count + 1, sizeof(*crew->norms));
     if (!crew->digests || !crew->norms)
         return error_no_memory(err, "the digests and norms");
-    if (take_memory(crew, err) || open_adapters(crew, err))
+    if (take_memory(crew, err) || open_adapters(crew, err) || open_shards(crew, err))
         return err->code;
     return start_workers(crew, err);
 }
@@ -187,6 +216,9 @@ void crew_close(struct crew *crew)
     for (size_t i = 0; crew->adapters && i < crew->plan->input_count - crew->shard_count; i++)
         file_close(&crew->adapters[i]);
     free(crew->adapters);
+    for (uint32_t i = 0; crew->shards && i < crew->shard_count; i++)
+        file_close(&crew->shards[i]);
+    free(crew->shards);
     free(crew->workers);
     free(crew->digests);
     free(crew->norms);

@@ -103,8 +103,7 @@ static int apply_delta(const struct crew *crew, const struct scratch *scratch,
     }
     if (index > 0) {
         alone = scratch->tile_sum;
-        crew->ops->decode(scratch->tile_sum, piece->src, (enum dtype)run->tensor->dtype_in,
-                          piece->rows * piece->cols);
+        crew->ops->decode(scratch->tile_sum, piece->src, run->dtype_in, piece->rows * piece->cols);
         fold_tile(crew, target, piece, &deltas[index], scratch->tile_sum);
     }
     if (factors_fetch_at(crew, scratch, &delta->magnitude, piece->row, magnitudes, piece->rows,
@@ -126,7 +125,7 @@ static int fold_piece(const struct crew *crew, const struct scratch *scratch,
 
     if (run_fetch_b(crew, scratch, target, piece->row, piece->rows, deltas, packed, err))
         return err->code;
-    crew->ops->decode(scratch->tile_w, piece->src, (enum dtype)run->tensor->dtype_in, count);
+    crew->ops->decode(scratch->tile_w, piece->src, run->dtype_in, count);
     for (uint32_t i = 0; i < target->delta_count; i++) {
         /* Magnitudes lie behind the rows of B. */
         if (apply_delta(crew, scratch, run, piece, i, deltas,
@@ -143,7 +142,7 @@ int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
                   const struct block_run *run, const float *packed, struct error *err)
 {
     const struct plan_target *target = run->target;
-    uint64_t width_in = dtype_bytes((enum dtype)run->tensor->dtype_in);
+    uint64_t width_in = dtype_bytes(run->dtype_in);
     uint64_t width_out = dtype_bytes((enum dtype)run->tensor->dtype_out);
     uint64_t rows_max = PLAN_B_FLOATS / (target->rank_sum + 1);
     uint64_t cols = target->cols;

@@ -41,8 +41,21 @@ struct region {
     struct region *next;  /* in a queue */
 };
 
+/* Of a worker, where the base is quantised (sizes in plan.h). */
+struct decoder {
+    const struct plan_tensor *tensor; /* that the rest is of; NULL: none */
+    uint64_t matrix;
+    struct quant_whole whole;
+    float *decoded;
+    float *nested;
+    uint32_t *groups;
+    uint8_t *scales;
+    uint8_t *zeros;
+};
+
 /* What one worker has to itself (sizes in plan.h). */
 struct scratch {
+    struct decoder *decoder; /* NULL if nothing is quantised */
     float *a;
     float *b;
     float *tile_w; /* NULL if no target goes panel by panel */
@@ -55,13 +68,16 @@ struct worker {
     pthread_t thread;
     bool started;
     struct scratch scratch;
+    struct decoder decoder;
 };
 
 /* The workers and their queue. */
 struct crew {
     const struct plan *plan;
     const struct fold_ops *ops;
+    const struct quant_ops *quant;
     bool allow_nonfinite;
+    struct file *shards;   /* of a quantised base, for what workers read: opened without O_DIRECT */
     struct file *adapters; /* opened inputs behind the shards: index - shard count */
     struct file repacked;  /* PLAN_REPACKED */
     float *norms;          /* plan.norm_count factors of DoRA, made before the work */
@@ -124,8 +140,12 @@ struct block_run {
     const struct plan_target *target; /* NULL: a conversion */
     uint64_t first;                   /* element of the target, without one of the tensor */
     uint64_t count;
-    const uint8_t *src;
+    enum dtype dtype_in; /* of src */
+    const uint8_t *src;  /* not of a quantised tensor before it is decoded */
     uint8_t *dst;
+    uint8_t *codes; /* of a quantised tensor: those from byte codes_first of its codes on, or
+                       room for pieces of them; NULL: decoded */
+    uint64_t codes_first;
 };
 int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
              struct error *err);
@@ -141,6 +161,15 @@ const float *run_packed(const struct crew *crew, const struct scratch *scratch,
 int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
                 const struct plan_target *target, uint64_t row, uint64_t rows,
                 struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err);
+
+/* Decode the run of a quantised tensor, and fold it. */
+int run_fold_quant(const struct crew *crew, const struct scratch *scratch,
+                   const struct block_run *run, struct error *err);
+
+/* Elements of a quantised tensor as fp32, read from the base.  Uses scratch->raw. */
+int decode_fetch(const struct crew *crew, const struct scratch *scratch,
+                 const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,
+                 struct error *err);
 
 /* The same for a target with norms whose A is packed. */
 int run_fold_dora(const struct crew *crew, const struct scratch *scratch,

@@ -56,7 +56,7 @@ static int fold_rectangle(const struct crew *crew, const struct scratch *scratch
                           struct error *err)
 {
     const struct plan_target *target = run->target;
-    enum dtype dtype_in = (enum dtype)run->tensor->dtype_in;
+    enum dtype dtype_in = run->dtype_in;
     enum dtype dtype_out = (enum dtype)run->tensor->dtype_out;
     uint64_t first = at->row * target->cols + at->col - run->first;
 

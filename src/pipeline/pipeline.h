@@ -47,6 +47,7 @@ struct pipeline_options {
     enum ring_kind ring;
     enum file_direct direct;
     const struct fold_ops *ops;
+    const struct quant_ops *quant; /* may be NULL if nothing is quantised */
     bool allow_nonfinite;
     const struct log *log;
     /* Called about ten times a second, on the calling thread; may be NULL. */

@@ -22,35 +22,48 @@ struct norm_work {
     size_t sums_capacity;
 };
 
+/* Row `r` of the rectangle, which is `row` of the tensor, as fp32 into its place in tile_w. */
+static int read_row(const struct norm_work *work, const struct rectangle *at, uint64_t r,
+                    uint64_t row, struct error *err)
+{
+    enum dtype dtype = (enum dtype)work->tensor->dtype_in;
+    uint64_t width = dtype_bytes(dtype);
+    uint64_t first = (row * work->target->cols + at->col) * width;
+    uint8_t *raw = (uint8_t *)work->scratch->tile_sum;
+    char quoted[QUOTED_BYTES];
+
+    if (file_pread(&work->source, raw, at->cols * width, work->tensor->in_offset + first, err)) {
+        const char *path = work->crew->plan->inputs[work->tensor->input].path;
+
+        error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
+        return err->code = ERR_FAILED;
+    }
+    if (work->tensor->patch_count && patches_apply(work->crew, work->scratch, work->tensor, dtype,
+                                                   first, first + at->cols * width, raw, err))
+        return err->code;
+    work->crew->ops->decode(work->scratch->tile_w + r * at->cols, raw, dtype, at->cols);
+    return 0;
+}
+
 /* W of the rectangle into tile_w. */
 static int read_rectangle(const struct norm_work *work, const struct rectangle *at,
                           struct error *err)
 {
-    enum dtype dtype = (enum dtype)work->tensor->dtype_in;
-    uint64_t width = dtype_bytes(dtype);
-    char quoted[QUOTED_BYTES];
-
     for (uint64_t r = 0; r < at->rows; r++) {
         uint64_t row = work->target->row_first + rectangle_row(at, r);
-        uint64_t first = (row * work->target->cols + at->col) * width;
-        uint8_t *raw = (uint8_t *)work->scratch->tile_sum;
 
-        if (file_pread(&work->source, raw, at->cols * width, work->tensor->in_offset + first,
-                       err)) {
-            const char *path = work->crew->plan->inputs[work->tensor->input].path;
-
-            error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
-            return err->code = ERR_FAILED;
+        if (work->tensor->quant) {
+            if (decode_fetch(work->crew, work->scratch, work->tensor,
+                             row * work->target->cols + at->col, at->cols,
+                             work->scratch->tile_w + r * at->cols, err))
+                return err->code;
+            continue;
         }
-        if (work->tensor->patch_count &&
-            patches_apply(work->crew, work->scratch, work->tensor, dtype, first,
-                          first + at->cols * width, raw, err))
+        if (read_row(work, at, r, row, err))
             return err->code;
-        work->crew->ops->decode(work->scratch->tile_w + r * at->cols, raw, dtype, at->cols);
     }
     return 0;
 }
-
 /* Add the squares of the rows `rows` (from at) to lanes, or to the sums of the columns. */
 static int add_band(const struct norm_work *work, const struct plan_delta *delta,
                     const struct rectangle *band, struct error *err)

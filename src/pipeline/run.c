@@ -47,7 +47,7 @@ static int convert(const struct crew *crew, const struct block_run *run, struct 
     const struct fold_segment segment = {
         .src = run->src,
         .dst = run->dst,
-        .src_dtype = (enum dtype)run->tensor->dtype_in,
+        .src_dtype = run->dtype_in,
         .dst_dtype = (enum dtype)run->tensor->dtype_out,
         .cols = run->count,
         .count = run->count,
@@ -95,7 +95,7 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
 {
     const struct plan_target *target = run->target;
     const struct plan_tensor *tensor = run->tensor;
-    uint64_t width_in = dtype_bytes((enum dtype)tensor->dtype_in);
+    uint64_t width_in = dtype_bytes(run->dtype_in);
     uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
     uint64_t rows_max = PLAN_B_FLOATS / target->rank_sum;
     struct fold_delta deltas[PLAN_DELTAS_MAX];
@@ -109,7 +109,7 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
         struct fold_segment segment = {
             .src = run->src + done * width_in,
             .dst = run->dst + done * width_out,
-            .src_dtype = (enum dtype)tensor->dtype_in,
+            .src_dtype = run->dtype_in,
             .dst_dtype = (enum dtype)tensor->dtype_out,
             .cols = target->cols,
             .first_col = first_col,
@@ -137,6 +137,8 @@ int run_fold(const struct crew *crew, const struct scratch *scratch, const struc
 
     if (run->count == 0)
         return 0;
+    if (run->codes)
+        return run_fold_quant(crew, scratch, run, err);
     if (!target)
         return convert(crew, run, err);
     if (plan_needs_panels(target))

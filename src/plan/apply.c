@@ -43,12 +43,16 @@ static int take_from_adapter(const struct plan_maker *maker, struct plan_tensor 
     if (!has_more && out_bytes < PLAN_BLOCK_BYTES) {
         if (tensor->in_bytes != out_bytes)
             tensor->in_bytes = 0;
+        if (tensor->quant)
+            tensor->in_bytes = 0;
+        tensor->quant = NULL;
         tensor->out_bytes = out_bytes;
         tensor->action = PLAN_PATCH;
         return plan_add_whole(
             maker->plan, tensor, copy->element_count,
             plan_tensor_factor(adapter, match->edit->source, input_of(maker, match)), err);
     }
+    tensor->quant = NULL;
     tensor->input = input_of(maker, match);
     tensor->in_offset = adapter->header.data_start + copy->data_offset;
     tensor->in_bytes = copy->data_bytes;
@@ -95,6 +99,16 @@ static int note_vocabulary(struct plan *plan, const struct plan_tensor *tensor, 
     return 0;
 }
 
+static int refuse_rows(const struct plan_tensor *tensor, struct error *err)
+{
+    char quoted[QUOTED_BYTES];
+
+    return error_set(err, ERR_FORMAT,
+                     "tensor '%s' of the base is quantised, and the adapter replaces some of its "
+                     "rows, which were trained in 16 bits: give the 16-bit base",
+                     error_quote(quoted, sizeof(quoted), tensor->name, tensor->name_bytes));
+}
+
 /* Apply the matches of the newest tensor, which is filled in from the base. */
 int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t count,
                struct error *err)
@@ -118,7 +132,9 @@ int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t c
     if (!status && !is_new)
         status = note_vocabulary(plan, tensor, base_rows, err);
     for (size_t i = delta_count; i < count && !status; i++) {
-        if (list[i].edit->kind == EDIT_ROWS)
+        if (list[i].edit->kind == EDIT_ROWS && tensor->quant)
+            status = refuse_rows(tensor, err);
+        else if (list[i].edit->kind == EDIT_ROWS)
             status = plan_add_rows(plan, tensor, maker->adapters[list[i].adapter].adapter,
                                    list[i].edit, input_of(maker, &list[i]), err);
     }

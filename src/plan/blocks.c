@@ -14,6 +14,55 @@ struct plan_part plan_block_part(const struct plan_block *block, const struct pl
     return (struct plan_part){ first - tensor->out_offset, end - tensor->out_offset };
 }
 
+uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, uint64_t end)
+{
+    const struct quant_matrix *matrix = &tensor->quant->matrix;
+    uint64_t in_matrix = matrix->rows * matrix->cols;
+    uint64_t most = 0;
+
+    /* Pieces are read for one matrix after the other into the same place. */
+    while (first < end) {
+        uint64_t next = min_u64(end, (first / in_matrix + 1) * in_matrix);
+        struct quant_reads reads[QUANT_PART_COUNT];
+
+        quant_reads_of(reads, matrix, first, next - first);
+        most = max_u64(most, reads[QUANT_PART_CODES].bytes * reads[QUANT_PART_CODES].count);
+        first = next;
+    }
+    return most;
+}
+
+/* The elements that a part of a computed tensor holds bytes of. */
+static struct plan_part part_elements(const struct plan_tensor *tensor, struct plan_part part)
+{
+    uint64_t width = dtype_bytes((enum dtype)tensor->dtype_out);
+
+    return (struct plan_part){ part.first / width, (part.end + width - 1) / width };
+}
+
+/*
+ * The codes of a part.  Where they lie transposed it is pieces that are needed, which the worker
+ * reads one behind the other: then this is their number of bytes from the start of the tensor.
+ */
+static struct plan_part quant_input(const struct plan_tensor *tensor, struct plan_part part)
+{
+    const struct quant_matrix *matrix = &tensor->quant->matrix;
+    struct plan_part elements = part_elements(tensor, part);
+    struct quant_reads first[QUANT_PART_COUNT], last[QUANT_PART_COUNT];
+    const struct quant_reads *end = &last[QUANT_PART_CODES];
+
+    if (elements.first == elements.end)
+        return (struct plan_part){ 0, 0 };
+    if (matrix->transposed)
+        return (struct plan_part){ tensor->in_offset,
+                                   tensor->in_offset +
+                                       plan_strided_bytes(tensor, elements.first, elements.end) };
+    quant_reads_of(first, matrix, elements.first, 1);
+    quant_reads_of(last, matrix, elements.end - 1, 1);
+    return (struct plan_part){ tensor->in_offset + first[QUANT_PART_CODES].offset,
+                               tensor->in_offset + end->offset + end->bytes };
+}
+
 /* The input bytes that a part of a tensor is made of, as offsets in the input file. */
 static struct plan_part part_input(const struct plan_tensor *tensor, struct plan_part part)
 {
@@ -24,6 +73,8 @@ static struct plan_part part_input(const struct plan_tensor *tensor, struct plan
         return (struct plan_part){ tensor->in_offset + part.first, tensor->in_offset + part.end };
     if (tensor->action == PLAN_PATCH)
         return (struct plan_part){ 0, 0 };
+    if (tensor->quant)
+        return quant_input(tensor, part);
     width_in = dtype_bytes((enum dtype)tensor->dtype_in);
     width_out = dtype_bytes((enum dtype)tensor->dtype_out);
     return (struct plan_part){
@@ -74,7 +125,7 @@ static bool lies_in_place(const struct plan *plan, const struct plan_block *bloc
 
         if (tensor->out_bytes == 0)
             continue;
-        if (tensor->in_bytes != tensor->out_bytes ||
+        if (tensor->quant || tensor->in_bytes != tensor->out_bytes ||
             splits_element(tensor, plan_block_part(block, tensor)))
             return false;
         if (!first) {
@@ -132,6 +183,22 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         if (part.first == part.end || tensor->action == PLAN_PATCH)
             continue;
         input = part_input(tensor, part);
+        if (tensor->quant && tensor->quant->matrix.transposed) {
+            if (block->read_count == PLAN_READS_MAX)
+                return false;
+            block->reads[block->read_count++] = (struct plan_read){
+                .input = tensor->input,
+                .offset = input.first,
+                .needed = input.end - input.first,
+                .bytes = align_up(input.end - input.first, PAGE_BYTES),
+                .position = position,
+                .by_worker = true,
+                .only = tensor
+            };
+            position += align_up(input.end - input.first, PAGE_BYTES);
+            read = NULL;
+            continue;
+        }
         page = align_down(input.first, PAGE_BYTES);
         if (!read || read->input != tensor->input || tensor->patch_count || read->only ||
             page < read->offset || page > read->offset + read->bytes + GAP_BYTES_MAX) {
@@ -245,7 +312,8 @@ uint64_t plan_block_position(const struct plan_block *block, const struct plan_t
 
         if (read->input == tensor->input && input.first >= read->offset &&
             input.end <= read->offset + read->needed &&
-            (block->in_place || read->only == (tensor->patch_count ? tensor : NULL)))
+            (block->in_place ||
+             read->only == (tensor->patch_count || read->by_worker ? tensor : NULL)))
             return read->position + (offset - read->offset);
     }
     return 0; /* nothing is read for an empty part */

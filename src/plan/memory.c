@@ -104,11 +104,12 @@ static uint64_t norm_bytes(const struct plan *plan)
     return plan->norm_count * sizeof(float) + plan->cut_count * sizeof(*plan->cuts);
 }
 
-static uint64_t worker_bytes(bool tiles)
+static uint64_t worker_bytes(bool tiles, bool quants)
 {
-    uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (tiles ? 2 * PLAN_TILE_FLOATS : 0);
+    uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (tiles ? 2 * PLAN_TILE_FLOATS : 0) +
+                      (quants ? PLAN_DECODED_FLOATS + PLAN_WHOLE_FLOATS + PLAN_GROUPS_MAX : 0);
 
-    return floats * sizeof(float) + PLAN_RAW_BYTES;
+    return floats * sizeof(float) + PLAN_RAW_BYTES + (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 
 static int too_small(const struct plan *plan, struct error *err)
@@ -153,7 +154,8 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     memory->budget_bytes = budget_bytes;
     memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + norm_bytes(plan) + extra_bytes;
     memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
-    memory->scratch_bytes = worker_bytes(tiles);
+    memory->tiles = tiles;
+    memory->scratch_bytes = worker_bytes(tiles, plan->decoded > 0);
     /* The pool is rounded up to huge pages of 2 MiB. */
     memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +
                           memory->scratch_bytes + THREAD_BYTES;
@@ -174,8 +176,8 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     left -= 2 * memory->region_bytes;
     slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
     memory->slot_count = (uint32_t)min_u64(slots, max_u64(plan->block_count, 1));
-    if (!needs_tiles(plan))
-        memory->scratch_bytes = worker_bytes(false);
+    memory->tiles = needs_tiles(plan);
+    memory->scratch_bytes = worker_bytes(memory->tiles, plan->decoded > 0);
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
                            2 * memory->region_bytes + 2 * MIB +
                            memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);

@@ -95,7 +95,8 @@ int plan_set_norms(struct plan *plan, struct error *err)
         target->norms = PLAN_NORMS_NONE;
         if (!has_norms(plan, target, &of_cols))
             continue;
-        if (of_cols || target->cols > PLAN_TILE_FLOATS || plan_needs_panels(target))
+        if (of_cols || target->cols > PLAN_TILE_FLOATS || plan_needs_panels(target) ||
+            (plan->tensors[target->tensor].quant && target->cols > PLAN_DECODED_FLOATS))
             set_all(plan, target);
         else
             status = set_cuts(plan, target, &capacity, err);

@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "compute/fold.h"
 #include "format/model.h"
+#include "scheme/scheme.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,7 +51,12 @@
 #define PLAN_RAW_BYTES (256 * KIB)           /* factors as they are in the file */
 #define PLAN_TILE_COLS UINT64_C(4096)
 #define PLAN_TILE_FLOATS (UINT64_C(256) * 1024)
-#define PLAN_DELTAS_MAX 64u /* of one target that are folded at once */
+/* Where the base is quantised: a piece of a tensor as fp32, and the companions of a run. */
+#define PLAN_DECODED_FLOATS (UINT64_C(64) * 1024)
+#define PLAN_COMPANION_BYTES (256 * KIB)        /* of each kind, for the pieces of a run */
+#define PLAN_WHOLE_FLOATS (UINT64_C(64) * 1024) /* nested scales of one tensor, at most */
+#define PLAN_GROUPS_MAX (UINT64_C(64) * 1024)   /* inputs with a group of their own */
+#define PLAN_DELTAS_MAX 64u                     /* of one target that are folded at once */
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
@@ -62,6 +68,7 @@ struct plan_options {
     bool strict;
     bool allow_unused;
     enum edit_b_layout b_layout;
+    const struct scheme_base *scheme; /* whose view the model is; NULL: nothing is quantised */
 };
 
 /* One adapter and the weight its deltas are multiplied with. */
@@ -84,6 +91,9 @@ enum plan_action { PLAN_COPY, PLAN_CONVERT, PLAN_FOLD, PLAN_PATCH };
 struct plan_tensor {
     const char *name; /* belongs to the model or the plan */
     const uint64_t *shape;
+    const struct scheme_tensor *quant; /* how the base stores it; NULL: as dtype_in.  Then input and
+                                          in_offset are of the codes, and dtype_in is what they
+                                          decode to */
     uint32_t name_bytes;
     uint32_t input;      /* index of plan.inputs */
     uint32_t shard;      /* of the base, whose place in the output it takes */
@@ -186,6 +196,7 @@ struct plan_memory {
     uint32_t slot_count;
     uint32_t thread_count;
     uint64_t scratch_bytes; /* of one worker */
+    bool tiles;             /* workers have them */
     uint64_t region_bytes;  /* of one of the two areas for resident factors A; may be 0 */
     uint64_t needed_bytes;  /* the sum of all, or what planning took if that is more */
     uint64_t least_bytes;   /* the smallest budget that works */
@@ -231,6 +242,7 @@ struct plan {
     size_t converted;
     size_t copied;
     size_t replaced; /* whole tensors that are the adapter's */
+    size_t decoded;  /* quantised tensors of the base, folded or not */
     size_t patched;  /* tensors of which some rows are the adapter's */
     uint64_t in_place_blocks;
     uint64_t in_bytes_max; /* of one block that is not folded in place */
@@ -286,6 +298,7 @@ struct plan_read {
     uint64_t bytes;    /* a multiple of PAGE_BYTES; may reach behind the end of the input */
     uint64_t needed;   /* bytes that are inside it */
     uint64_t position; /* in the slot, a multiple of PAGE_BYTES */
+    bool by_worker;    /* codes in many pieces: the worker reads them */
     const struct plan_tensor *only; /* whose rows are patched in it; NULL: it is not changed */
 };
 
@@ -316,6 +329,9 @@ struct plan_part {
     uint64_t end;
 };
 struct plan_part plan_block_part(const struct plan_block *block, const struct plan_tensor *tensor);
+
+/* Bytes of codes that the elements [first, end) of a transposed tensor need at once. */
+uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, uint64_t end);
 
 /* Where in the slot of a block the input byte `in_offset` of a tensor lies. */
 uint64_t plan_block_position(const struct plan_block *block, const struct plan_tensor *tensor,

@@ -60,12 +60,34 @@ void *plan_keep(struct plan *plan, const void *data, size_t bytes)
     return copy;
 }
 
-/* The output of one tensor of the base, as a copy or conversion. */
-static int fill_tensor(struct plan_tensor *out, const struct model *model, struct model_ref ref,
-                       const struct plan_options *options, struct error *err)
+/* A quantised tensor: read its codes, and decode them. */
+static int fill_quant(struct plan_tensor *out, const struct scheme_tensor *quant, struct error *err)
 {
-    const struct st_header *header = model_header(model, ref);
-    const struct st_tensor *tensor = model_tensor(model, ref);
+    const struct scheme_part *codes = &quant->parts[QUANT_PART_CODES];
+    char quoted[QUOTED_BYTES];
+
+    if (quant->nested.bytes > PLAN_WHOLE_FLOATS * sizeof(float) ||
+        quant->group_of.bytes > PLAN_GROUPS_MAX * sizeof(uint32_t))
+        return error_set(err, ERR_FORMAT,
+                         "tensor '%s' of the base has more nested scales or inputs than are "
+                         "decoded (%llu)",
+                         error_quote(quoted, sizeof(quoted), out->name, out->name_bytes),
+                         (unsigned long long)PLAN_GROUPS_MAX);
+    out->quant = quant;
+    out->input = codes->shard;
+    out->in_offset = codes->offset;
+    out->in_bytes = codes->bytes;
+    out->action = PLAN_CONVERT;
+    return 0;
+}
+
+/* The output of one tensor of the base, as a copy or conversion. */
+static int fill_tensor(struct plan_tensor *out, const struct plan_maker *maker,
+                       struct model_ref ref, uint64_t number, struct error *err)
+{
+    const struct plan_options *options = maker->options;
+    const struct st_header *header = model_header(maker->model, ref);
+    const struct st_tensor *tensor = model_tensor(maker->model, ref);
     enum dtype dtype_out = output_dtype(header, tensor, options);
 
     *out = (struct plan_tensor){
@@ -87,6 +109,8 @@ static int fill_tensor(struct plan_tensor *out, const struct model *model, struc
         if (!mul_u64(tensor->element_count, dtype_bytes(dtype_out), &out->out_bytes))
             return plan_too_large(out, err);
     }
+    if (options->scheme && options->scheme->tensors[number].kind != SCHEME_PLAIN)
+        return fill_quant(out, &options->scheme->tensors[number], err);
     return 0;
 }
 
@@ -145,8 +169,7 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
             continue;
         status = new_tensor(plan, capacity, err);
         if (!status)
-            status = fill_tensor(&plan->tensors[plan->tensor_count - 1], maker->model, ref,
-                                 maker->options, err);
+            status = fill_tensor(&plan->tensors[plan->tensor_count - 1], maker, ref, number, err);
         if (!status && layered)
             status = rename_layer(plan, &plan->tensors[plan->tensor_count - 1], begin, end, i, err);
         first = *next;
@@ -231,7 +254,7 @@ static int add_head(const struct plan_maker *maker, size_t first, size_t *capaci
     if (status)
         return status;
     head = &plan->tensors[plan->tensor_count - 1];
-    status = fill_tensor(head, maker->model, ref, maker->options, err);
+    status = fill_tensor(head, maker, ref, matches->tied, err);
     if (status)
         return status;
     for (size_t i = 0; i + 1 < plan->tensor_count && !embedding; i++) {
@@ -247,6 +270,7 @@ static int add_head(const struct plan_maker *maker, size_t first, size_t *capaci
     if (!status && embedding && embedding->target_count == 0 && embedding->patch_count == 0 &&
         embedding->input < maker->model->shard_count && head->action == PLAN_FOLD &&
         head->input >= maker->model->shard_count) {
+        embedding->quant = NULL;
         embedding->input = head->input;
         embedding->in_offset = head->in_offset;
         embedding->in_bytes = head->in_bytes;
@@ -288,7 +312,7 @@ static int add_head_bias(const struct plan_maker *maker, size_t *capacity, struc
     if (status)
         goto out;
     tensor = &plan->tensors[plan->tensor_count - 1];
-    status = fill_tensor(tensor, maker->model, ref, maker->options, err);
+    status = fill_tensor(tensor, maker, ref, plan_model_number(maker->model, ref), err);
     tensor->name = plan_keep(plan, name.data, name.bytes);
     tensor->name_bytes = (uint32_t)name.bytes;
     tensor->shard = tensor[-1].shard;
@@ -329,6 +353,7 @@ static void count_actions(struct plan *plan)
         plan->parameter_count += parameters;
         plan->bytes_in += tensor->in_bytes;
         plan->tensor_bytes_out += tensor->out_bytes;
+        plan->decoded += tensor->quant != NULL;
         plan->folded += tensor->action == PLAN_FOLD;
         plan->replaced += tensor->action == PLAN_PATCH ||
                           (tensor->action != PLAN_FOLD && tensor->input >= plan->shard_count);

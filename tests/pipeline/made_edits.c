@@ -187,7 +187,7 @@ static void edit_tensor(struct made_edits *made, unsigned tensor)
                                                                          first);
         return;
     }
-    if (what == 2 && target->shape_count == 2)
+    if (what == 2 && target->shape_count == 2 && strncmp(target->name, "even", 4) != 0)
         add_rows(made, adapter, tensor);
     if (what == 2 && pick(made, 0, 1)) {
         add_deltas(made, adapter, tensor, rows); /* others may not change what one replaces */
@@ -219,6 +219,14 @@ static void make_base(struct made_edits *made)
         snprintf(name, sizeof(name), "layer.%u.weight", i);
         made_add(model, &made->rng, name, dtypes[pick(made, 0, 3)],
                  i % 6 == 0 ? 2 : (unsigned)pick(made, 1, 3), shape,
+                 (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
+    }
+    for (unsigned i = 0; i < 6; i++) { /* for made_quantise() */
+        uint64_t shape[2] = { 64 * pick(made, 1, i ? 4 : 40), 128 * pick(made, 1, i ? 4 : 20) };
+        char name[64];
+
+        snprintf(name, sizeof(name), "even.%u", i);
+        made_add(model, &made->rng, name, dtypes[pick(made, 0, 1)], 2, shape,
                  (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
     }
     made_add(model, &made->rng, "sure.weight", DTYPE_BF16, 2, (uint64_t[]){ 11, 70 }, 0, 0,
@@ -257,6 +265,8 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
     made_write(&made->model);
     snprintf(path, sizeof(path), "%s/base", made->model.directory);
     CHECK(model_open(&made->base, path, NULL, &err) == 0, "%s", err.text);
+    if (seed % 2 == 0)
+        made_quantise(made);
     made->adapter_count = (unsigned)pick(made, 1, MADE_ADAPTERS_MAX);
     for (unsigned i = 0; i < made->adapter_count; i++) {
         struct made_model *heap = &made->heaps[i];
@@ -294,6 +304,7 @@ void made_edits_release(struct made_edits *made)
         adapter_release(&made->adapters[i]);
         made_release(&made->heaps[i]);
     }
+    free(made->scheme.tensors);
     model_release(&made->base);
     made_release(&made->model);
 }

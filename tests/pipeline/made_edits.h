@@ -12,6 +12,7 @@
 #include "format/model.h"
 #include "pipeline/made_model.h"
 #include "plan/plan.h"
+#include "scheme/scheme.h"
 
 #define MADE_ADAPTERS_MAX 3
 #define MADE_HEAPS 3u /* tensors 0 to 2 of an adapter: BF16, F16, F32 */
@@ -19,7 +20,8 @@
 
 struct made_edits {
     struct made_model model;
-    struct model base; /* the same, opened */
+    struct model base;         /* the same, opened */
+    struct scheme_base scheme; /* quantised: some of its tensors lie in a file of codes instead */
     struct made_model heaps[MADE_ADAPTERS_MAX];
     struct model opened[MADE_ADAPTERS_MAX]; /* the same, opened */
     struct adapter adapters[MADE_ADAPTERS_MAX];
@@ -31,6 +33,9 @@ struct made_edits {
 
 /* Below model.directory, a fresh directory. */
 void made_edits_create(struct made_edits *made, uint64_t seed);
+/* Part of that, for every other seed. */
+void made_quantise(struct made_edits *made);
+
 void made_edits_release(struct made_edits *made);
 
 /* Fail the test unless `output` holds what the definition gives; dtypes as in the options. */

@@ -23,6 +23,7 @@ static void run(const struct plan *plan, const char *output, const char *kernels
     struct pipeline_options options = { .ring = threads ? RING_THREADS : RING_AUTO,
                                         .direct = threads ? FILE_DIRECT_OFF : FILE_DIRECT_AUTO,
                                         .ops = cpu_fold_find(kernels),
+                                        .quant = cpu_quant_find(kernels),
                                         .log = &(struct log){ 0 } };
     struct pipeline_stop stop = { 0 };
     struct pipeline_result result = { 0 };
@@ -53,9 +54,11 @@ static void check_seed(uint64_t seed)
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
     made_edits_create(&made, seed);
+    options.scheme = made.scheme.quantised ? &made.scheme : NULL;
     CHECK(plan_make(&plan, &made.base, made.plan_adapters, made.adapter_count, &options, &facts,
                     &log, &err) == 0,
           "%s", err.text);
+    CHECK(plan.decoded > 0 || !made.scheme.quantised, "nothing is quantised");
     CHECK(plan_fit_memory(&plan, UINT64_C(128) << 20, 2, 2, 0, &err) == 0, "%s", err.text);
     snprintf(first, sizeof(first), "%s/first", made.model.directory);
     snprintf(second, sizeof(second), "%s/second", made.model.directory);
