@@ -31,14 +31,17 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
-for test in test_fold test_fold_facts test_fold_norm; do
+for test in test_fold test_fold_facts test_fold_norm test_quant test_quant_golden; do
     # The flags of CMakeLists.txt; static, so that the emulator needs no libraries.
     "$compiler" -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=off -static \
         -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror \
-        -I"$root/src" -I"$root/tests" -o "$work/$test" "$root/tests/kernel/$test.c" \
-        "$root/src/compute/fold.c" "$root/src/compute/fold_scalar.c" "$root/src/base/dtype.c" \
-        "$root/src/cpu/cpu.c" "$root/src/cpu/quota.c" "$root/src/cpu/fold_neon.c" -lm
+        -I"$root/src" -I"$root/tests" -DSOURCE_DIR="\"$root\"" \
+        -o "$work/$test" "$root/tests/kernel/$test.c" "$root"/src/compute/*.c \
+        "$root"/src/base/dtype.c "$root"/src/base/error.c "$root"/src/base/text.c \
+        "$root"/src/cpu/cpu.c "$root"/src/cpu/quota.c "$root"/src/cpu/*_neon.c -lm
 done
 "$emulator" "$work/test_fold" 1 "$seeds"
 "$emulator" "$work/test_fold_facts"
 "$emulator" "$work/test_fold_norm"
+"$emulator" "$work/test_quant" 1 "$seeds"
+"$emulator" "$work/test_quant_golden"

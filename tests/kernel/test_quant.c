@@ -130,17 +130,10 @@ static void fill_scales(uint64_t *rng, struct quant_case *c, uint64_t rarity)
     }
 }
 
-static void random_case(struct quant_case *c, uint64_t seed, bool small)
+static void fill_case(struct quant_case *c, uint64_t *rng, uint64_t rarity)
 {
-    static const uint64_t rarities[] = { 0, 0, 0, 3, 50, 1000 };
-    uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t *rng = &state;
-    uint64_t rarity = rarities[random_in(rng, 0, COUNT_OF(rarities) - 1)];
     uint64_t groups;
 
-    *c = (struct quant_case){ 0 };
-    random_matrix(&c->matrix, rng, small);
-    case_alloc(c);
     fill_scales(rng, c, rarity);
     for (uint64_t i = 0; i < c->part_bytes[QUANT_PART_CODES]; i++) {
         c->parts[QUANT_PART_CODES][i] = (unsigned char)random_next(rng);
@@ -159,6 +152,18 @@ static void random_case(struct quant_case *c, uint64_t seed, bool small)
             c->group_of[i] = (uint32_t)random_in(rng, 0, groups - 1);
         c->whole.group_of = c->group_of;
     }
+}
+
+static void random_case(struct quant_case *c, uint64_t seed, bool small)
+{
+    static const uint64_t rarities[] = { 0, 0, 0, 3, 50, 1000 };
+    uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t rarity = rarities[random_in(&state, 0, COUNT_OF(rarities) - 1)];
+
+    *c = (struct quant_case){ 0 };
+    random_matrix(&c->matrix, &state, small);
+    case_alloc(c);
+    fill_case(c, &state, rarity);
 }
 
 /* Ranges in ranges: what is read is a range of a matrix, what is decoded one of that. */
@@ -318,6 +323,43 @@ static void check_ragged(void)
     case_free(&c);
 }
 
+/* Fields of three bits that words cut, along and down, of codes and of zero points. */
+static void check_three_bits(bool transposed, uint64_t rows, uint64_t cols, enum quant_zeros zeros)
+{
+    struct quant_case c = { .matrix = { .matrices = 1,
+                                        .rows = rows,
+                                        .cols = cols,
+                                        .transposed = transposed,
+                                        .codes = QUANT_UNSIGNED,
+                                        .packing = transposed ? QUANT_WORDS_DOWN : QUANT_WORDS,
+                                        .bits = 3,
+                                        .scale_dtype = DTYPE_F16,
+                                        .block_rows = 1,
+                                        .block_cols = 1,
+                                        .zeros = zeros,
+                                        .result_dtype = DTYPE_F32 } };
+    uint64_t state = 3 + rows;
+
+    case_alloc(&c);
+    fill_case(&c, &state, 0);
+    c.whole.group_of = NULL;
+    check_every_range(&c, 3);
+    case_free(&c);
+}
+
+static void check_all_three_bits(void)
+{
+    static const enum quant_zeros zeros[] = { QUANT_ZEROS_WORDS, QUANT_ZEROS_WORDS_1,
+                                              QUANT_ZEROS_DOWN };
+
+    for (unsigned z = 0; z < COUNT_OF(zeros); z++) {
+        check_three_bits(false, 36, 2, zeros[z]);
+        check_three_bits(false, 2, 36, zeros[z]);
+        check_three_bits(true, 36, 2, zeros[z]);
+        check_three_bits(true, 2, 36, zeros[z]);
+    }
+}
+
 static void check_tables(void)
 {
     const struct fold_ops *const *folds = cpu_fold_available();
@@ -343,6 +385,7 @@ int main(int argc, char **argv)
     check_tables();
     check_ragged();
     check_all_bytes();
+    check_all_three_bits();
     printf("seeds %" PRIu64 " to %" PRIu64 "\n", first, first + count - 1);
     for (uint64_t seed = first; seed < first + count; seed++) {
         float *all;

@@ -138,7 +138,8 @@ int main(void)
     made_directory(scratch, sizeof(scratch));
     while ((entry = readdir(dir))) {
         if (entry->d_name[0] == '.' || strchr(entry->d_name, '.') ||
-            strcmp(entry->d_name, "__pycache__") == 0 || strcmp(entry->d_name, "torch") == 0)
+            strcmp(entry->d_name, "__pycache__") == 0 || strcmp(entry->d_name, "torch") == 0 ||
+            strcmp(entry->d_name, "quant") == 0)
             continue;
         check_case(entry->d_name, scratch);
         count++;
