@@ -101,18 +101,23 @@ static int pass_part(const struct crew *crew, const struct scratch *scratch, str
     return 0;
 }
 
-/* New rows count as the base's: they get its dtype, and deltas are added to them. */
+/*
+ * New rows count as the base's: they get its dtype, and deltas are added to them.  What is computed
+ * with was read in whole elements; of an element that a block cuts a copy holds its own bytes only.
+ */
 static int patch_input(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
                        const struct plan_tensor *tensor, struct plan_part part, struct error *err)
 {
     enum dtype dtype = (enum dtype)tensor->dtype_in;
     uint64_t width_in = dtype_bytes(dtype);
     uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
-    uint64_t first = part.first / width_out * width_in;
-    uint64_t end = (part.end + width_out - 1) / width_out * width_in;
 
-    return patches_apply(crew, scratch, tensor, dtype, first, end,
-                         slot->memory + plan_block_position(&slot->block, tensor, first), err);
+    if (tensor->action != PLAN_COPY) {
+        part.first = part.first / width_out * width_in;
+        part.end = (part.end + width_out - 1) / width_out * width_in;
+    }
+    return patches_apply(crew, scratch, tensor, dtype, part.first, part.end,
+                         slot->memory + plan_block_position(&slot->block, tensor, part.first), err);
 }
 
 /* A part of a tensor with targets: theirs, and what lies between. */
