@@ -131,14 +131,15 @@ static uint32_t add_copy(struct made_edits *made, unsigned adapter, unsigned ten
     return made->heaps[adapter].tensor_count - 1;
 }
 
-static void add_rows(struct made_edits *made, unsigned adapter, unsigned tensor)
+/* New rows, at most `gap` apart. */
+static void add_rows(struct made_edits *made, unsigned adapter, unsigned tensor, uint64_t gap)
 {
     struct adapter_edit *edit = add_edit(made, adapter, tensor, EDIT_ROWS);
     uint64_t row = 0;
 
     edit->row_list = calloc(edit->rows, sizeof(*edit->row_list));
     edit->row_source = calloc(edit->rows, sizeof(*edit->row_source));
-    for (row = pick(made, 0, 5); row < edit->rows; row += pick(made, 1, 1 + edit->rows / 7)) {
+    for (row = pick(made, 0, 5); row < edit->rows; row += pick(made, 1, gap)) {
         edit->row_list[edit->row_list_count] = row;
         edit->row_source[edit->row_list_count] = edit->row_list_count;
         edit->row_list_count++;
@@ -188,7 +189,7 @@ static void edit_tensor(struct made_edits *made, unsigned tensor)
         return;
     }
     if (what == 2 && target->shape_count == 2 && strncmp(target->name, "even", 4) != 0)
-        add_rows(made, adapter, tensor);
+        add_rows(made, adapter, tensor, 1 + rows / 7);
     if (what == 2 && pick(made, 0, 1)) {
         add_deltas(made, adapter, tensor, rows); /* others may not change what one replaces */
     } else if (what > 2) {
@@ -199,15 +200,23 @@ static void edit_tensor(struct made_edits *made, unsigned tensor)
     }
 }
 
-static void make_base(struct made_edits *made)
+/* `in_phase`: what is not converted is changed where it was read. */
+static void make_base(struct made_edits *made, bool in_phase)
 {
     static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_I64 };
     struct made_model *model = &made->model;
     unsigned count = (unsigned)pick(made, 10, 30);
 
     model->shard_count = (unsigned)pick(made, 1, 2);
+    for (unsigned i = 0; i < model->shard_count; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "%u.odd", i); /* blocks cut elements behind it */
+        made_add(model, &made->rng, name, DTYPE_U8, 1, (uint64_t[]){ pick(made, 0, 3) * 2 + 1 }, i,
+                 0, DTYPE_F32);
+    }
     for (unsigned i = 0; i < model->shard_count; i++)
-        model->header_spaces[i] = (unsigned)(8 * pick(made, 0, 600) + pick(made, 0, 1));
+        model->header_spaces[i] = (unsigned)(8 * pick(made, 0, 600) + pick(made, 0, !in_phase));
     for (unsigned i = 0; i < count; i++) {
         uint64_t shape[3] = { pick(made, 1, 9), pick(made, 1, 60), pick(made, 1, 90) };
         char name[64];
@@ -230,6 +239,8 @@ static void make_base(struct made_edits *made)
                  (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
     }
     made_add(model, &made->rng, "sure.weight", DTYPE_BF16, 2, (uint64_t[]){ 11, 70 }, 0, 0,
+             DTYPE_F32);
+    made_add(model, &made->rng, "rows.weight", DTYPE_BF16, 2, (uint64_t[]){ 2500, 1000 }, 0, 0,
              DTYPE_F32);
     made_add(model, &made->rng, "vocab.weight", DTYPE_BF16, 2, (uint64_t[]){ 3001, 2300 },
              model->shard_count - 1, 0, DTYPE_F32);
@@ -257,11 +268,12 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
 {
     static const enum dtype dtypes[MADE_HEAPS] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     struct error err = { 0 };
+    unsigned sure; /* the tensor of this name, behind which come "rows", "vocab" and "long" */
     char path[640];
 
     made->rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 77;
     made_directory(made->model.directory, sizeof(made->model.directory));
-    make_base(made);
+    make_base(made, seed % 4 == 0);
     made_write(&made->model);
     snprintf(path, sizeof(path), "%s/base", made->model.directory);
     CHECK(model_open(&made->base, path, NULL, &err) == 0, "%s", err.text);
@@ -271,9 +283,9 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
     for (unsigned i = 0; i < made->adapter_count; i++) {
         struct made_model *heap = &made->heaps[i];
 
-        snprintf(heap->directory, sizeof(heap->directory), "%.400s/heap%u", made->model.directory,
-                 i);
-        CHECK(mkdir(heap->directory, 0777) == 0, "%s", heap->directory);
+        snprintf(path, sizeof(path), "%s/heap%u", made->model.directory, i);
+        CHECK(strlen(path) < sizeof(heap->directory) && mkdir(path, 0777) == 0, "%s", path);
+        memcpy(heap->directory, path, strlen(path) + 1);
         heap->shard_count = 1;
         heap->header_spaces[0] = i;
         made->edits[i].capacity = 1000;
@@ -282,11 +294,13 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
             made_add(heap, &made->rng, (const char *[]){ "a", "b", "c" }[h], dtypes[h], 1,
                      (uint64_t[]){ MADE_HEAP_ELEMENTS }, 0, 0, DTYPE_F32);
     }
+    sure = made->model.tensor_count - 4;
     for (unsigned i = 0; i < made->model.tensor_count; i++) {
-        if (i + 3 != made->model.tensor_count)
+        if (i != sure && i != sure + 1)
             edit_tensor(made, i);
     }
-    add_delta(made, 0, made->model.tensor_count - 3, 2, 5, EDIT_NORM_OF_ROWS); /* "sure" */
+    add_delta(made, 0, sure, 2, 5, EDIT_NORM_OF_ROWS);
+    add_rows(made, 0, sure + 1, 2);
     for (unsigned i = 0; i < made->adapter_count; i++)
         open_adapter(made, i);
     current = made;
