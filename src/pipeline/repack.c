@@ -227,7 +227,9 @@ static int open_factors(struct crew *crew, int directory_fd, struct error *err)
     if (status)
         return status;
     status = file_open_output(&crew->repacked, directory_fd, FACTORS_NAME, FILE_DIRECT_OFF, err);
-    unlinkat(directory_fd, FACTORS_NAME, 0);
+    /* With its name it would become part of the model. */
+    if (unlinkat(directory_fd, FACTORS_NAME, 0) < 0 && !status)
+        status = error_set_errno(err, "cannot remove '%s'", FACTORS_NAME);
     return status;
 }
 

@@ -83,6 +83,7 @@ FAULT(FAULT_FILE, int, fstat, (int f, struct stat *s), (f, s), -1, EIO)
 FAULT(FAULT_FILE, int, fsync, (int f), (f), -1, EIO)
 FAULT(FAULT_FILE, int, ftruncate, (int f, off_t n), (f, n), -1, EIO)
 FAULT(FAULT_FILE, int, fallocate, (int f, int m, off_t o, off_t n), (f, m, o, n), -1, ENOSPC)
+FAULT(FAULT_FILE, int, unlinkat, (int f, const char *p, int a), (f, p, a), -1, EIO)
 FAULT(FAULT_FILE, int, mkdirat, (int f, const char *p, mode_t m), (f, p, m), -1, EACCES)
 FAULT(FAULT_FILE, int, renameat2, (int f, const char *p, int g, const char *q, unsigned h),
       (f, p, g, q, h), -1, EIO)

@@ -1,13 +1,14 @@
 /*
  * The n-th allocation, read, write, file call and thread start fails, for every n
- * of a small merge: a clean error, nothing that looks finished, no leak (under
+ * of two small merges, one with every kind of edit: a clean error, nothing that looks finished, no leak (under
  * LeakSanitizer), and what existed before is as it was.
  *
- * usage: test_faults [kind number]
+ * usage: test_faults [kind number [kinds]]
  */
 #include "check.h"
 #include "lorafold.h"
 #include "pipeline/faults.h"
+#include "pipeline/made_kinds.h"
 #include "pipeline/made_model.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 static char base[600];
 static char adapter_path[600];
 static char output[600];
+static char reference[600]; /* what a merge without a fault gave */
 
 static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
 {
@@ -64,8 +66,7 @@ static void make(struct made_model *model)
 }
 
 /* One merge with one fault; false once the fault is behind the last call. */
-static bool check_one(const struct made_model *model, enum fault_kind kind, unsigned number,
-                      const char *engine, bool overwrite)
+static bool check_one(enum fault_kind kind, unsigned number, const char *engine, bool overwrite)
 {
     struct lorafold_error err = { 0 };
     char partial[700];
@@ -86,20 +87,24 @@ static bool check_one(const struct made_model *model, enum fault_kind kind, unsi
         CHECK(overwrite || !exists(output), "%s %u (%s): '%s' is left", fault_names[kind], number,
               err.text, output);
     }
-    if (status == 0 || overwrite)
-        made_check(model, output, false, DTYPE_BF16); /* the new one, or the old one */
+    if (status == 0 || overwrite) {
+        char mark[700];
+
+        snprintf(mark, sizeof(mark), "%s/.lorafold-work", output);
+        remove(mark); /* it stays if its removal was the fault */
+        made_check_same(reference, output); /* the new one, or the old one */
+    }
     made_remove(partial); /* a failed removal is a fault too: the next run would discard it */
     if (!overwrite)
         made_remove(output);
     return reached;
 }
 
-static void check_kind(const struct made_model *model, enum fault_kind kind, const char *engine,
-                       bool overwrite)
+static void check_kind(enum fault_kind kind, const char *engine, bool overwrite)
 {
     unsigned number = 1;
 
-    while (number < NUMBER_MAX && check_one(model, kind, number, engine, overwrite))
+    while (number < NUMBER_MAX && check_one(kind, number, engine, overwrite))
         number++;
     printf("%s, %s%s: %u calls failed in turn\n", fault_names[kind], engine,
            overwrite ? ", overwrite" : "", number - 1);
@@ -143,33 +148,58 @@ static void check_lazy_syncs(void)
     memcpy(adapter_path, before[1], sizeof(adapter_path));
 }
 
+/* What is merged from now on, below a directory of its own. */
+static void choose(const char *directory, const char *adapter)
+{
+    struct lorafold_error err = { 0 };
+
+    snprintf(base, sizeof(base), "%s/base", directory);
+    snprintf(adapter_path, sizeof(adapter_path), "%s/%s", directory, adapter);
+    snprintf(output, sizeof(output), "%s/out", directory);
+    CHECK(merge("threads", false, &err) == 0, "%s", err.text);
+    snprintf(reference, sizeof(reference), "%s/reference", directory);
+    CHECK(rename(output, reference) == 0, "%s", reference);
+}
+
+static void check_all_kinds(void)
+{
+    for (int kind = 0; kind < FAULT_KINDS; kind++)
+        check_kind((enum fault_kind)kind, "threads", false);
+    check_kind(FAULT_READ, "uring", false);
+    check_kind(FAULT_WRITE, "uring", false);
+}
+
 int main(int argc, char **argv)
 {
     struct made_model model = { 0 };
     struct lorafold_error err = { 0 };
+    char kinds[64];
 
-    if (chdir("/dev/shm") < 0) /* a thousand merges that sync: memory is the place */
+    if (chdir("/dev/shm") < 0) /* thousands of merges that sync: memory is the place */
         printf("no /dev/shm: this takes longer\n");
     made_directory(model.directory, sizeof(model.directory));
+    made_directory(kinds, sizeof(kinds));
     make(&model);
     made_write(&model);
-    snprintf(base, sizeof(base), "%s/base", model.directory);
-    snprintf(adapter_path, sizeof(adapter_path), "%s/adapter", model.directory);
-    snprintf(output, sizeof(output), "%s/out", model.directory);
+    made_kinds_write(kinds);
+    choose(model.directory, "adapter");
+    made_check(&model, reference, false, DTYPE_BF16);
+    if (argc > 3)
+        choose(kinds, "kinds/base");
     if (argc > 2) {
-        check_one(&model, (enum fault_kind)atoi(argv[1]), (unsigned)atoi(argv[2]), "threads",
-                  false);
+        check_one((enum fault_kind)atoi(argv[1]), (unsigned)atoi(argv[2]), "threads", false);
     } else {
         check_lazy_syncs();
-        for (int kind = 0; kind < FAULT_KINDS; kind++)
-            check_kind(&model, (enum fault_kind)kind, "threads", false);
-        check_kind(&model, FAULT_READ, "uring", false);
-        check_kind(&model, FAULT_WRITE, "uring", false);
+        check_all_kinds();
         CHECK(merge("threads", false, &err) == 0, "%s", err.text);
-        check_kind(&model, FAULT_FILE, "threads", true);
-        check_kind(&model, FAULT_WRITE, "threads", true);
+        check_kind(FAULT_FILE, "threads", true);
+        check_kind(FAULT_WRITE, "threads", true);
+        printf("every kind of edit\n");
+        choose(kinds, "kinds/base");
+        check_all_kinds();
     }
     made_remove(model.directory);
+    made_remove(kinds);
     made_release(&model);
     return 0;
 }
