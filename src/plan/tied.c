@@ -11,8 +11,9 @@
 
 /*
  * Is this edit of the head the one that the adapter makes of the embedding as well?  Factors of a
- * tied pair are each other's transposes, which `tie` of the configuration vouches for; tensors that
- * were saved whole are compared.
+ * tied pair are each other's transposes, which `tie` of the configuration vouches for, but DoRA
+ * scales the columns of an embedding and the rows of a head; tensors that were saved whole are
+ * compared.
  */
 static int is_twin(bool *twin, const struct adapter *adapter, const struct adapter_edit *edit,
                    const struct adapter_edit *other, struct error *err)
@@ -21,7 +22,8 @@ static int is_twin(bool *twin, const struct adapter *adapter, const struct adapt
     if (other->side != EDIT_EMBEDDING || edit->kind != other->kind)
         return 0;
     if (edit->kind == EDIT_DELTA) {
-        *twin = adapter->config.tie;
+        *twin = adapter->config.tie && edit->magnitude == ADAPTER_NO_TENSOR &&
+                other->magnitude == ADAPTER_NO_TENSOR;
         return 0;
     }
     if (edit->row_list_count != other->row_list_count ||

@@ -106,6 +106,7 @@ SIDES = {
     "lora_on_both": Sides("apart", {"target_modules": BOTH}),
     "lora_on_embedding_tied": Sides("alike", {"target_modules": ["embed_tokens"]} | TIE),
     "lora_on_both_tied": Sides("alike", {"target_modules": BOTH} | TIE),
+    "dora_on_both_tied": Sides("apart", {"target_modules": BOTH, "use_dora": True} | TIE),
     "dora_on_embedding": Sides("embedding", {"target_modules": ["embed_tokens"], "use_dora": True}),
     "saved_embedding": Sides("embedding", {"modules_to_save": ["embed_tokens"]}),
     "saved_head": Sides("head", {"modules_to_save": ["lm_head"]}),
