@@ -98,6 +98,9 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     if (plan->vocab_to)
         text_addf(out, "vocab     %llu tokens in the base, %llu in the output\n",
                   (unsigned long long)plan->vocab_from, (unsigned long long)plan->vocab_to);
+    if (plan->labels)
+        text_addf(out, "labels    %llu in the output, by the task's head that the adapter brings\n",
+                  (unsigned long long)plan->labels);
     if (plan->replicas.count)
         text_addf(out, "layers    %llu in the output, repeated as layer_replication says\n",
                   (unsigned long long)plan->replicas.count);

@@ -276,6 +276,7 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
                                         .dtype = dtypes[merge->options.dtype],
                                         .vocab_from = merge->plan.vocab_from,
                                         .vocab_to = merge->plan.vocab_to,
+                                        .labels = merge->plan.labels,
                                         .base_layers = merge->plan.replicas.base_layer,
                                         .base_layer_count = merge->plan.replicas.count };
     struct text text = { 0 };

@@ -43,6 +43,11 @@ static void edit_value(struct config_editor *editor, const struct json_token *ke
         snprintf(text, sizeof(text), "%" PRIu64, edits->vocab_to);
         config_replace(editor, value, text);
     }
+    if (edits->labels && value->depth == 1 && config_key_is(key, "num_labels") &&
+        (value->kind == JSON_NUMBER || value->kind == JSON_NULL)) {
+        snprintf(text, sizeof(text), "%" PRIu64, edits->labels);
+        config_replace(editor, value, text);
+    }
 }
 
 /* Does the object that begins with `token` hold the key `name` itself (not deeper)? */
@@ -95,20 +100,23 @@ static int complete_object(struct config_editor *editor, const struct json_reade
                            const struct json_token *object, const char *end, struct error *err)
 {
     const struct config_edits *edits = editor->edits;
-    struct member members[3];
+    struct member members[4];
     size_t count = 0;
     bool tied;
     bool dtype;
     bool torch_dtype;
     bool vocab;
+    bool labels;
     bool empty;
     char dtype_value[32];
     char vocab_value[32];
+    char labels_value[32];
 
     if (object_holds(reader, object, "tie_word_embeddings", &tied, &empty, err) ||
         object_holds(reader, object, "dtype", &dtype, &empty, err) ||
         object_holds(reader, object, "torch_dtype", &torch_dtype, &empty, err) ||
-        object_holds(reader, object, "vocab_size", &vocab, &empty, err))
+        object_holds(reader, object, "vocab_size", &vocab, &empty, err) ||
+        object_holds(reader, object, "num_labels", &labels, &empty, err))
         return err->code;
     if (edits->untie && !tied)
         members[count++] = (struct member){ "tie_word_embeddings", "false" };
@@ -121,6 +129,10 @@ static int complete_object(struct config_editor *editor, const struct json_reade
         object->depth == editor->survey.innermost) {
         snprintf(vocab_value, sizeof(vocab_value), "%" PRIu64, edits->vocab_to);
         members[count++] = (struct member){ "vocab_size", vocab_value };
+    }
+    if (edits->labels && object->depth == 0 && !labels) {
+        snprintf(labels_value, sizeof(labels_value), "%" PRIu64, edits->labels);
+        members[count++] = (struct member){ "num_labels", labels_value };
     }
     if (count)
         put_in(editor, object, end, members, count, empty);

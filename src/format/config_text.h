@@ -44,6 +44,7 @@ struct config_edits {
      */
     uint64_t vocab_from;
     uint64_t vocab_to;
+    uint64_t labels; /* num_labels of the outermost object, added where it is missing; 0: leave it */
     /*
      * New layer j is a copy of layer base_layers[j]: the number of layers becomes
      * base_layer_count, and lists with an element for each layer, or with numbers of layers, are

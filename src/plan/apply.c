@@ -78,14 +78,17 @@ static size_t partition(struct plan_match *list, size_t count)
     return deltas;
 }
 
-/* The resized vocabulary, if this tensor is one whose first dimension grew or shrank. */
+/*
+ * The resized vocabulary, if this tensor is one whose first dimension grew or shrank.  The rows of
+ * a task's head are its classes.
+ */
 static int note_vocabulary(struct plan *plan, const struct plan_tensor *tensor, uint64_t base_rows,
                            struct error *err)
 {
     char quoted[QUOTED_BYTES];
     uint64_t rows = tensor->shape_count ? tensor->shape[0] : 0;
 
-    if (rows == base_rows)
+    if (rows == base_rows || adapter_tensor_use(tensor->name, tensor->name_bytes) == EDIT_UNTIED)
         return 0;
     if (plan->vocab_to && (plan->vocab_from != base_rows || plan->vocab_to != rows))
         return error_set(err, ERR_MISMATCH,
@@ -109,6 +112,21 @@ static int refuse_rows(const struct plan_tensor *tensor, struct error *err)
                      error_quote(quoted, sizeof(quoted), tensor->name, tensor->name_bytes));
 }
 
+/* How many classes there are, if this tensor is the last layer of a task's head. */
+static void note_labels(struct plan *plan, const struct plan_tensor *tensor)
+{
+    static const char *const last_layers[] = { "score.weight", "classifier.weight",
+                                               "classifier.out_proj.weight",
+                                               "classification_head.out_proj.weight",
+                                               "qa_outputs.weight" };
+
+    for (size_t i = 0; i < sizeof(last_layers) / sizeof(last_layers[0]); i++) {
+        if (tensor->shape_count == 2 && strlen(last_layers[i]) == tensor->name_bytes &&
+            memcmp(last_layers[i], tensor->name, tensor->name_bytes) == 0)
+            plan->labels = tensor->shape[0];
+    }
+}
+
 /* Apply the matches of the newest tensor, which is filled in from the base. */
 int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t count,
                struct error *err)
@@ -129,6 +147,8 @@ int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t c
             status = take_from_adapter(maker, tensor, &list[i],
                                        count > 1 || edit->kind == EDIT_DELTA, err);
     }
+    if (!status && (is_new || (tensor->shape_count && tensor->shape[0] != base_rows)))
+        note_labels(plan, tensor);
     if (!status && !is_new)
         status = note_vocabulary(plan, tensor, base_rows, err);
     for (size_t i = delta_count; i < count && !status; i++) {

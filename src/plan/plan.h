@@ -250,6 +250,7 @@ struct plan {
     size_t resident_count;
     uint64_t vocab_from; /* rows of the embedding in the base and in the output, if they differ */
     uint64_t vocab_to;
+    uint64_t labels; /* rows of a task's head that the base lacks or has with other rows; or 0 */
     struct adapter_replicas replicas; /* count 0: the layers are the base's */
     uint64_t passing_bytes; /* held while the plan was made, and given back since: edits; the caller
                                adds what it forgets itself, before plan_fit_memory() */

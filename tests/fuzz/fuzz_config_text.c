@@ -31,6 +31,7 @@ static void edit_numbers(const char *json, size_t size, const struct config_fact
     const struct config_edits edits = {
         .vocab_from = before->vocab_size,
         .vocab_to = 1234567,
+        .labels = 5,
         .base_layers = base_layers,
         .base_layer_count = before->num_hidden_layers > 1 ? 4 : 0,
     };

@@ -210,6 +210,22 @@ static void test_config_text__vocab(void **state)
     check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
 }
 
+static void test_config_text__labels(void **state)
+{
+    static const struct text_case cases[] = {
+        { "{\n  \"a\": 1\n}", "{\n  \"num_labels\": 5,\n  \"a\": 1\n}" },
+        { "{\"num_labels\": 2, \"id2label\": {\"0\": \"a\"}}",
+          "{\"num_labels\": 5, \"id2label\": {\"0\": \"a\"}}" },
+        { "{\"num_labels\": null}", "{\"num_labels\": 5}" },
+        { "{\"text_config\": {\"num_labels\": 2}}",
+          "{\"num_labels\": 5, \"text_config\": {\"num_labels\": 2}}" },
+    };
+    const struct config_edits edits = { .labels = 5 };
+
+    (void)state;
+    check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
+}
+
 static void test_config_text__layers(void **state)
 {
     static const uint64_t base_layers[] = { 0, 1, 2, 1, 2 };
@@ -324,6 +340,7 @@ int main(void)
         cmocka_unit_test(test_config_text__edits),
         cmocka_unit_test(test_config_text__numbers),
         cmocka_unit_test(test_config_text__vocab),
+        cmocka_unit_test(test_config_text__labels),
         cmocka_unit_test(test_config_text__layers),
         cmocka_unit_test(test_config_text__one_layer),
         cmocka_unit_test(test_config_text__refused_layers),
