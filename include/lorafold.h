@@ -102,6 +102,9 @@ enum lorafold_save_method {
     LORAFOLD_SAME          /* a model in the base's own scheme */
 };
 
+/* The 4-bit code of merged_4bit. */
+enum lorafold_quant_type { LORAFOLD_NF4, LORAFOLD_FP4 };
+
 /* How the columns of the B factors of fused experts are ordered. */
 enum lorafold_b_layout {
     LORAFOLD_B_AUTO, /* as PEFT writes them, or as the adapter itself says */
@@ -125,6 +128,10 @@ struct lorafold_merge_options {
     const char *output;    /* directory to make; may be NULL for a plan alone */
     const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
     enum lorafold_save_method save_method;
+    enum lorafold_quant_type quant_type; /* of merged_4bit */
+    bool single_quant;                   /* ...its absmax stay fp32 and are not quantised again */
+    const char *const *skip;             /* ...modules that stay in 16 bits: names, or their ends */
+    size_t skip_count;
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;
     enum lorafold_b_layout b_layout;

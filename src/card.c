@@ -76,9 +76,10 @@ void card_write(const struct lorafold_merge *merge, struct text *out)
                   adapter->config.rslora ? " (rank-stabilised)" : "",
                   merge->plan_adapters[i].weight, adapter->pair_count);
     }
-    text_addf(out,
-              "\n%zu tensors were folded, %zu replaced, %zu converted, %zu copied byte for byte, "
-              "by lorafold %s.\n`%s` holds digests of every file: check them with `lorafold verify`.\n",
-              merge->plan.folded, merge->plan.replaced, merge->plan.converted, merge->plan.copied, LORAFOLD_VERSION,
-              MANIFEST_NAME);
+    text_addf(
+        out,
+        "\n%zu tensors were folded, %zu replaced, %zu converted, %zu copied byte for byte, "
+        "by lorafold %s.\n`%s` holds digests of every file: check them with `lorafold verify`.\n",
+        merge->plan.folded, merge->plan.replaced, merge->plan.converted, merge->plan.copied,
+        LORAFOLD_VERSION, MANIFEST_NAME);
 }

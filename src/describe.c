@@ -23,7 +23,7 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
     bool first = true;
 
     for (size_t i = 0; i < merge->plan.tensor_count; i++)
-        seen[merge->plan.tensors[i].dtype_in] = true;
+        seen[merge->plan.tensors[i].dtype_in] |= merge->plan.tensors[i].action != PLAN_COMPANION;
     for (int i = 0; i < DTYPE_COUNT; i++) {
         if (!seen[i])
             continue;
@@ -46,6 +46,8 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     text_add_bytes(out, merge->model.data_bytes);
     text_adds(out, ", ");
     add_dtypes(merge, out);
+    if (merge->scheme.quantised)
+        text_addf(out, ", quantised: %s", merge->scheme.summary);
     if (merge->facts.architecture[0])
         text_addf(out, ", %s", merge->facts.architecture);
     text_adds(out, "\n");
@@ -90,6 +92,10 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     const struct plan *plan = &merge->plan;
 
     text_addf(out, "tensors   %zu folded, ", plan->folded);
+    if (plan->decoded)
+        text_addf(out, "%zu of them and others decoded, ", plan->decoded);
+    if (plan->encoded)
+        text_addf(out, "%zu quantised, ", plan->encoded);
     if (plan->replaced)
         text_addf(out, "%zu replaced, ", plan->replaced);
     if (plan->patched)

@@ -189,6 +189,29 @@ static int read_config(struct lorafold_merge *merge, struct error *err)
     return status;
 }
 
+/* Is the base quantised?  modelopt describes that in a file of its own. */
+static int read_scheme(struct lorafold_merge *merge, struct error *err)
+{
+    char *path = NULL;
+    char *extra = NULL;
+    size_t extra_bytes = 0;
+    struct stat st;
+    int status = 0;
+
+    if (merge->model.directory) {
+        if (asprintf(&path, "%s/hf_quant_config.json", merge->model.directory) < 0)
+            return error_no_memory(err, "a path");
+        if (lstat(path, &st) == 0)
+            status = file_read_all(&extra, &extra_bytes, path, CONFIG_BYTES_MAX, err);
+        free(path);
+    }
+    if (!status)
+        status = scheme_read_base(&merge->scheme, &merge->model, merge->config, merge->config_bytes,
+                                  extra, extra_bytes, &merge->log, err);
+    free(extra);
+    return status;
+}
+
 int inputs_open(struct lorafold_merge *merge, struct error *err)
 {
     if (merge->options.adapter_count == 0)
@@ -199,5 +222,5 @@ int inputs_open(struct lorafold_merge *merge, struct error *err)
         return err->code;
     if (read_config(merge, err) || check_identity(merge, err))
         return err->code;
-    return 0;
+    return read_scheme(merge, err);
 }

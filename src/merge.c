@@ -55,18 +55,22 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         return err->code;
     merge->ring = (enum ring_kind)ring;
     merge->direct = (enum file_direct)direct;
+    merge->quant = cpu_quant_find(options->kernels);
+    merge->encode = cpu_encode_find(options->kernels);
     merge->ops = cpu_fold_find(options->kernels);
     if (!merge->ops)
         return error_set(err, ERR_USAGE, "kernels '%s' cannot run on this processor",
                          options->kernels);
     if ((unsigned)options->dtype > LORAFOLD_DTYPE_F32 ||
         (unsigned)options->tied > LORAFOLD_TIED_SHARED ||
-        (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR)
+        (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR ||
+        (unsigned)options->quant_type > LORAFOLD_FP4)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
-    if (options->save_method != LORAFOLD_MERGED_16BIT)
+    if (options->save_method != LORAFOLD_MERGED_16BIT &&
+        options->save_method != LORAFOLD_MERGED_4BIT)
         return error_set(err, ERR_USAGE,
-                         "this version writes merged_16bit only, save method %d is not one of its "
-                         "own",
+                         "this version writes merged_16bit and merged_4bit, save method %d is not "
+                         "one of its own",
                          (int)options->save_method);
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,
@@ -160,6 +164,11 @@ static uint64_t input_memory(const struct lorafold_merge *merge)
 
     for (size_t i = 0; i < merge->model.shard_count; i++)
         bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
+    if (merge->scheme.quantised)
+        bytes += merge->scheme.view.tensor_count *
+                 (sizeof(*merge->scheme.tensors) + sizeof(*merge->model.by_name));
+    for (size_t i = 0; merge->scheme.quantised && i < merge->scheme.view.shard_count; i++)
+        bytes += header_memory(&merge->scheme.view.shards[i].header) + sizeof(struct model_shard);
     return bytes;
 }
 
@@ -177,10 +186,17 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .strict = options->strict,
         .allow_unused = options->allow_unused,
         .b_layout = layouts[options->b_layout],
+        .scheme = merge->scheme.quantised ? &merge->scheme : NULL,
+        .encode = options->save_method == LORAFOLD_MERGED_4BIT,
+        .codes = options->quant_type == LORAFOLD_FP4 ? QUANT_FP4_BNB : QUANT_NF4,
+        .nested = !options->single_quant,
+        .skip = options->skip,
+        .skip_count = options->skip_count,
     };
 
-    if (plan_make(&merge->plan, &merge->model, merge->plan_adapters, merge->adapter_count,
-                  &plan_options, &merge->facts, &merge->log, err))
+    if (plan_make(&merge->plan, merge->scheme.quantised ? &merge->scheme.view : &merge->model,
+                  merge->plan_adapters, merge->adapter_count, &plan_options, &merge->facts,
+                  &merge->log, err))
         return err->code;
     for (size_t i = 0; i < merge->adapter_count; i++) {
         merge->plan.passing_bytes += adapter_memory(&merge->adapters[i]);
@@ -368,6 +384,8 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
         .ring = merge->ring,
         .direct = merge->direct,
         .ops = merge->ops,
+        .quant = merge->quant,
+        .encode = merge->encode,
         .allow_nonfinite = merge->options.allow_nonfinite,
         .log = &merge->log,
         .progress = merge->options.progress ? show_progress : NULL,
@@ -487,6 +505,7 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     plan_release(&merge->plan);
     side_files_release(&merge->side_files);
     free(merge->config);
+    scheme_release(&merge->scheme);
     model_release(&merge->model);
     for (size_t i = 0; i < merge->adapter_count; i++) {
         adapter_release(&merge->adapters[i]);

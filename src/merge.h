@@ -24,6 +24,7 @@
 #include "lorafold.h"
 #include "pipeline/pipeline.h"
 #include "plan/plan.h"
+#include "scheme/scheme.h"
 
 #define MANIFEST_NAME "lorafold.json"
 #define BLOCKS_NAME "lorafold.blocks"
@@ -77,6 +78,7 @@ struct lorafold_merge {
     struct source base;
     struct source *adapter_sources;
     struct model model;
+    struct scheme_base scheme; /* of the model; its view is planned with if it is quantised */
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
     size_t adapter_count; /* opened so far */
@@ -86,6 +88,8 @@ struct lorafold_merge {
     struct side_files side_files;
     struct plan plan;
     const struct fold_ops *ops;
+    const struct quant_ops *quant;
+    const struct encode_ops *encode;
     enum ring_kind ring;
     enum file_direct direct;
     struct pipeline_stop stop;

@@ -24,6 +24,11 @@ static void merge_options(struct lorafold_merge_options *options,
     options->tokenizer = arguments->tokenizer;
     options->dtype = (enum lorafold_dtype)arguments->dtype;
     options->tied = (enum lorafold_tied)arguments->tied;
+    options->save_method = (enum lorafold_save_method)arguments->save_method;
+    options->quant_type = (enum lorafold_quant_type)arguments->quant_type;
+    options->single_quant = arguments->single_quant;
+    options->skip = arguments->skip;
+    options->skip_count = arguments->skip_count;
     options->b_layout = (enum lorafold_b_layout)arguments->b_layout;
     if (arguments->max_shard_bytes)
         options->max_shard_bytes = arguments->max_shard_bytes;

@@ -12,9 +12,9 @@
 #define NOT_HERE "this version writes merged_16bit only"
 
 static const struct cli_choice save_methods[] = {
-    { "merged_16bit", 0, NULL },
-    { "merged_4bit", 0, NOT_HERE },
-    { "merged_4bit_forced", 0, NOT_HERE },
+    { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },
+    { "merged_4bit", LORAFOLD_MERGED_4BIT, NULL },
+    { "merged_4bit_forced", LORAFOLD_MERGED_4BIT, NULL },
     { "lora", 0, NOT_HERE },
     { "same", 0, NOT_HERE },
     { 0 },
@@ -42,6 +42,12 @@ static const struct cli_choice b_layouts[] = {
     { 0 },
 };
 
+static const struct cli_choice quant_types[] = {
+    { "nf4", LORAFOLD_NF4, NULL },
+    { "fp4", LORAFOLD_FP4, NULL },
+    { 0 },
+};
+
 static const struct cli_choice devices[] = {
     { "auto", 0, NULL }, { "cpu", 0, NULL }, { "cuda", 0, NO_CUDA }, { "cuda:", 0, NO_CUDA }, { 0 },
 };
@@ -59,11 +65,18 @@ const struct cli_option cli_options[] = {
     { "output", 'o', CLI_STRING, false, "OUT", MERGING, MEMBER(output), NULL,
       "the model directory to make; not needed for a plan" },
     { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
-      "merged_16bit (default), the one method of this version" },
+      "merged_16bit (default), or merged_4bit: quantised as bitsandbytes does it" },
     { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
       "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "
       "tensor "
       "is converted, but for the few that model code keeps in fp32" },
+    { "quant-type", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(quant_type), quant_types,
+      "the 4-bit code of merged_4bit: nf4 (default) or fp4, as bitsandbytes has them" },
+    { "no-double-quant", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(single_quant), NULL,
+      "with merged_4bit: keep the scales of blocks in fp32, instead of quantising them as well" },
+    { "skip", 0, CLI_MODULE, false, "MODULE", MERGING, 0, NULL,
+      "with merged_4bit: a module that stays in 16 bits, by its name or the end of it; may be "
+      "repeated (heads, embeddings and routers stay so anyway)" },
     { "max-shard-size", 0, CLI_SIZE, false, "SIZE", MERGING, MEMBER(max_shard_bytes), NULL,
       "most tensor data in one file (default 5GB); the base's own files are kept where they are "
       "small enough" },

@@ -30,9 +30,13 @@ struct cli_arguments {
     const char *output;
     const char *tokenizer;
     int save_method;
-    int dtype;    /* enum lorafold_dtype */
-    int tied;     /* enum lorafold_tied */
-    int b_layout; /* enum lorafold_b_layout */
+    int dtype;      /* enum lorafold_dtype */
+    int tied;       /* enum lorafold_tied */
+    int b_layout;   /* enum lorafold_b_layout */
+    int quant_type; /* enum lorafold_quant_type */
+    bool single_quant;
+    const char **skip; /* point into argv */
+    size_t skip_count;
     int device;
     uint64_t max_shard_bytes;
     uint64_t memory_bytes;
@@ -89,6 +93,7 @@ enum cli_kind {
     CLI_CHOICE,  /* one of `choices`; int */
     CLI_WORD,    /* one of `choices`, kept as a word; const char * */
     CLI_ADAPTER, /* PATH[:WEIGHT], any number of times */
+    CLI_MODULE,  /* a name, any number of times */
     CLI_REFUSED, /* no value; the help text is the reason */
     CLI_NOTED    /* no value, nothing happens; the help text is the sentence that says why */
 };

@@ -138,7 +138,8 @@ static int read_arguments(struct cli_arguments *out, int argc, char **argv,
         if (status)
             break;
         bit = UINT64_C(1) << (token.option - cli_options);
-        if (seen & bit && cli_option_takes_value(token.option) && token.option->kind != CLI_ADAPTER)
+        if (seen & bit && cli_option_takes_value(token.option) &&
+            token.option->kind != CLI_ADAPTER && token.option->kind != CLI_MODULE)
             return cli_fail(err, LORAFOLD_USAGE, "option '--%s' is given twice",
                             token.option->name);
         seen |= bit;
@@ -168,6 +169,11 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return cli_fail(err, LORAFOLD_USAGE, "the base is given twice, as argument and as option");
     if (out->positional)
         out->base = out->positional;
+    if (out->save_method != LORAFOLD_MERGED_4BIT &&
+        (out->quant_type || out->single_quant || out->skip_count))
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--quant-type', '--no-double-quant' and '--skip' mean nothing without "
+                        "'--save-method merged_4bit'");
     if (!out->adapter_count)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");
     if (!out->output && command->bit == CLI_MERGE && !out->dry_run)
@@ -196,7 +202,8 @@ int cli_parse(struct cli_arguments *out, int argc, char **argv, struct lorafold_
     if (!status && (out->help || out->version))
         return 0;
     out->adapters = calloc((size_t)argc + 1, sizeof(*out->adapters));
-    if (!out->adapters)
+    out->skip = calloc((size_t)argc + 1, sizeof(*out->skip));
+    if (!out->adapters || !out->skip)
         return cli_fail(err, LORAFOLD_FAILED, "out of memory for the arguments");
     if (!status)
         status = read_arguments(out, argc, argv, err);
@@ -210,5 +217,7 @@ int cli_parse(struct cli_arguments *out, int argc, char **argv, struct lorafold_
 void cli_arguments_release(struct cli_arguments *arguments)
 {
     free(arguments->adapters);
+    free(arguments->skip);
     arguments->adapters = NULL;
+    arguments->skip = NULL;
 }

@@ -169,6 +169,9 @@ int cli_store_value(struct cli_arguments *out, const struct cli_token *token,
         status = cli_parse_adapter(&out->adapters[out->adapter_count], token->value, err);
         out->adapter_count += !status;
         return status;
+    case CLI_MODULE:
+        out->skip[out->skip_count++] = token->value;
+        return 0;
     case CLI_REFUSED:
         return cli_fail(err, LORAFOLD_USAGE, "'%s': %s", token->spelling, option->help);
     case CLI_NOTED:

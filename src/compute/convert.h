@@ -1,5 +1,5 @@
 /*
- * convert.h - BF16 and F16 to and from fp32, on bit patterns
+ * convert.h - BF16, F16, E4M3 and E8M0 to and from fp32, on bit patterns
  *
  * Integer arithmetic only, so that no compiler flag, rounding mode or flush to
  * zero changes a result.  Every rounding is to nearest, ties to even; a NaN
@@ -21,6 +21,7 @@
 
 #define BF16_NAN 0x7fc0u
 #define F16_NAN 0x7e00u
+#define E4M3_NAN 0x7fu
 #define F32_NAN 0x7fc00000u
 
 #define F64_NAN UINT64_C(0x7ff8000000000000)
@@ -35,6 +36,9 @@
 #define BF16_OVERFLOW 0x7f7f8000u
 #define F16_OVERFLOW 0x477ff000u /* 65520 */
 #define F32_OVERFLOW F32_INFINITY
+
+#define E4M3_MAX 0x7eu           /* 448: there is no infinity */
+#define E4M3_MAX_F32 0x43e00000u /* the same as fp32 */
 
 CONVERT_QUALIFIERS uint32_t f32_bits(float value)
 {
@@ -114,6 +118,59 @@ CONVERT_QUALIFIERS uint16_t f16_encode(uint32_t f32)
         return (uint16_t)sign;
     /* The unit of a subnormal is 2^-24, that of the significand 2^(exponent - 150). */
     return (uint16_t)(sign | shift_right_even((magnitude & 0x7fffffu) | 0x800000u, 126 - exponent));
+}
+
+/* F8_E4M3; the fp32 pattern of the same number, a NaN as the canonical one. */
+CONVERT_QUALIFIERS uint32_t e4m3_decode(uint8_t e4m3)
+{
+    uint32_t sign = (uint32_t)(e4m3 & 0x80u) << 24;
+    uint32_t magnitude = e4m3 & 0x7fu;
+    uint32_t exponent = 121; /* fp32's exponent field for 2^-6, the smallest normal E4M3 */
+
+    if (magnitude == E4M3_NAN)
+        return F32_NAN;
+    if (magnitude >= 8)
+        return sign | ((magnitude << 20) + (120u << 23));
+    if (magnitude == 0)
+        return sign;
+    while (magnitude < 8) {
+        magnitude <<= 1;
+        exponent--;
+    }
+    return sign | exponent << 23 | (magnitude & 7u) << 20;
+}
+
+/* What is beyond 448, infinity included, becomes 448. */
+CONVERT_QUALIFIERS uint8_t e4m3_encode(uint32_t f32)
+{
+    uint32_t sign = f32 >> 24 & 0x80u;
+    uint32_t magnitude = f32 & F32_MAGNITUDE;
+    uint32_t exponent = magnitude >> 23;
+
+    if (magnitude > F32_INFINITY)
+        return E4M3_NAN;
+    if (magnitude >= E4M3_MAX_F32)
+        return (uint8_t)(sign | E4M3_MAX);
+    if (exponent >= 121)
+        return (uint8_t)(sign | shift_right_even(magnitude - (120u << 23), 20));
+    if (exponent < 117) /* below 2^-10, half of the smallest subnormal */
+        return (uint8_t)sign;
+    /* The unit of a subnormal is 2^-9, that of the significand 2^(exponent - 150). */
+    return (uint8_t)(sign | shift_right_even((magnitude & 0x7fffffu) | 0x800000u, 141 - exponent));
+}
+
+/* F8_E8M0: 2^(e8m0 - 127), of which that of 0 is subnormal; 255 is NaN. */
+CONVERT_QUALIFIERS uint32_t e8m0_decode(uint8_t e8m0)
+{
+    if (e8m0 == 255)
+        return F32_NAN;
+    return e8m0 ? (uint32_t)e8m0 << 23 : 1u << 22;
+}
+
+/* Of a power of two that F8_E8M0 has. */
+CONVERT_QUALIFIERS uint8_t e8m0_encode(uint32_t f32)
+{
+    return (uint8_t)(f32 >> 23);
 }
 
 /* The same pattern, a NaN as the canonical one. */

@@ -68,27 +68,6 @@ static uint32_t field(const struct quant_view *view, uint64_t matrix, uint64_t i
     return 0;
 }
 
-static float e4m3(uint32_t code)
-{
-    float magnitude;
-
-    if ((code & 0x7f) == 0x7f)
-        return f32_from_bits(F32_NAN);
-    if ((code & 0x78) == 0)
-        magnitude = (float)(code & 7) * 0x1p-9f;
-    else
-        magnitude = f32_from_bits(((code & 0x7f) << 20) + ((127u - 7u) << 23));
-    return code & 0x80 ? -magnitude : magnitude;
-}
-
-/* 2^(code - 127); that of code 0 is subnormal. */
-static float e8m0(uint32_t code)
-{
-    if (code == 255)
-        return f32_from_bits(F32_NAN);
-    return f32_from_bits(code ? code << 23 : 1u << 22);
-}
-
 /* A stored scale, widened. */
 static float stored_scale(const struct quant_view *view, enum dtype dtype, uint64_t line,
                           uint64_t j)
@@ -98,9 +77,9 @@ static float stored_scale(const struct quant_view *view, enum dtype dtype, uint6
     uint32_t word;
 
     if (dtype == DTYPE_F8_E4M3)
-        return e4m3(*bytes);
+        return f32_from_bits(e4m3_decode(*bytes));
     if (dtype == DTYPE_F8_E8M0)
-        return e8m0(*bytes);
+        return f32_from_bits(e8m0_decode(*bytes));
     if (dtype == DTYPE_F32) {
         memcpy(&word, bytes, sizeof(word));
         return f32_from_bits(word);
@@ -162,7 +141,7 @@ static float number_of(enum quant_codes codes, uint32_t code, int zero)
     case QUANT_E2M1:
         return quant_tables[codes][code];
     case QUANT_E4M3:
-        return e4m3(code);
+        return f32_from_bits(e4m3_decode((uint8_t)code));
     case QUANT_SIGNED:
         return (float)((int8_t)code - zero);
     case QUANT_UNSIGNED:

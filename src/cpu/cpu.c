@@ -11,6 +11,8 @@
 
 static const struct fold_ops *const folds[] = { &fold_avx512, &fold_avx2, &fold_scalar, NULL };
 static const struct quant_ops *const quants[] = { &quant_avx512, &quant_avx2, &quant_scalar, NULL };
+static const struct encode_ops *const encodes[] = { &encode_avx512, &encode_avx2, &encode_scalar,
+                                                    NULL };
 
 /* The builtin also asks whether the operating system saves the registers. */
 static bool has_avx2(void)
@@ -45,6 +47,7 @@ static unsigned best_table(void)
 /* Every aarch64 processor has NEON. */
 static const struct fold_ops *const folds[] = { &fold_neon, &fold_scalar, NULL };
 static const struct quant_ops *const quants[] = { &quant_neon, &quant_scalar, NULL };
+static const struct encode_ops *const encodes[] = { &encode_neon, &encode_scalar, NULL };
 
 static unsigned best_table(void)
 {
@@ -55,6 +58,7 @@ static unsigned best_table(void)
 
 static const struct fold_ops *const folds[] = { &fold_scalar, NULL };
 static const struct quant_ops *const quants[] = { &quant_scalar, NULL };
+static const struct encode_ops *const encodes[] = { &encode_scalar, NULL };
 
 static unsigned best_table(void)
 {
@@ -73,6 +77,11 @@ const struct quant_ops *const *cpu_quant_available(void)
     return &quants[best_table()];
 }
 
+const struct encode_ops *const *cpu_encode_available(void)
+{
+    return &encodes[best_table()];
+}
+
 const struct fold_ops *cpu_fold_find(const char *name)
 {
     const struct fold_ops *const *table = cpu_fold_available();
@@ -85,6 +94,15 @@ const struct fold_ops *cpu_fold_find(const char *name)
 const struct quant_ops *cpu_quant_find(const char *name)
 {
     const struct quant_ops *const *table = cpu_quant_available();
+
+    while (name && *table && strcmp((*table)->name, name) != 0)
+        table++;
+    return *table;
+}
+
+const struct encode_ops *cpu_encode_find(const char *name)
+{
+    const struct encode_ops *const *table = cpu_encode_available();
 
     while (name && *table && strcmp((*table)->name, name) != 0)
         table++;

@@ -10,6 +10,7 @@
 #ifndef CPU_ISA_H
 #define CPU_ISA_H
 
+#include "compute/encode.h"
 #include "compute/fold.h"
 #include "compute/quant.h"
 
@@ -20,5 +21,9 @@ extern const struct fold_ops fold_neon;
 extern const struct quant_ops quant_avx512;
 extern const struct quant_ops quant_avx2;
 extern const struct quant_ops quant_neon;
+
+extern const struct encode_ops encode_avx512;
+extern const struct encode_ops encode_avx2;
+extern const struct encode_ops encode_neon;
 
 #endif

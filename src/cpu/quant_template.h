@@ -68,13 +68,6 @@ static uint64_t quant_lesser(uint64_t x, uint64_t y)
 
 /* ---------------------------------------------------------------------- scales and zero points */
 
-static float e8m0(uint8_t code)
-{
-    if (code == 255)
-        return f32_from_bits(F32_NAN);
-    return f32_from_bits(code ? (uint32_t)code << 23 : 1u << 22);
-}
-
 static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t count)
 {
     const struct quant_view *view = &work->views[QUANT_PART_SCALES];
@@ -88,7 +81,7 @@ static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t 
             cells[c] = whole->map[src[c]] * whole->nested[(cell + c) / 256] + whole->offset;
     } else if (dtype == DTYPE_F8_E8M0) {
         for (size_t c = 0; c < count; c++)
-            cells[c] = e8m0(src[c]);
+            cells[c] = f32_from_bits(e8m0_decode(src[c]));
     } else if (dtype == DTYPE_F8_E4M3) {
         memcpy(work->fields, src, count);
         for (size_t c = 0; c < count; c += QUANT_WIDTH)

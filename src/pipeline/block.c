@@ -30,15 +30,34 @@ static int fold_cut_element(const struct crew *crew, const struct scratch *scrat
 static void set_codes(struct block_run *run, const struct slot *slot)
 {
     const struct plan_tensor *tensor = run->tensor;
-    struct plan_part part = plan_block_part(&slot->block, tensor);
+    struct plan_elements elements = plan_part_elements(tensor,
+                                                       plan_block_part(&slot->block, tensor));
     struct quant_reads reads[QUANT_PART_COUNT];
 
     if (!tensor->quant->matrix.transposed) {
-        quant_reads_of(reads, &tensor->quant->matrix,
-                       part.first / dtype_bytes((enum dtype)tensor->dtype_out), 1);
+        quant_reads_of(reads, &tensor->quant->matrix, elements.first, 1);
         run->codes_first = reads[QUANT_PART_CODES].offset;
     }
     run->codes = slot->memory + plan_block_position(&slot->block, tensor, run->codes_first);
+}
+
+struct block_run block_run_of(const struct slot *slot, const struct plan_tensor *tensor,
+                              const struct plan_target *target, uint64_t first)
+{
+    uint64_t begin = target ? target->row_first * target->cols : 0;
+    struct block_run run = { .tensor = tensor,
+                             .target = target,
+                             .first = first - begin,
+                             .roundtrip = tensor->roundtrip,
+                             .dtype_in = (enum dtype)tensor->dtype_in,
+                             .dtype_out = plan_rounded_dtype(tensor) };
+
+    if (tensor->quant)
+        set_codes(&run, slot);
+    else
+        run.src = slot->memory +
+                  plan_block_position(&slot->block, tensor, first * dtype_bytes(run.dtype_in));
+    return run;
 }
 
 /* Compute elements that are converted or folded, all of one target or of none. */
@@ -53,15 +72,7 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
     uint64_t skip = part.first % width_out;
     uint64_t tail = part.end % width_out;
     uint64_t begin = target ? target->row_first * target->cols : 0;
-    struct block_run run = { .tensor = tensor,
-                             .target = target,
-                             .first = first - begin,
-                             .dtype_in = (enum dtype)tensor->dtype_in };
-
-    if (tensor->quant)
-        set_codes(&run, slot);
-    else
-        run.src = slot->memory + plan_block_position(&slot->block, tensor, first * width_in);
+    struct block_run run = block_run_of(slot, tensor, target, first);
 
     if (skip) {
         uint64_t bytes = min_u64(width_out - skip, part.end - part.first);
@@ -93,7 +104,7 @@ static int pass_part(const struct crew *crew, const struct scratch *scratch, str
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err)
 {
-    if (tensor->dtype_in != tensor->dtype_out || tensor->quant)
+    if (tensor->dtype_in != tensor->dtype_out || tensor->quant || tensor->roundtrip)
         return compute_part(crew, scratch, slot, tensor, NULL, part, out, err);
     if (!slot->block.in_place)
         memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
@@ -163,6 +174,10 @@ static int make_part(const struct crew *crew, const struct scratch *scratch, str
     if (tensor->action == PLAN_PATCH)
         return patches_apply(crew, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
                              part.end, out, err);
+    if (tensor->action == PLAN_ENCODE)
+        return encode_part(crew, scratch, slot, tensor, part, out, err);
+    if (tensor->action == PLAN_COMPANION)
+        return encode_companion(crew, scratch, tensor, part, out, err);
     if (tensor->patch_count && patch_input(crew, scratch, slot, tensor, part, err))
         return err->code;
     if (tensor->action == PLAN_FOLD)

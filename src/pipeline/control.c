@@ -110,8 +110,39 @@ static void load_regions(struct control *control)
     }
 }
 
+/* Are there all codes, but for those in this block, whose companions the block holds? */
+static bool codes_ready(const struct control *control, const struct plan_block *block)
+{
+    const struct plan_tensor *tensors = control->plan->tensors;
+
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &tensors[block->tensor_first + i];
+        bool own;
+
+        if (tensor->action != PLAN_COMPANION)
+            continue;
+        own = tensor->encoding->tensor >= block->tensor_first;
+        if (control->codes_left[tensor->encoding->number] > own)
+            return false;
+    }
+    return true;
+}
+
+static void count_codes(struct control *control, const struct plan_block *block)
+{
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &control->plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        if (tensor->action == PLAN_ENCODE && part.first < part.end)
+            control->codes_left[tensor->encoding->number]--;
+    }
+}
+
 static bool factors_ready(const struct control *control, const struct plan_block *block)
 {
+    if (control->codes_left && !codes_ready(control, block))
+        return false;
     for (uint32_t i = 0; i < block->resident_count; i++) {
         const struct region *region = &control->crew.regions[(block->resident_first + i) % 2];
 
@@ -234,6 +265,8 @@ static void block_computed(struct control *control, struct slot *slot)
     const struct plan_block *block = &slot->block;
 
     release_factors(control, block);
+    if (control->codes_left)
+        count_codes(control, block);
     if (slot->status)
         keep_error(control, &slot->error);
     if (control->failed) {

@@ -53,6 +53,7 @@ struct control {
     uint32_t next_file; /* of the next block to start */
     uint64_t next_block;
     uint64_t blocks_started;
+    uint64_t *codes_left;   /* of each encoding: blocks with its codes that are not computed */
     uint32_t next_resident; /* to be loaded */
     unsigned in_flight;     /* requests in the ring */
     unsigned syncs;         /* of them */

@@ -83,6 +83,15 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
         scratch->tile_sum = memory + PLAN_TILE_FLOATS;
         memory += 2 * PLAN_TILE_FLOATS;
     }
+    if (worker->crew->plan->encoded || worker->crew->plan->roundtrips) {
+        struct encoder *encoder = &scratch->encoder;
+
+        encoder->middle = (uint8_t *)memory;
+        encoder->values = memory + PLAN_ENCODED_ELEMENTS;
+        encoder->absmax = encoder->values + PLAN_ENCODED_ELEMENTS;
+        encoder->codes = (uint8_t *)(encoder->absmax + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK);
+        memory = (float *)(encoder->codes + PLAN_ENCODED_ELEMENTS / 2);
+    }
     if (quants) {
         scratch->decoder = decoder;
         decoder->decoded = memory;
@@ -186,6 +195,7 @@ int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_
     *crew = (struct crew){ .plan = plan,
                            .ops = options->ops,
                            .quant = options->quant,
+                           .encode = options->encode,
                            .allow_nonfinite = options->allow_nonfinite,
                            .shard_count = plan->shard_count,
                            .ring = ring };

@@ -196,7 +196,7 @@ static int fold_decoded(const struct crew *crew, const struct scratch *scratch,
     decoded.first = first - begin;
     decoded.count = count;
     decoded.src = (const uint8_t *)scratch->decoder->decoded;
-    decoded.dst = run->dst + skipped * dtype_bytes((enum dtype)run->tensor->dtype_out);
+    decoded.dst = run->dst + skipped * dtype_bytes(run->dtype_out);
     decoded.codes = NULL;
     return run_fold(crew, scratch, &decoded, err);
 }

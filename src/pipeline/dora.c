@@ -118,7 +118,7 @@ static int fold_piece(const struct crew *crew, const struct scratch *scratch,
                       uint8_t *dst, struct error *err)
 {
     const struct plan_target *target = run->target;
-    enum dtype dtype_out = (enum dtype)run->tensor->dtype_out;
+    enum dtype dtype_out = run->dtype_out;
     uint64_t count = piece->rows * piece->cols;
     struct fold_delta deltas[PLAN_DELTAS_MAX];
     size_t bad;
@@ -143,7 +143,7 @@ int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
 {
     const struct plan_target *target = run->target;
     uint64_t width_in = dtype_bytes(run->dtype_in);
-    uint64_t width_out = dtype_bytes((enum dtype)run->tensor->dtype_out);
+    uint64_t width_out = dtype_bytes(run->dtype_out);
     uint64_t rows_max = PLAN_B_FLOATS / (target->rank_sum + 1);
     uint64_t cols = target->cols;
 

@@ -10,6 +10,7 @@
 #ifndef PIPELINE_INTERNAL_H
 #define PIPELINE_INTERNAL_H
 
+#include "compute/encode.h"
 #include "io/pool.h"
 #include "pipeline/pipeline.h"
 
@@ -53,8 +54,17 @@ struct decoder {
     uint8_t *zeros;
 };
 
+/* Of a worker, where the output is quantised. */
+struct encoder {
+    uint8_t *middle; /* PLAN_ENCODED_ELEMENTS as what they are rounded to, 4 bytes at most */
+    float *values;
+    float *absmax;
+    uint8_t *codes;
+};
+
 /* What one worker has to itself (sizes in plan.h). */
 struct scratch {
+    struct encoder encoder;  /* all NULL if nothing is */
     struct decoder *decoder; /* NULL if nothing is quantised */
     float *a;
     float *b;
@@ -76,6 +86,7 @@ struct crew {
     const struct plan *plan;
     const struct fold_ops *ops;
     const struct quant_ops *quant;
+    const struct encode_ops *encode;
     bool allow_nonfinite;
     struct file *shards;   /* of a quantised base, for what workers read: opened without O_DIRECT */
     struct file *adapters; /* opened inputs behind the shards: index - shard count */
@@ -138,10 +149,13 @@ int factors_read(const struct crew *crew, const struct plan_factor *from, uint64
 struct block_run {
     const struct plan_tensor *tensor;
     const struct plan_target *target; /* NULL: a conversion */
+    bool roundtrip;                   /* src is to go through NF4 first; whole blocks of it lie
+                                         around the run */
     uint64_t first;                   /* element of the target, without one of the tensor */
     uint64_t count;
-    enum dtype dtype_in; /* of src */
-    const uint8_t *src;  /* not of a quantised tensor before it is decoded */
+    enum dtype dtype_in;  /* of src */
+    enum dtype dtype_out; /* of dst */
+    const uint8_t *src;   /* not of a quantised tensor before it is decoded */
     uint8_t *dst;
     uint8_t *codes; /* of a quantised tensor: those from byte codes_first of its codes on, or
                        room for pieces of them; NULL: decoded */
@@ -162,6 +176,15 @@ int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
                 const struct plan_target *target, uint64_t row, uint64_t rows,
                 struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err);
 
+/* Take the run of a 16-bit tensor through NF4, and fold it. */
+int run_fold_roundtrip(const struct crew *crew, const struct scratch *scratch,
+                       const struct block_run *run, struct error *err);
+
+/* Elements of such a tensor as fp32, read from its file; at most PLAN_TILE_COLS. */
+int roundtrip_fetch(const struct crew *crew, const struct scratch *scratch,
+                    const struct plan_tensor *tensor, const struct file *source, uint64_t first,
+                    uint64_t count, float *out, struct error *err);
+
 /* Decode the run of a quantised tensor, and fold it. */
 int run_fold_quant(const struct crew *crew, const struct scratch *scratch,
                    const struct block_run *run, struct error *err);
@@ -170,6 +193,21 @@ int run_fold_quant(const struct crew *crew, const struct scratch *scratch,
 int decode_fetch(const struct crew *crew, const struct scratch *scratch,
                  const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,
                  struct error *err);
+
+/* The bytes [first, end) of the codes of a tensor that is encoded; its absmax go to crew.repacked.
+ */
+int encode_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                struct error *err);
+
+/* The bytes [first, end) of a companion; all absmax of its tensor are there. */
+int encode_companion(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                     struct error *err);
+
+/* A run from element `first` of a tensor in a slot on, of one target or of none. */
+struct block_run block_run_of(const struct slot *slot, const struct plan_tensor *tensor,
+                              const struct plan_target *target, uint64_t first);
 
 /* The same for a target with norms whose A is packed. */
 int run_fold_dora(const struct crew *crew, const struct scratch *scratch,

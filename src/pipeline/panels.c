@@ -57,7 +57,7 @@ static int fold_rectangle(const struct crew *crew, const struct scratch *scratch
 {
     const struct plan_target *target = run->target;
     enum dtype dtype_in = run->dtype_in;
-    enum dtype dtype_out = (enum dtype)run->tensor->dtype_out;
+    enum dtype dtype_out = run->dtype_out;
     uint64_t first = at->row * target->cols + at->col - run->first;
 
     for (uint64_t r = 0; r < at->rows; r++)

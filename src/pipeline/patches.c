@@ -38,7 +38,9 @@ static int convert_patch(const struct crew *crew, const struct scratch *scratch,
             return err->code;
         bad = crew->ops->encode(results, dtype, scratch->b, count);
         if (bad != FOLD_FINITE && !crew->allow_nonfinite) {
-            const struct block_run run = { .tensor = tensor, .first = element, .dst = results };
+            const struct block_run run = {
+                .tensor = tensor, .first = element, .dtype_out = dtype, .dst = results
+            };
 
             return nonfinite_error(&run, bad, err);
         }

@@ -51,6 +51,24 @@ static int create_outputs(struct control *control, struct error *err)
     return 0;
 }
 
+static int count_codes(struct control *control, struct error *err)
+{
+    const struct plan *plan = control->plan;
+
+    if (plan->encoding_count == 0)
+        return 0;
+    control->codes_left = calloc(plan->encoding_count, sizeof(*control->codes_left));
+    if (!control->codes_left)
+        return error_no_memory(err, "the encodings");
+    for (size_t i = 0; i < plan->encoding_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[plan->encodings[i]->tensor];
+
+        control->codes_left[i] = (tensor->out_offset + tensor->out_bytes - 1) / PLAN_BLOCK_BYTES -
+                                 tensor->out_offset / PLAN_BLOCK_BYTES + 1;
+    }
+    return 0;
+}
+
 static int open_ring(struct control *control, struct error *err)
 {
     const struct plan *plan = control->plan;
@@ -75,6 +93,7 @@ static void close_all(struct control *control)
         file_close(&control->inputs[i].file);
     for (size_t i = 0; control->outputs && i < control->plan->file_count; i++)
         file_close(&control->outputs[i].file);
+    free(control->codes_left);
     free(control->inputs);
     free(control->outputs);
     free(control->slots);
@@ -122,6 +141,8 @@ int pipeline_run(const struct plan *plan, int directory_fd, const struct pipelin
 
     *result = (struct pipeline_result){ .direct_in = true, .direct_out = true };
     status = create_outputs(&control, err);
+    if (!status)
+        status = count_codes(&control, err);
     if (!status)
         status = take_slots(&control, err);
     if (!status)

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "compute/encode.h"
 #include "compute/fold.h"
 #include "io/file.h"
 #include "io/ring.h"
@@ -48,6 +49,7 @@ struct pipeline_options {
     enum file_direct direct;
     const struct fold_ops *ops;
     const struct quant_ops *quant; /* may be NULL if nothing is quantised */
+    const struct encode_ops *encode;
     bool allow_nonfinite;
     const struct log *log;
     /* Called about ten times a second, on the calling thread; may be NULL. */

@@ -52,6 +52,13 @@ static int read_rectangle(const struct norm_work *work, const struct rectangle *
     for (uint64_t r = 0; r < at->rows; r++) {
         uint64_t row = work->target->row_first + rectangle_row(at, r);
 
+        if (work->tensor->roundtrip) {
+            if (roundtrip_fetch(work->crew, work->scratch, work->tensor, &work->source,
+                                row * work->target->cols + at->col, at->cols,
+                                work->scratch->tile_w + r * at->cols, err))
+                return err->code;
+            continue;
+        }
         if (work->tensor->quant) {
             if (decode_fetch(work->crew, work->scratch, work->tensor,
                              row * work->target->cols + at->col, at->cols,

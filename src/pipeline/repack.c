@@ -237,7 +237,7 @@ int prepare_factors(struct crew *crew, const struct scratch *scratch, int direct
                     const atomic_int *cancelled, struct error *err)
 {
     const struct plan *plan = crew->plan;
-    int status = plan->repack_count ? open_factors(crew, directory_fd, err) : 0;
+    int status = plan->repack_bytes ? open_factors(crew, directory_fd, err) : 0;
 
     for (size_t i = 0; i < plan->repack_count && !status;) {
         const struct plan_repack *repacks = plan->repacks + i;

@@ -25,8 +25,10 @@ int nonfinite_error(const struct block_run *run, uint64_t index, struct error *e
     const struct plan_tensor *tensor = run->tensor;
     uint64_t begin = run->target ? run->target->row_first * run->target->cols : 0;
     uint64_t element = begin + run->first + index;
-    uint64_t cols = tensor->shape_count ? tensor->shape[tensor->shape_count - 1] : 1;
-    enum dtype dtype = (enum dtype)tensor->dtype_out;
+    uint64_t cols = tensor->encoding      ? tensor->encoding->cols
+                    : tensor->shape_count ? tensor->shape[tensor->shape_count - 1]
+                                          : 1;
+    enum dtype dtype = run->dtype_out;
     const uint8_t *result = run->dst + index * dtype_bytes(dtype);
     float value = widened(result, dtype, &fold_scalar);
     char name[QUOTED_BYTES];
@@ -48,7 +50,7 @@ static int convert(const struct crew *crew, const struct block_run *run, struct 
         .src = run->src,
         .dst = run->dst,
         .src_dtype = run->dtype_in,
-        .dst_dtype = (enum dtype)run->tensor->dtype_out,
+        .dst_dtype = run->dtype_out,
         .cols = run->count,
         .count = run->count,
     };
@@ -94,9 +96,8 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
                      const struct block_run *run, const float *packed, struct error *err)
 {
     const struct plan_target *target = run->target;
-    const struct plan_tensor *tensor = run->tensor;
     uint64_t width_in = dtype_bytes(run->dtype_in);
-    uint64_t width_out = dtype_bytes((enum dtype)tensor->dtype_out);
+    uint64_t width_out = dtype_bytes(run->dtype_out);
     uint64_t rows_max = PLAN_B_FLOATS / target->rank_sum;
     struct fold_delta deltas[PLAN_DELTAS_MAX];
 
@@ -110,7 +111,7 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
             .src = run->src + done * width_in,
             .dst = run->dst + done * width_out,
             .src_dtype = run->dtype_in,
-            .dst_dtype = (enum dtype)tensor->dtype_out,
+            .dst_dtype = run->dtype_out,
             .cols = target->cols,
             .first_col = first_col,
             .count = whole,
@@ -139,6 +140,8 @@ int run_fold(const struct crew *crew, const struct scratch *scratch, const struc
         return 0;
     if (run->codes)
         return run_fold_quant(crew, scratch, run, err);
+    if (run->roundtrip)
+        return run_fold_roundtrip(crew, scratch, run, err);
     if (!target)
         return convert(crew, run, err);
     if (plan_needs_panels(target))

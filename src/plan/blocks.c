@@ -32,12 +32,20 @@ uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, ui
     return most;
 }
 
-/* The elements that a part of a computed tensor holds bytes of. */
-static struct plan_part part_elements(const struct plan_tensor *tensor, struct plan_part part)
+struct plan_elements plan_part_elements(const struct plan_tensor *tensor, struct plan_part part)
 {
     uint64_t width = dtype_bytes((enum dtype)tensor->dtype_out);
 
-    return (struct plan_part){ part.first / width, (part.end + width - 1) / width };
+    if (tensor->roundtrip && tensor->action != PLAN_ENCODE)
+        return (struct plan_elements){ align_down(part.first / width, PLAN_ENCODING_BLOCK),
+                                       min_u64(align_up((part.end + width - 1) / width,
+                                                        PLAN_ENCODING_BLOCK),
+                                               tensor->out_bytes / width) };
+    if (tensor->action == PLAN_ENCODE)
+        return (struct plan_elements){ align_down(2 * part.first, PLAN_ENCODING_BLOCK),
+                                       min_u64(align_up(2 * part.end, PLAN_ENCODING_BLOCK),
+                                               tensor->encoding->elements) };
+    return (struct plan_elements){ part.first / width, (part.end + width - 1) / width };
 }
 
 /*
@@ -47,7 +55,7 @@ static struct plan_part part_elements(const struct plan_tensor *tensor, struct p
 static struct plan_part quant_input(const struct plan_tensor *tensor, struct plan_part part)
 {
     const struct quant_matrix *matrix = &tensor->quant->matrix;
-    struct plan_part elements = part_elements(tensor, part);
+    struct plan_elements elements = plan_part_elements(tensor, part);
     struct quant_reads first[QUANT_PART_COUNT], last[QUANT_PART_COUNT];
     const struct quant_reads *end = &last[QUANT_PART_CODES];
 
@@ -66,21 +74,19 @@ static struct plan_part quant_input(const struct plan_tensor *tensor, struct pla
 /* The input bytes that a part of a tensor is made of, as offsets in the input file. */
 static struct plan_part part_input(const struct plan_tensor *tensor, struct plan_part part)
 {
-    uint64_t width_in;
-    uint64_t width_out;
+    struct plan_elements elements;
+    uint64_t width;
 
     if (tensor->action == PLAN_COPY)
         return (struct plan_part){ tensor->in_offset + part.first, tensor->in_offset + part.end };
-    if (tensor->action == PLAN_PATCH)
+    if (tensor->action == PLAN_PATCH || tensor->action == PLAN_COMPANION)
         return (struct plan_part){ 0, 0 };
     if (tensor->quant)
         return quant_input(tensor, part);
-    width_in = dtype_bytes((enum dtype)tensor->dtype_in);
-    width_out = dtype_bytes((enum dtype)tensor->dtype_out);
-    return (struct plan_part){
-        tensor->in_offset + part.first / width_out * width_in,
-        tensor->in_offset + (part.end + width_out - 1) / width_out * width_in,
-    };
+    elements = plan_part_elements(tensor, part);
+    width = dtype_bytes((enum dtype)tensor->dtype_in);
+    return (struct plan_part){ tensor->in_offset + elements.first * width,
+                               tensor->in_offset + elements.end * width };
 }
 
 /* The first tensor of the file that ends behind `offset`. */
@@ -125,7 +131,8 @@ static bool lies_in_place(const struct plan *plan, const struct plan_block *bloc
 
         if (tensor->out_bytes == 0)
             continue;
-        if (tensor->quant || tensor->in_bytes != tensor->out_bytes ||
+        if (tensor->quant || tensor->encoding || tensor->roundtrip ||
+            tensor->in_bytes != tensor->out_bytes ||
             splits_element(tensor, plan_block_part(block, tensor)))
             return false;
         if (!first) {
@@ -180,7 +187,8 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         struct plan_part input;
         uint64_t page;
 
-        if (part.first == part.end || tensor->action == PLAN_PATCH)
+        if (part.first == part.end || tensor->action == PLAN_PATCH ||
+            tensor->action == PLAN_COMPANION)
             continue;
         input = part_input(tensor, part);
         if (tensor->quant && tensor->quant->matrix.transposed) {
@@ -221,11 +229,19 @@ void plan_target_blocks(const struct plan *plan, const struct plan_target *targe
                         uint64_t *last)
 {
     const struct plan_tensor *tensor = &plan->tensors[target->tensor];
-    uint64_t width = dtype_bytes((enum dtype)tensor->dtype_out);
-    uint64_t begin = tensor->out_offset + target->row_first * target->cols * width;
+    uint64_t begin = target->row_first * target->cols;
+    uint64_t end = begin + target->rows * target->cols;
 
-    *first = begin / PLAN_BLOCK_BYTES;
-    *last = (begin + target->rows * target->cols * width - 1) / PLAN_BLOCK_BYTES;
+    if (tensor->action == PLAN_ENCODE) {
+        /* The other way round than plan_part_elements(). */
+        begin = align_down(begin, PLAN_ENCODING_BLOCK) / 2;
+        end = min_u64(align_up(end, PLAN_ENCODING_BLOCK) / 2, tensor->out_bytes);
+    } else {
+        begin *= dtype_bytes((enum dtype)tensor->dtype_out);
+        end *= dtype_bytes((enum dtype)tensor->dtype_out);
+    }
+    *first = (tensor->out_offset + begin) / PLAN_BLOCK_BYTES;
+    *last = (tensor->out_offset + end - 1) / PLAN_BLOCK_BYTES;
 }
 
 uint32_t plan_find_target(const struct plan *plan, const struct plan_tensor *tensor, uint64_t row)
@@ -249,16 +265,17 @@ static void note_residents(const struct plan *plan, struct plan_block *block,
                            const struct plan_tensor *tensor)
 {
     struct plan_part part = plan_block_part(block, tensor);
-    uint64_t row_bytes, target_end;
+    struct plan_elements elements;
+    uint64_t cols, target_end;
     uint32_t i;
 
     if (tensor->target_count == 0 || part.first == part.end)
         return;
+    elements = plan_part_elements(tensor, part);
     target_end = tensor->target_first + tensor->target_count;
-    row_bytes = plan->targets[tensor->target_first].cols *
-                dtype_bytes((enum dtype)tensor->dtype_out);
-    for (i = plan_find_target(plan, tensor, part.first / row_bytes);
-         i < target_end && plan->targets[i].row_first * row_bytes < part.end; i++) {
+    cols = plan->targets[tensor->target_first].cols;
+    for (i = plan_find_target(plan, tensor, elements.first / cols);
+         i < target_end && plan->targets[i].row_first * cols < elements.end; i++) {
         if (plan->targets[i].resident == PLAN_NO_TARGET)
             continue;
         if (block->resident_count == 0)

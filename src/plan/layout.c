@@ -83,7 +83,8 @@ static void name_files(struct plan *plan)
 /* Where, modulo PAGE_BYTES, the data of an output file should start. */
 static uint64_t data_residue(const struct plan_tensor *first)
 {
-    bool same_width = first->in_bytes == first->out_bytes && first->in_bytes > 0;
+    bool same_width = first->in_bytes == first->out_bytes && first->in_bytes > 0 && !first->quant &&
+                      !first->encoding;
 
     /* An input that starts inside an element of the widest dtype gets a clean layout instead. */
     if (!same_width || first->in_offset % 8 != 0)

@@ -51,7 +51,10 @@ bool plan_needs_panels(const struct plan_target *target)
 static bool may_be_resident(const struct plan *plan, const struct plan_target *target)
 {
     const struct plan_tensor *tensor = &plan->tensors[target->tensor];
-    uint64_t bytes = target->rows * target->cols * dtype_bytes((enum dtype)tensor->dtype_out);
+    uint64_t elements = target->rows * target->cols;
+    uint64_t bytes = tensor->action == PLAN_ENCODE
+                         ? elements / 2
+                         : elements * dtype_bytes((enum dtype)tensor->dtype_out);
 
     return bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES && !exceeds_fold(target);
 }
@@ -104,11 +107,15 @@ static uint64_t norm_bytes(const struct plan *plan)
     return plan->norm_count * sizeof(float) + plan->cut_count * sizeof(*plan->cuts);
 }
 
-static uint64_t worker_bytes(bool tiles, bool quants)
+static uint64_t worker_bytes(const struct plan *plan, bool tiles)
 {
+    bool quants = plan->decoded > 0;
     uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (tiles ? 2 * PLAN_TILE_FLOATS : 0) +
                       (quants ? PLAN_DECODED_FLOATS + PLAN_WHOLE_FLOATS + PLAN_GROUPS_MAX : 0);
 
+    if (plan->encoded || plan->roundtrips)
+        floats += 2 * PLAN_ENCODED_ELEMENTS + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK +
+                  PLAN_ENCODED_ELEMENTS / 8;
     return floats * sizeof(float) + PLAN_RAW_BYTES + (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 
@@ -155,7 +162,7 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + norm_bytes(plan) + extra_bytes;
     memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
     memory->tiles = tiles;
-    memory->scratch_bytes = worker_bytes(tiles, plan->decoded > 0);
+    memory->scratch_bytes = worker_bytes(plan, tiles);
     /* The pool is rounded up to huge pages of 2 MiB. */
     memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +
                           memory->scratch_bytes + THREAD_BYTES;
@@ -177,7 +184,7 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
     memory->slot_count = (uint32_t)min_u64(slots, max_u64(plan->block_count, 1));
     memory->tiles = needs_tiles(plan);
-    memory->scratch_bytes = worker_bytes(memory->tiles, plan->decoded > 0);
+    memory->scratch_bytes = worker_bytes(plan, memory->tiles);
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
                            2 * memory->region_bytes + 2 * MIB +
                            memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);

@@ -96,6 +96,7 @@ int plan_set_norms(struct plan *plan, struct error *err)
         if (!has_norms(plan, target, &of_cols))
             continue;
         if (of_cols || target->cols > PLAN_TILE_FLOATS || plan_needs_panels(target) ||
+            plan->tensors[target->tensor].encoding || plan->tensors[target->tensor].roundtrip ||
             (plan->tensors[target->tensor].quant && target->cols > PLAN_DECODED_FLOATS))
             set_all(plan, target);
         else

@@ -105,6 +105,8 @@ void plan_release(struct plan *plan)
     for (size_t i = 0; i < plan->kept_count; i++)
         free(plan->kept[i]);
     free(plan->kept);
+    free(plan->encodings);
+    text_release(&plan->skipped);
     adapter_replicas_release(&plan->replicas);
     free(plan->patches);
     free(plan->cuts);

@@ -28,6 +28,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "compute/fold.h"
 #include "format/model.h"
 #include "scheme/scheme.h"
@@ -56,7 +57,9 @@
 #define PLAN_COMPANION_BYTES (256 * KIB)        /* of each kind, for the pieces of a run */
 #define PLAN_WHOLE_FLOATS (UINT64_C(64) * 1024) /* nested scales of one tensor, at most */
 #define PLAN_GROUPS_MAX (UINT64_C(64) * 1024)   /* inputs with a group of their own */
-#define PLAN_DELTAS_MAX 64u                     /* of one target that are folded at once */
+/* Where the output is quantised: a piece of a tensor that is encoded at once. */
+#define PLAN_ENCODED_ELEMENTS (UINT64_C(64) * 1024)
+#define PLAN_DELTAS_MAX 64u /* of one target that are folded at once */
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
@@ -69,6 +72,12 @@ struct plan_options {
     bool allow_unused;
     enum edit_b_layout b_layout;
     const struct scheme_base *scheme; /* whose view the model is; NULL: nothing is quantised */
+    bool roundtrip;                   /* take linear layers of a 16-bit base through NF4 */
+    bool encode;                      /* to 4 bits, as bitsandbytes does it */
+    enum quant_codes codes;           /* then QUANT_NF4 or QUANT_FP4_BNB */
+    bool nested;
+    const char *const *skip; /* modules that stay in 16 bits: names, or ends of names at a dot */
+    size_t skip_count;
 };
 
 /* One adapter and the weight its deltas are multiplied with. */
@@ -85,7 +94,46 @@ struct plan_input {
 
 /* PLAN_PATCH: all of it are patches; bytes of the base may be read in its place, and do not count.
  */
-enum plan_action { PLAN_COPY, PLAN_CONVERT, PLAN_FOLD, PLAN_PATCH };
+enum plan_action {
+    PLAN_COPY,
+    PLAN_CONVERT,
+    PLAN_FOLD,
+    PLAN_PATCH,
+    PLAN_ENCODE,   /* codes of a quantised output: what would be folded or converted, encoded */
+    PLAN_COMPANION /* a companion of such codes */
+};
+
+/* The companions of bitsandbytes' 4-bit codes. */
+enum plan_companion {
+    PLAN_ABSMAX,
+    PLAN_QUANT_MAP,
+    PLAN_NESTED_ABSMAX,
+    PLAN_NESTED_MAP,
+    PLAN_QUANT_STATE,
+    PLAN_COMPANIONS
+};
+
+/*
+ * How a tensor is quantised on its way out, as bitsandbytes does it: the merged weight is rounded
+ * to `middle` and encoded in blocks of PLAN_ENCODING_BLOCK elements.  The absmax of all blocks go,
+ * as fp32, to the file of repacked factors first, because what is written of them depends on all of
+ * them.
+ */
+struct plan_encoding {
+    uint64_t tensor; /* index of plan.tensors: the codes; its companions follow it */
+    uint64_t elements;
+    uint64_t rows; /* of the logical tensor */
+    uint64_t cols;
+    uint64_t absmax_count;
+    uint64_t absmax_offset; /* in the file of repacked factors */
+    enum quant_codes codes; /* QUANT_NF4 or QUANT_FP4_BNB */
+    enum dtype middle;      /* BF16, F16 or F32 */
+    bool nested;
+    uint32_t number; /* in the order of the output */
+};
+
+#define PLAN_ENCODING_BLOCK 64u
+#define PLAN_QUANT_STATE_BYTES 256u /* of JSON, filled up with spaces */
 
 /* One output tensor, in the order of the output. */
 struct plan_tensor {
@@ -94,6 +142,7 @@ struct plan_tensor {
     const struct scheme_tensor *quant; /* how the base stores it; NULL: as dtype_in.  Then input and
                                           in_offset are of the codes, and dtype_in is what they
                                           decode to */
+    const struct plan_encoding *encoding; /* PLAN_ENCODE, PLAN_COMPANION */
     uint32_t name_bytes;
     uint32_t input;      /* index of plan.inputs */
     uint32_t shard;      /* of the base, whose place in the output it takes */
@@ -106,8 +155,10 @@ struct plan_tensor {
     uint32_t patch_first; /* index of plan.patches: ascending, disjoint */
     uint32_t patch_count;
     uint16_t shape_count;
-    uint8_t action;   /* enum plan_action */
-    uint8_t dtype_in; /* enum dtype */
+    uint8_t action;    /* enum plan_action */
+    uint8_t companion; /* enum plan_companion */
+    bool roundtrip;    /* its elements go through NF4 before anything is added */
+    uint8_t dtype_in;  /* enum dtype */
     uint8_t dtype_out;
 };
 
@@ -220,7 +271,11 @@ struct plan {
     struct plan_cut *cuts;
     size_t cut_count;
     size_t cut_capacity;
-    uint64_t norm_count; /* fp32 factors in the table of norms */
+    uint64_t norm_count;              /* fp32 factors in the table of norms */
+    struct plan_encoding **encodings; /* each allocated alone, so that they stay where they are */
+    size_t encoding_count;
+    size_t encoding_capacity;
+    struct text skipped; /* modules that could be quantised and are not, one a line */
     struct plan_repack *repacks;
     size_t repack_count;
     size_t repack_capacity;
@@ -241,9 +296,11 @@ struct plan {
     size_t folded;
     size_t converted;
     size_t copied;
-    size_t replaced; /* whole tensors that are the adapter's */
-    size_t decoded;  /* quantised tensors of the base, folded or not */
-    size_t patched;  /* tensors of which some rows are the adapter's */
+    size_t replaced;   /* whole tensors that are the adapter's */
+    size_t roundtrips; /* taken through NF4 */
+    size_t encoded;    /* quantised on their way out */
+    size_t decoded;    /* quantised tensors of the base, folded or not */
+    size_t patched;    /* tensors of which some rows are the adapter's */
     uint64_t in_place_blocks;
     uint64_t in_bytes_max; /* of one block that is not folded in place */
     uint32_t *residents;   /* target index of each resident target */
@@ -318,6 +375,12 @@ struct plan_block {
     uint32_t resident_count;
 };
 
+/* Elements of a tensor [first, end). */
+struct plan_elements {
+    uint64_t first;
+    uint64_t end;
+};
+
 /*
  * Block `index` of a file.  A slot is [0, PLAN_BLOCK_BYTES) for the output, and behind that the
  * input of blocks that are not folded in place.
@@ -330,6 +393,18 @@ struct plan_part {
     uint64_t end;
 };
 struct plan_part plan_block_part(const struct plan_block *block, const struct plan_tensor *tensor);
+
+/*
+ * The elements of a computed tensor that a part of its output needs: those that it holds bytes of,
+ * and of codes whole blocks of quantisation.
+ */
+struct plan_elements plan_part_elements(const struct plan_tensor *tensor, struct plan_part part);
+
+/* The dtype that a computed tensor is rounded to: of its output, or before it is encoded. */
+static inline enum dtype plan_rounded_dtype(const struct plan_tensor *tensor)
+{
+    return tensor->action == PLAN_ENCODE ? tensor->encoding->middle : (enum dtype)tensor->dtype_out;
+}
 
 /* Bytes of codes that the elements [first, end) of a transposed tensor need at once. */
 uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, uint64_t end);

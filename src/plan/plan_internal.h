@@ -74,6 +74,21 @@ int plan_list_tensors(struct plan *plan, const struct model *model,
                       const struct plan_adapter *adapters, const struct plan_matches *matches,
                       const struct plan_options *options, struct error *err);
 
+/*
+ * Is this finished tensor quantised on its way out?  One that could be and is not goes to
+ * plan.skipped.
+ */
+bool plan_is_encoded(struct plan *plan, const struct plan_tensor *tensor,
+                     const struct plan_options *options);
+
+/* Let a finished tensor that is the weight of a linear layer of the base go through NF4. */
+void plan_set_roundtrip(struct plan_tensor *tensor, const struct plan_options *options,
+                        size_t shard_count);
+
+/* Make tensors[0], number `index` of the plan, codes, and list its companions behind it. */
+int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 1], size_t *count,
+                uint64_t index, const struct plan_options *options, struct error *err);
+
 /* Where factors of an edit are, or will be once they are repacked. */
 int plan_add_factors(struct plan *plan, const struct plan_adapter *adapter,
                      const struct adapter_edit *edit, uint32_t input, struct plan_factor *left,

@@ -127,6 +127,26 @@ static int new_tensor(struct plan *plan, size_t *capacity, struct error *err)
     return 0;
 }
 
+/* Quantise the newest tensor, if it is one to quantise; its companions follow it. */
+static int encode_newest(const struct plan_maker *maker, size_t *capacity, struct error *err)
+{
+    struct plan *plan = maker->plan;
+    struct plan_tensor made[PLAN_COMPANIONS + 1] = { plan->tensors[plan->tensor_count - 1] };
+    size_t count = 0;
+
+    if (!plan_is_encoded(plan, &made[0], maker->options))
+        return plan->skipped.failed ? error_no_memory(err, "the list of modules") : 0;
+    if (plan_encode(plan, made, &count, plan->tensor_count - 1, maker->options, err))
+        return err->code;
+    plan->tensors[plan->tensor_count - 1] = made[0];
+    for (size_t i = 1; i < count; i++) {
+        if (new_tensor(plan, capacity, err))
+            return err->code;
+        plan->tensors[plan->tensor_count - 1] = made[i];
+    }
+    return 0;
+}
+
 /* "model.layers.3.x" as the layer `layer` of the new model. */
 static int rename_layer(struct plan *plan, struct plan_tensor *tensor, size_t begin, size_t end,
                         uint64_t layer, struct error *err)
@@ -178,6 +198,11 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
             (*next)++;
         if (!status && *next > first)
             status = plan_apply(maker, list + first, *next - first, err);
+        if (!status)
+            plan_set_roundtrip(&plan->tensors[plan->tensor_count - 1], maker->options,
+                               maker->model->shard_count);
+        if (!status)
+            status = encode_newest(maker, capacity, err);
         if (status)
             return status;
         replica++;
@@ -346,20 +371,27 @@ static void count_actions(struct plan *plan)
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
         bool patched = tensor->patch_count > 0;
-        uint64_t parameters = 1;
+        uint64_t parameters = tensor->action != PLAN_COMPANION;
 
-        for (unsigned d = 0; d < tensor->shape_count; d++)
+        if (tensor->action == PLAN_ENCODE)
+            parameters = tensor->encoding->elements;
+        for (unsigned d = 0; d < tensor->shape_count && !tensor->encoding; d++)
             parameters *= tensor->shape[d]; /* the header's parser has checked this product */
         plan->parameter_count += parameters;
         plan->bytes_in += tensor->in_bytes;
         plan->tensor_bytes_out += tensor->out_bytes;
         plan->decoded += tensor->quant != NULL;
-        plan->folded += tensor->action == PLAN_FOLD;
+        plan->encoded += tensor->action == PLAN_ENCODE;
+        plan->roundtrips += tensor->roundtrip;
+        plan->folded += tensor->action == PLAN_FOLD ||
+                        (tensor->action == PLAN_ENCODE && tensor->target_count);
         plan->replaced += tensor->action == PLAN_PATCH ||
-                          (tensor->action != PLAN_FOLD && tensor->input >= plan->shard_count);
+                          (tensor->action != PLAN_FOLD && tensor->in_bytes &&
+                           tensor->input >= plan->shard_count);
         plan->patched += patched && tensor->action != PLAN_PATCH;
         plan->converted += tensor->action == PLAN_CONVERT && !patched &&
                            tensor->input < plan->shard_count;
+        plan->converted += tensor->action == PLAN_ENCODE && !tensor->target_count;
         plan->copied += tensor->action == PLAN_COPY && !patched &&
                         tensor->input < plan->shard_count;
     }

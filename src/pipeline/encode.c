@@ -1,0 +1,218 @@
+/*
+ * encode.c - codes of a quantised output, and their companions
+ *
+ * A piece of whole blocks is folded and rounded to 16 bits as for any output, then
+ * encoded.  The absmax of all pieces go to the file of repacked factors; companions
+ * are made from there when all pieces of their tensor are done, which the control
+ * thread waits for.
+ */
+#include "compute/quant_layout.h"
+#include "pipeline/internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Merge elements [first, end) of a tensor into encoder.middle. */
+static int merge_piece(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                       const struct plan_tensor *tensor, uint64_t first, uint64_t end,
+                       struct error *err)
+{
+    const struct plan *plan = crew->plan;
+    uint64_t width = dtype_bytes(tensor->encoding->middle);
+    uint64_t cols = tensor->encoding->cols;
+    uint32_t next = plan_find_target(plan, tensor, first / cols);
+
+    for (uint64_t at = first; at < end;) {
+        bool any = next < tensor->target_first + tensor->target_count;
+        const struct plan_target *target = any ? &plan->targets[next] : NULL;
+        uint64_t begin = target ? target->row_first * cols : end;
+        uint64_t stop = min_u64(end, begin);
+        struct block_run run;
+
+        if (at >= begin) {
+            stop = min_u64(end, begin + target->rows * cols);
+            next++;
+        } else {
+            target = NULL;
+        }
+        run = block_run_of(slot, tensor, target, at);
+        run.count = stop - at;
+        run.dst = scratch->encoder.middle + (at - first) * width;
+        if (run_fold(crew, scratch, &run, err))
+            return err->code;
+        at = stop;
+    }
+    return 0;
+}
+
+int encode_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+                const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                struct error *err)
+{
+    const struct plan_encoding *encoding = tensor->encoding;
+    const struct encoder *encoder = &scratch->encoder;
+    struct plan_elements all = plan_part_elements(tensor, part);
+
+    for (uint64_t first = all.first; first < all.end; first += PLAN_ENCODED_ELEMENTS) {
+        uint64_t count = min_u64(all.end - first, PLAN_ENCODED_ELEMENTS);
+        uint64_t blocks = (count + PLAN_ENCODING_BLOCK - 1) / PLAN_ENCODING_BLOCK;
+        uint64_t from = max_u64(part.first, first / 2);
+        uint64_t to = min_u64(part.end, (first + count + 1) / 2);
+
+        if (merge_piece(crew, scratch, slot, tensor, first, first + count, err))
+            return err->code;
+        crew->ops->decode(encoder->values, encoder->middle, encoding->middle, count);
+        /* What is not finite has been found where it was rounded, or is allowed. */
+        (void)crew->encode->bnb4(encoder->codes, encoder->absmax, encoding->codes, encoder->values,
+                                 count, PLAN_ENCODING_BLOCK);
+        memcpy(out + (from - part.first), encoder->codes + (from - first / 2), to - from);
+        if (file_pwrite(&crew->repacked, encoder->absmax, blocks * sizeof(float),
+                        encoding->absmax_offset + first / PLAN_ENCODING_BLOCK * sizeof(float), err))
+            return err->code;
+    }
+    return 0;
+}
+
+/* Absmax [first, first + count) of a tensor. */
+static int read_absmax(const struct crew *crew, const struct plan_encoding *encoding,
+                       uint64_t first, float *out, uint64_t count, struct error *err)
+{
+    return file_pread(&crew->repacked, out, count * sizeof(float),
+                      encoding->absmax_offset + first * sizeof(float), err);
+}
+
+/* As encode_nested_offset(), piece by piece. */
+static int find_offset(const struct crew *crew, const struct scratch *scratch,
+                       const struct plan_encoding *encoding, float *offset, struct error *err)
+{
+    double sum = 0;
+
+    for (uint64_t first = 0; first < encoding->absmax_count; first += PLAN_ENCODED_ELEMENTS) {
+        uint64_t count = min_u64(encoding->absmax_count - first, PLAN_ENCODED_ELEMENTS);
+
+        if (read_absmax(crew, encoding, first, scratch->encoder.values, count, err))
+            return err->code;
+        for (uint64_t i = 0; i < count; i++)
+            sum += (double)scratch->encoder.values[i];
+    }
+    *offset = (float)sum / (float)encoding->absmax_count;
+    return 0;
+}
+
+/* Codes or numbers of nested absmax: bytes [part.first, part.end) of either. */
+static int nest(const struct crew *crew, const struct scratch *scratch,
+                const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                struct error *err)
+{
+    const struct plan_encoding *encoding = tensor->encoding;
+    const struct encoder *encoder = &scratch->encoder;
+    bool is_codes = tensor->companion == PLAN_ABSMAX;
+    uint64_t per_byte = is_codes ? 1 : ENCODE_NESTED_BLOCK / sizeof(float);
+    uint64_t first = align_down(part.first * per_byte, ENCODE_NESTED_BLOCK);
+    uint64_t end = min_u64(align_up(part.end * per_byte, ENCODE_NESTED_BLOCK),
+                           encoding->absmax_count);
+    float nested[PLAN_ENCODED_ELEMENTS / 2 / ENCODE_NESTED_BLOCK];
+    float map[256];
+    float offset;
+
+    if (find_offset(crew, scratch, encoding, &offset, err))
+        return err->code;
+    encode_dynamic_map(map);
+    for (; first < end; first += PLAN_ENCODED_ELEMENTS / 2) {
+        uint64_t count = min_u64(end - first, PLAN_ENCODED_ELEMENTS / 2);
+        uint64_t made_first = first / per_byte; /* byte of the companion */
+        uint64_t made_end = is_codes ? first + count
+                                     : made_first + (count + ENCODE_NESTED_BLOCK - 1) /
+                                                        ENCODE_NESTED_BLOCK * sizeof(float);
+        uint64_t from = max_u64(part.first, made_first);
+        uint64_t to = min_u64(part.end, made_end);
+        const uint8_t *made = is_codes ? encoder->codes : (const uint8_t *)nested;
+
+        if (read_absmax(crew, encoding, first, encoder->values, count, err))
+            return err->code;
+        encode_nested(encoder->codes, nested, encoder->values, count, offset, map);
+        memcpy(out + (from - part.first), made + (from - made_first), to - from);
+    }
+    return 0;
+}
+
+/* Python's repr() of a double: the shortest text that reads back as the same number. */
+static void print_double(char *out, size_t bytes, double value)
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        double back = 0;
+
+        snprintf(out, bytes, "%.*g", digits, value);
+        sscanf(out, "%lf", &back);
+        if (back == value)
+            return;
+    }
+}
+
+static int print_state(const struct crew *crew, const struct scratch *scratch,
+                       const struct plan_encoding *encoding, char state[PLAN_QUANT_STATE_BYTES + 1],
+                       struct error *err)
+{
+    static const char *const dtypes[] = { "bfloat16", "float16", "float32" };
+    const char *dtype = dtypes[encoding->middle == DTYPE_F32   ? 2
+                               : encoding->middle == DTYPE_F16 ? 1
+                                                               : 0];
+    char number[40];
+    float offset = 0;
+    int bytes;
+
+    bytes = snprintf(state, PLAN_QUANT_STATE_BYTES,
+                     "{\"quant_type\": \"%s\", \"blocksize\": %u, \"dtype\": \"%s\", \"shape\": "
+                     "[%" PRIu64 ", %" PRIu64 "]",
+                     encoding->codes == QUANT_NF4 ? "nf4" : "fp4", PLAN_ENCODING_BLOCK, dtype,
+                     encoding->rows, encoding->cols);
+    if (encoding->nested) {
+        if (find_offset(crew, scratch, encoding, &offset, err))
+            return err->code;
+        print_double(number, sizeof(number), (double)offset);
+        bytes += snprintf(state + bytes, PLAN_QUANT_STATE_BYTES - (size_t)bytes,
+                          ", \"nested_blocksize\": %u, \"nested_dtype\": \"float32\", "
+                          "\"nested_offset\": %s",
+                          ENCODE_NESTED_BLOCK, number);
+    }
+    bytes += snprintf(state + bytes, PLAN_QUANT_STATE_BYTES - (size_t)bytes, "}");
+    memset(state + bytes, ' ', PLAN_QUANT_STATE_BYTES - (size_t)bytes);
+    return 0;
+}
+
+int encode_companion(const struct crew *crew, const struct scratch *scratch,
+                     const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                     struct error *err)
+{
+    const struct plan_encoding *encoding = tensor->encoding;
+    char state[PLAN_QUANT_STATE_BYTES + 1];
+    float map[256];
+    const uint8_t *made = (const uint8_t *)map;
+
+    switch ((enum plan_companion)tensor->companion) {
+    case PLAN_ABSMAX:
+        if (encoding->nested)
+            return nest(crew, scratch, tensor, part, out, err);
+        return file_pread(&crew->repacked, out, part.end - part.first,
+                          encoding->absmax_offset + part.first, err);
+    case PLAN_NESTED_ABSMAX:
+        return nest(crew, scratch, tensor, part, out, err);
+    case PLAN_QUANT_MAP:
+        memcpy(map, quant_tables[encoding->codes], 16 * sizeof(float));
+        if (encoding->codes == QUANT_FP4_BNB)
+            map[8] = 0.0f; /* what is stored, though it decodes to -0 */
+        break;
+    case PLAN_NESTED_MAP:
+        encode_dynamic_map(map);
+        break;
+    case PLAN_QUANT_STATE:
+    case PLAN_COMPANIONS:
+        if (print_state(crew, scratch, encoding, state, err))
+            return err->code;
+        made = (const uint8_t *)state;
+        break;
+    }
+    memcpy(out, made + part.first, part.end - part.first);
+    return 0;
+}
