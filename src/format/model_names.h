@@ -1,7 +1,7 @@
 /*
  * model_names.h - the names of all shards of a model as one set
  *
- * Only for model.c.
+ * Only for model.c and src/scheme, which rewrites names.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
