@@ -31,6 +31,7 @@ static uint64_t plan_bytes(const struct plan *plan)
            plan->file_count * sizeof(*plan->files) + plan->patch_count * sizeof(*plan->patches) +
            plan->repack_count * sizeof(*plan->repacks) +
            plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
+           plan->kept_bytes + plan->target_count * sizeof(*plan->residents) +
            plan->block_count * 16;
 }
 

@@ -137,7 +137,7 @@ struct plan_encoding {
 
 /* One output tensor, in the order of the output. */
 struct plan_tensor {
-    const char *name; /* belongs to the model or the plan */
+    const char *name; /* ends with a zero; belongs to the model or the plan */
     const uint64_t *shape;
     const struct scheme_tensor *quant; /* how the base stores it; NULL: as dtype_in.  Then input and
                                           in_offset are of the codes, and dtype_in is what they
@@ -284,6 +284,7 @@ struct plan {
     void **kept;               /* names and shapes that the base does not have */
     size_t kept_count;
     size_t kept_capacity;
+    uint64_t kept_bytes; /* that they take */
     struct plan_file *files;
     size_t file_count;
     char *headers; /* prefix and JSON of all files, one behind the other */

@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEPT_OVERHEAD 32u /* its pointer, the zero, and what the allocator adds */
+
+/* So that layers of hostile many tensors cannot be repeated without end before memory is counted. */
+#define REPEATED_TENSORS_MAX (UINT64_C(1) << 20)
+
 /*
  * Names that model code keeps in fp32 when the rest is cast (transformers'
  * _keep_in_fp32_modules): a base that holds them in F32 keeps them so under --dtype.
@@ -52,11 +57,13 @@ void *plan_keep(struct plan *plan, const void *data, size_t bytes)
             return NULL;
         plan->kept = more;
     }
-    copy = malloc(bytes + 1);
+    copy = malloc(bytes + 1); /* names end with a zero */
     if (!copy)
         return NULL;
     memcpy(copy, data, bytes);
+    ((char *)copy)[bytes] = 0;
     plan->kept[plan->kept_count++] = copy;
+    plan->kept_bytes += bytes + KEPT_OVERHEAD;
     return copy;
 }
 
@@ -187,6 +194,10 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
 
         if (layered && replicas->base_layer[i] != layer)
             continue;
+        if (layered && plan->tensor_count >= REPEATED_TENSORS_MAX)
+            return error_set(err, ERR_MISMATCH,
+                             "'layer_replication' makes a model of more than %llu tensors",
+                             (unsigned long long)REPEATED_TENSORS_MAX);
         status = new_tensor(plan, capacity, err);
         if (!status)
             status = fill_tensor(&plan->tensors[plan->tensor_count - 1], maker, ref, number, err);

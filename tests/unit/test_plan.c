@@ -623,6 +623,75 @@ static void test_plan__workers_have_tiles_for_a_target_of_many_adapters(void **s
     end(fixture);
 }
 
+/* ---- repeated layers ---- */
+
+/* Names are copied for them; memory that was used before shows where they end. */
+static void use_memory(void)
+{
+    void *used[1000];
+
+    for (size_t i = 0; i < 1000; i++) {
+        used[i] = malloc(sizeof("model.layers.0.proj.weight"));
+        assert_non_null(used[i]);
+        memset(used[i], 'x', sizeof("model.layers.0.proj.weight"));
+    }
+    for (size_t i = 0; i < 1000; i++)
+        free(used[i]);
+}
+
+static void test_plan__names_of_repeated_layers_are_strings(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+    const struct plan *plan = &fixture->plan;
+
+    (void)state;
+    add(&base, "model.layers.0.proj.weight", DTYPE_BF16, 8, 8);
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "model.layers.1.proj", 8, 8);
+    make_adapter(fixture, &adapter,
+                 "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"proj\"],"
+                 "\"layer_replication\":[[0,1],[0,1],[0,1]]}");
+    use_memory();
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    assert_int_equal(plan->tensor_count, 3);
+    assert_string_equal(plan->tensors[0].name, "model.layers.0.proj.weight");
+    assert_string_equal(plan->tensors[1].name, "model.layers.1.proj.weight");
+    assert_string_equal(plan->tensors[2].name, "model.layers.2.proj.weight");
+    assert_true(plan->kept_bytes > 3 * strlen(plan->tensors[0].name));
+    end(fixture);
+}
+
+static void test_plan__layers_are_not_repeated_without_end(void **state)
+{
+    struct fixture *fixture = begin();
+    struct made_file base = { 0 };
+    struct made_file adapter = { 0 };
+    struct text config = { 0 };
+
+    (void)state;
+    add(&base, "model.layers.0.proj.weight", DTYPE_BF16, 8, 8);
+    for (int i = 0; i < 256; i++) { /* with 4096 layers, 4096 tensors too many */
+        char name[64];
+
+        snprintf(name, sizeof(name), "model.layers.0.%d", i);
+        add(&base, name, DTYPE_U8, 0, 0);
+    }
+    make_base(fixture, &base, 8);
+    add_pair(&adapter, "model.layers.0.proj", 8, 8);
+    text_adds(&config, "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,"
+                       "\"target_modules\":[\"proj\"],\"layer_replication\":[[0,1]");
+    for (int i = 1; i < 4096; i++)
+        text_adds(&config, ",[0,1]");
+    text_adds(&config, "]}");
+    make_adapter(fixture, &adapter, config.data);
+    text_release(&config);
+    assert_int_equal(make_plan(fixture, &keep, -1), ERR_MISMATCH);
+    assert_non_null(strstr(fixture->error.text, "1048576 tensors"));
+    end(fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -642,6 +711,8 @@ int main(void)
         cmocka_unit_test(test_plan__the_smallest_budget_works_and_one_byte_less_is_refused),
         cmocka_unit_test(test_plan__factors_of_large_targets_are_resident),
         cmocka_unit_test(test_plan__workers_have_tiles_for_a_target_of_many_adapters),
+        cmocka_unit_test(test_plan__names_of_repeated_layers_are_strings),
+        cmocka_unit_test(test_plan__layers_are_not_repeated_without_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
