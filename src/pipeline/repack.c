@@ -75,12 +75,11 @@ static void scatter(const struct plan_repack *repack, const float *in, uint64_t 
     const struct factor_view *view = &repack->view;
 
     if (is_plain(repack)) {
-        const float *from = in + (view->offset + i * view->index_stride - first);
-
         for (uint64_t row = 0; row < n; row++) {
+            uint64_t from = view->offset + (i + row) * view->index_stride;
+
             for (uint32_t rank = k; rank < k + ranks; rank++)
-                *place(repack, out, n, row,
-                       rank) = from[row * view->index_stride + rank * view->rank_stride];
+                *place(repack, out, n, row, rank) = in[from + rank * view->rank_stride - first];
         }
         return;
     }
@@ -170,8 +169,14 @@ static uint64_t rows_at_once(const struct plan_repack *repack, uint64_t span)
     return min_u64(PLAN_A_FLOATS / repack->rank, (PLAN_B_FLOATS - span) / stride + 1);
 }
 
+static int check_cancelled(const atomic_int *cancelled, struct error *err)
+{
+    return atomic_load(cancelled) ? error_set(err, ERR_CANCELLED, "cancelled") : 0;
+}
+
 static int repack_group(struct crew *crew, const struct scratch *scratch,
-                        const struct plan_repack *repacks, size_t count, struct error *err)
+                        const struct plan_repack *repacks, size_t count,
+                        const atomic_int *cancelled, struct error *err)
 {
     const struct plan_repack *first = &repacks[0];
     uint64_t spread = repacks[count - 1].view.offset - first->view.offset;
@@ -186,7 +191,8 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
                              (PLAN_B_FLOATS - 1) / stride + 1);
 
         for (uint64_t i = 0; i < first->count; i += n) {
-            if (repack_ranks(crew, scratch, &repacks[r], i, min_u64(n, first->count - i), err))
+            if (check_cancelled(cancelled, err) ||
+                repack_ranks(crew, scratch, &repacks[r], i, min_u64(n, first->count - i), err))
                 return err->code;
         }
     }
@@ -196,14 +202,16 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
 
         if (find_range(first, i, n, 0, first->rank, &begin, &end))
             find_range(&repacks[count - 1], i, n, 0, first->rank, &unused, &end);
-        if (repack_shared(crew, scratch, repacks, count, i, n, begin, end, err))
+        if (check_cancelled(cancelled, err) ||
+            repack_shared(crew, scratch, repacks, count, i, n, begin, end, err))
             return err->code;
     }
     return 0;
 }
 
 static int repack_ones(struct crew *crew, const struct scratch *scratch,
-                       const struct plan_repack *repack, struct error *err)
+                       const struct plan_repack *repack, const atomic_int *cancelled,
+                       struct error *err)
 {
     uint64_t floats = repack->count * repack->rank;
 
@@ -212,7 +220,8 @@ static int repack_ones(struct crew *crew, const struct scratch *scratch,
 
         for (uint64_t i = 0; i < part; i++)
             scratch->a[i] = 1.0f;
-        if (file_pwrite(&crew->repacked, scratch->a, part * sizeof(float),
+        if (check_cancelled(cancelled, err) ||
+            file_pwrite(&crew->repacked, scratch->a, part * sizeof(float),
                         repack->offset + done * sizeof(float), err))
             return err->code;
         done += part;
@@ -243,17 +252,15 @@ int prepare_factors(struct crew *crew, const struct scratch *scratch, int direct
         const struct plan_repack *repacks = plan->repacks + i;
         size_t count = 1;
 
-        if (atomic_load(cancelled))
-            return error_set(err, ERR_CANCELLED, "cancelled");
         while (i + count < plan->repack_count && share_rows(&repacks[0], &repacks[count]) &&
                repacks[count].view.offset > repacks[count - 1].view.offset &&
                repacks[count].view.offset - repacks[0].view.offset < repacks[0].view.index_stride)
             count++;
         if (repacks[0].view.tensor == EDIT_ALL_ONES)
-            status = repack_ones(crew, scratch, &repacks[0], err);
+            status = repack_ones(crew, scratch, &repacks[0], cancelled, err);
         else
-            status = repack_group(crew, scratch, repacks, count, err);
-        if (status)
+            status = repack_group(crew, scratch, repacks, count, cancelled, err);
+        if (status && status != ERR_CANCELLED)
             error_prefix(err, "repacking factors");
         i += count;
     }

@@ -18,22 +18,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void run(const struct plan *plan, const char *output, const char *kernels, bool threads)
+static void run(const struct plan *plan, const char *output, const char *kernels, bool threads,
+                bool cancelled)
 {
     struct pipeline_options options = { .ring = threads ? RING_THREADS : RING_AUTO,
                                         .direct = threads ? FILE_DIRECT_OFF : FILE_DIRECT_AUTO,
                                         .ops = cpu_fold_find(kernels),
                                         .quant = cpu_quant_find(kernels),
                                         .log = &(struct log){ 0 } };
-    struct pipeline_stop stop = { 0 };
+    struct pipeline_stop stop = { .cancelled = cancelled };
     struct pipeline_result result = { 0 };
     struct error err = { 0 };
+    int status;
     int fd;
 
     CHECK(mkdir(output, 0777) == 0, "%s", output);
     fd = open(output, O_RDONLY | O_DIRECTORY);
     CHECK(fd >= 0, "%s", output);
-    CHECK(pipeline_run(plan, fd, &options, &stop, &result, &err) == 0, "%s", err.text);
+    status = pipeline_run(plan, fd, &options, &stop, &result, &err);
+    CHECK(status == (cancelled ? ERR_CANCELLED : 0), "%d: %s", status, err.text);
+    CHECK(!cancelled || result.bytes_written == 0, "it went on");
     free(result.digests);
     close(fd);
 }
@@ -49,7 +53,7 @@ static void check_seed(uint64_t seed)
     const struct log log = { 0 };
     struct error err = { 0 };
     struct plan plan = { 0 };
-    char first[600], second[600];
+    char first[600], second[600], third[600];
 
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
@@ -62,11 +66,13 @@ static void check_seed(uint64_t seed)
     CHECK(plan_fit_memory(&plan, UINT64_C(128) << 20, 2, 2, 0, &err) == 0, "%s", err.text);
     snprintf(first, sizeof(first), "%s/first", made.model.directory);
     snprintf(second, sizeof(second), "%s/second", made.model.directory);
-    run(&plan, first, NULL, false);
+    snprintf(third, sizeof(third), "%s/third", made.model.directory);
+    run(&plan, third, NULL, false, true);
+    run(&plan, first, NULL, false, false);
     made_edits_check(&made, &plan, first, &options);
     /* The smallest memory: nothing is resident, more goes panel by panel and is read twice. */
     CHECK(plan_fit_memory(&plan, plan.memory.least_bytes, 1, 1, 0, &err) == 0, "%s", err.text);
-    run(&plan, second, "scalar", true);
+    run(&plan, second, "scalar", true, false);
     made_check_same(first, second);
     plan_release(&plan);
     made_edits_release(&made);
