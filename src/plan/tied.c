@@ -109,11 +109,12 @@ static int count_sides(struct sides *out, struct plan_matches *matches,
  */
 static bool is_mirror(const struct plan_matches *matches, const struct plan_match *match)
 {
+    if (match->edit->kind != EDIT_REPLACE || match->edit->side == EDIT_UNTIED)
+        return false;
     for (size_t i = 0; i < matches->count; i++) {
         const struct plan_match *other = &matches->list[i];
 
-        if (match->edit->kind == EDIT_REPLACE && other->edit->kind == EDIT_DELTA &&
-            match->edit->side != EDIT_UNTIED && other->edit->side != EDIT_UNTIED &&
+        if (other->edit->kind == EDIT_DELTA && other->edit->side != EDIT_UNTIED &&
             match->adapter == other->adapter && match->edit->source == other->edit->source)
             return true;
     }
