@@ -18,8 +18,7 @@ struct norm_work {
     const struct plan_tensor *tensor;
     struct file source;          /* of the tensor */
     double (*lanes)[FOLD_LANES]; /* of ROWS_MAX rows */
-    double *sums;                /* of the columns */
-    size_t sums_capacity;
+    double *sums;                /* of the columns, plan.sum_count of them */
 };
 
 /* Row `r` of the rectangle, which is `row` of the tensor, as fp32 into its place in tile_w. */
@@ -136,7 +135,8 @@ static int make_norms(const struct norm_work *work, uint32_t index, const atomic
     bool cut = target->norms == PLAN_NORMS_CUT;
     uint64_t rows = cut ? target->cut_count : target->rows;
 
-    memset(work->sums, 0, target->cols * sizeof(*work->sums));
+    if (delta->norm == EDIT_NORM_OF_COLS)
+        memset(work->sums, 0, target->cols * sizeof(*work->sums));
     for (uint64_t row = 0; row < rows; row += ROWS_MAX) {
         const struct rectangle band = { .cuts = cut ? plan->cuts + target->cut_first + row : NULL,
                                         .row = row,
@@ -159,14 +159,6 @@ static int prepare_target(struct norm_work *work, const atomic_int *cancelled, s
     const struct plan *plan = work->crew->plan;
     int status = 0;
 
-    if (target->cols > work->sums_capacity) {
-        double *more = realloc(work->sums, target->cols * sizeof(*more));
-
-        if (!more)
-            return error_no_memory(err, "the norms of columns");
-        work->sums = more;
-        work->sums_capacity = target->cols;
-    }
     if (file_open_input(&work->source, plan->inputs[work->tensor->input].path, FILE_DIRECT_OFF,
                         err))
         return err->code = ERR_FAILED; /* it was there when it was planned with */
@@ -188,8 +180,9 @@ int prepare_norms(struct crew *crew, const struct scratch *scratch, const atomic
     if (plan->norm_count == 0)
         return 0;
     work.lanes = calloc(ROWS_MAX, sizeof(*work.lanes));
-    if (!work.lanes)
-        return error_no_memory(err, "the norms of rows");
+    work.sums = calloc(plan->sum_count + 1, sizeof(*work.sums));
+    if (!work.lanes || !work.sums)
+        status = error_no_memory(err, "the norms");
     for (size_t i = 0; i < plan->target_count && !status; i++) {
         work.target = &plan->targets[i];
         work.tensor = &plan->tensors[work.target->tensor];

@@ -142,8 +142,10 @@ static int make_edits(struct plan_matches *matches, const struct model *model,
             return err->code;
         }
         count += matches->edits[i].count;
+        for (size_t e = 0; e < matches->edits[i].count; e++)
+            matches->bytes += matches->edits[i].list[e].row_list_count * 2 * sizeof(uint64_t);
     }
-    matches->bytes = count * (sizeof(*matches->list) + sizeof(struct adapter_edit));
+    matches->bytes += count * (sizeof(*matches->list) + sizeof(struct adapter_edit));
     matches->list = calloc(count + 1, sizeof(*matches->list));
     return matches->list ? 0 : error_no_memory(err, "the list of edits");
 }

@@ -105,7 +105,8 @@ static bool needs_tiles(const struct plan *plan)
 
 static uint64_t norm_bytes(const struct plan *plan)
 {
-    return plan->norm_count * sizeof(float) + plan->cut_count * sizeof(*plan->cuts);
+    return plan->norm_count * sizeof(float) + plan->sum_count * sizeof(double) +
+           plan->cut_count * sizeof(*plan->cuts);
 }
 
 static uint64_t worker_bytes(const struct plan *plan, bool tiles)

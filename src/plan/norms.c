@@ -34,6 +34,8 @@ static void set_all(struct plan *plan, struct plan_target *target)
         struct plan_delta *delta = &plan->deltas[target->delta_first + i];
 
         delta->norms = plan->norm_count;
+        if (delta->norm == EDIT_NORM_OF_COLS)
+            plan->sum_count = max_u64(plan->sum_count, target->cols);
         if (delta->norm != EDIT_NO_NORM)
             plan->norm_count += delta->norm == EDIT_NORM_OF_COLS ? target->cols : target->rows;
     }
@@ -86,6 +88,7 @@ int plan_set_norms(struct plan *plan, struct error *err)
     int status = 0;
 
     plan->norm_count = 0;
+    plan->sum_count = 0;
     plan->cut_count = 0;
     plan->bytes_read_twice = 0;
     for (size_t i = 0; i < plan->target_count && !status; i++) {

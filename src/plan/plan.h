@@ -272,6 +272,7 @@ struct plan {
     size_t cut_count;
     size_t cut_capacity;
     uint64_t norm_count;              /* fp32 factors in the table of norms */
+    uint64_t sum_count;               /* columns of the widest target with norms of columns */
     struct plan_encoding **encodings; /* each allocated alone, so that they stay where they are */
     size_t encoding_count;
     size_t encoding_capacity;

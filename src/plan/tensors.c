@@ -7,7 +7,8 @@
 
 #define KEPT_OVERHEAD 32u /* its pointer, the zero, and what the allocator adds */
 
-/* So that layers of hostile many tensors cannot be repeated without end before memory is counted. */
+/* So that layers of hostile many tensors cannot be repeated without end before memory is counted.
+ */
 #define REPEATED_TENSORS_MAX (UINT64_C(1) << 20)
 
 /*
