@@ -1,7 +1,7 @@
 /*
  * The n-th allocation, read, write, file call and thread start fails, for every n
- * of two small merges, one with every kind of edit: a clean error, nothing that looks finished, no leak (under
- * LeakSanitizer), and what existed before is as it was.
+ * of two small merges, one with every kind of edit: a clean error, nothing that looks finished, no
+ * leak (under LeakSanitizer), and what existed before is as it was.
  *
  * usage: test_faults [kind number [kinds]]
  */
@@ -91,7 +91,7 @@ static bool check_one(enum fault_kind kind, unsigned number, const char *engine,
         char mark[700];
 
         snprintf(mark, sizeof(mark), "%s/.lorafold-work", output);
-        remove(mark); /* it stays if its removal was the fault */
+        remove(mark);                       /* it stays if its removal was the fault */
         made_check_same(reference, output); /* the new one, or the old one */
     }
     made_remove(partial); /* a failed removal is a fault too: the next run would discard it */
