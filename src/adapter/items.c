@@ -44,8 +44,7 @@ static int compare_items(const void *left, const void *right)
     return order ? order : (a->tensor > b->tensor) - (a->tensor < b->tensor);
 }
 
-/* The adapter's name that all factors have in their keys, else the usual one. */
-static char *find_adapter_name(const struct st_header *header)
+char *adapter_find_name(const struct st_header *header)
 {
     const char *first = NULL;
     size_t first_count = 0;
@@ -69,7 +68,7 @@ int adapter_read_items(struct adapter *adapter, struct adapter_item *items, size
                        bool allow_unused, const struct log *log, struct error *err)
 {
     const struct st_header *header = &adapter->header;
-    char *adapter_name = find_adapter_name(header);
+    char *adapter_name = adapter_find_name(header);
     const struct adapter_item *odd = NULL;
     size_t odd_count = 0;
     char quoted[2][QUOTED_BYTES];

@@ -1,21 +1,13 @@
-#include "adapter/key.h"
+#include "adapter/key_internal.h"
 
 #include "base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PREFIX "base_model.model."
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Between two dots of a name. */
-struct component {
-    const char *begin;
-    size_t bytes;
-};
-
-/* The component that begins at *at, which moves behind its dot; false behind the end. */
-static bool next_component(struct component *out, const char *name, size_t bytes, size_t *at)
+bool key_next_component(struct key_component *out, const char *name, size_t bytes, size_t *at)
 {
     const char *dot;
 
@@ -28,85 +20,77 @@ static bool next_component(struct component *out, const char *name, size_t bytes
     return true;
 }
 
-static bool component_is(const struct component *component, const char *text)
+bool key_component_is(const struct key_component *component, const char *text)
 {
     return strlen(text) == component->bytes &&
            memcmp(component->begin, text, component->bytes) == 0;
 }
 
-static bool starts_with(const char *name, size_t bytes, const char *text)
+bool key_starts_with(const char *name, size_t bytes, const char *text)
 {
     return bytes >= strlen(text) && memcmp(name, text, strlen(text)) == 0;
 }
 
-/* What wraps modules while a model trains, and leaves its name in the keys of a careless save. */
-static bool is_wrapper(const struct component *component)
+bool key_is_wrapper(const struct key_component *component)
 {
-    return component_is(component, "_orig_mod") ||
-           component_is(component, "_fsdp_wrapped_module") ||
-           component_is(component, "_checkpoint_wrapped_module");
+    return key_component_is(component, "_orig_mod") ||
+           key_component_is(component, "_fsdp_wrapped_module") ||
+           key_component_is(component, "_checkpoint_wrapped_module");
 }
 
-static bool is_adapter_name(const struct component *component, const char *adapter_name)
+bool key_is_adapter_name(const struct key_component *component, const char *adapter_name)
 {
-    return component_is(component, adapter_name) ||
-           component_is(component, ADAPTER_KEY_DEFAULT_NAME);
+    return key_component_is(component, adapter_name) ||
+           key_component_is(component, ADAPTER_KEY_DEFAULT_NAME);
 }
 
-/* What may stand behind the component that says what a tensor is, and its adapter's name. */
-enum ending { ENDING_NONE = 1, ENDING_WEIGHT = 2, ENDING_BIAS = 4, ENDING_OTHER = 8 };
-
-static const struct marker {
-    const char *component;
-    enum adapter_key_kind kind;
-    enum adapter_layer layer;
-    unsigned endings; /* admitted ones; with ENDING_BIAS the kind is ADAPTER_KEY_B_BIAS */
-} markers[] = {
-    { "lora_A", ADAPTER_KEY_A, ADAPTER_LAYER_WEIGHT, ENDING_WEIGHT },
-    { "lora_B", ADAPTER_KEY_B, ADAPTER_LAYER_WEIGHT, ENDING_WEIGHT | ENDING_BIAS },
-    { "lora_embedding_A", ADAPTER_KEY_A, ADAPTER_LAYER_EMBEDDING, ENDING_NONE },
-    { "lora_embedding_B", ADAPTER_KEY_B, ADAPTER_LAYER_EMBEDDING, ENDING_NONE },
+static const struct key_marker markers[] = {
+    { "lora_A", ADAPTER_KEY_A, ADAPTER_LAYER_WEIGHT, KEY_ENDING_WEIGHT },
+    { "lora_B", ADAPTER_KEY_B, ADAPTER_LAYER_WEIGHT, KEY_ENDING_WEIGHT | KEY_ENDING_BIAS },
+    { "lora_embedding_A", ADAPTER_KEY_A, ADAPTER_LAYER_EMBEDDING, KEY_ENDING_NONE },
+    { "lora_embedding_B", ADAPTER_KEY_B, ADAPTER_LAYER_EMBEDDING, KEY_ENDING_NONE },
     { "lora_magnitude_vector", ADAPTER_KEY_MAGNITUDE, ADAPTER_LAYER_WEIGHT,
-      ENDING_NONE | ENDING_WEIGHT },
-    { "trainable_tokens_delta", ADAPTER_KEY_ROWS, ADAPTER_LAYER_WEIGHT, ENDING_NONE },
+      KEY_ENDING_NONE | KEY_ENDING_WEIGHT },
+    { "trainable_tokens_delta", ADAPTER_KEY_ROWS, ADAPTER_LAYER_WEIGHT, KEY_ENDING_NONE },
 };
 
-static const struct marker *find_marker(const struct component *component)
+const struct key_marker *key_find_marker(const struct key_component *component)
 {
     for (size_t i = 0; i < COUNT(markers); i++) {
-        if (component_is(component, markers[i].component))
+        if (key_component_is(component, markers[i].component))
             return &markers[i];
     }
     return NULL;
 }
 
 /* Read an adapter's name, if there is one, and the ending behind a marker. */
-static enum ending read_ending(const char *name, size_t bytes, size_t at, const char *adapter_name)
+static enum key_ending read_ending(const char *name, size_t bytes, size_t at,
+                                   const char *adapter_name)
 {
-    struct component component;
+    struct key_component component;
 
-    if (!next_component(&component, name, bytes, &at))
-        return ENDING_NONE;
-    if (is_adapter_name(&component, adapter_name) && !next_component(&component, name, bytes, &at))
-        return ENDING_NONE;
+    if (!key_next_component(&component, name, bytes, &at))
+        return KEY_ENDING_NONE;
+    if (key_is_adapter_name(&component, adapter_name) &&
+        !key_next_component(&component, name, bytes, &at))
+        return KEY_ENDING_NONE;
     if (at <= bytes)
-        return ENDING_OTHER;
-    if (component_is(&component, "weight"))
-        return ENDING_WEIGHT;
-    return component_is(&component, "bias") ? ENDING_BIAS : ENDING_OTHER;
+        return KEY_ENDING_OTHER;
+    if (key_component_is(&component, "weight"))
+        return KEY_ENDING_WEIGHT;
+    return key_component_is(&component, "bias") ? KEY_ENDING_BIAS : KEY_ENDING_OTHER;
 }
 
-/* PEFT writes the prefix once and nothing else in front. */
-static void strip_front(const char **name, size_t *bytes, bool *odd)
+void key_strip_front(const char **name, size_t *bytes, bool *odd)
 {
-    static const char *const fronts[] = { PREFIX, "module.", "_orig_mod.", "_fsdp_wrapped_module.",
-                                          "_checkpoint_wrapped_module." };
+    static const char *const fronts[] = { ADAPTER_KEY_PREFIX, "module.", "_orig_mod.",
+                                          "_fsdp_wrapped_module.", "_checkpoint_wrapped_module." };
     size_t prefixes = 0;
     size_t others = 0;
     size_t i = 0;
 
     while (i < COUNT(fronts)) {
-        if (!starts_with(*name, *bytes, fronts[i])) {
+        if (!key_starts_with(*name, *bytes, fronts[i])) {
             i++;
             continue;
         }
@@ -120,7 +104,7 @@ static void strip_front(const char **name, size_t *bytes, bool *odd)
 
 /* Add a component to the path.  A base_layer that is not at the end belongs to an owner. */
 static void add_component(struct adapter_key *key, struct text *path,
-                          const struct component *component)
+                          const struct key_component *component)
 {
     if (key->depth)
         key->owner_bytes = path->bytes;
@@ -131,42 +115,44 @@ static void add_component(struct adapter_key *key, struct text *path,
 }
 
 /* The components up to the one that says what the tensor is; *at is then behind it. */
-static const struct marker *read_path(struct adapter_key *key, struct text *path, const char *name,
-                                      size_t bytes, size_t *at, const char *adapter_name)
+static const struct key_marker *read_path(struct adapter_key *key, struct text *path,
+                                          const char *name, size_t bytes, size_t *at,
+                                          const char *adapter_name)
 {
-    struct component component;
-    struct component next;
+    struct key_component component;
+    struct key_component next;
     bool ends_in_name = false;
 
     key->kind = ADAPTER_KEY_OTHER;
-    while (next_component(&component, name, bytes, at)) {
-        const struct marker *marker = find_marker(&component);
+    while (key_next_component(&component, name, bytes, at)) {
+        const struct key_marker *marker = key_find_marker(&component);
         size_t behind = *at;
 
         ends_in_name = false;
         if (marker || component.bytes == 0)
             return marker;
-        if (starts_with(component.begin, component.bytes, "lora_velora") ||
-            component_is(&component, "lora_monteclora_sampler")) {
+        if (key_starts_with(component.begin, component.bytes, "lora_velora") ||
+            key_component_is(&component, "lora_monteclora_sampler")) {
             key->kind = ADAPTER_KEY_TRAINING;
             return NULL;
         }
-        if (starts_with(component.begin, component.bytes, "lora_")) {
-            if (component_is(&component, "lora_diag"))
+        if (key_starts_with(component.begin, component.bytes, "lora_")) {
+            if (key_component_is(&component, "lora_diag"))
                 key->what = "is a diagonal of KaSA, which also changes the base: not supported";
             return NULL;
         }
-        if (is_wrapper(&component)) {
+        if (key_is_wrapper(&component)) {
             key->odd = true;
-        } else if (component_is(&component, "base_layer")) {
+        } else if (key_component_is(&component, "base_layer")) {
             key->depth++;
-        } else if (component_is(&component, "modules_to_save")) {
+        } else if (key_component_is(&component, "modules_to_save")) {
             key->form = ADAPTER_FORM_TO_SAVE;
-            if (next_component(&next, name, bytes, &behind) && is_adapter_name(&next, adapter_name))
+            if (key_next_component(&next, name, bytes, &behind) &&
+                key_is_adapter_name(&next, adapter_name))
                 *at = behind;
-        } else if (component_is(&component, "original_module")) {
+        } else if (key_component_is(&component, "original_module")) {
             key->form = ADAPTER_FORM_ORIGINAL;
-        } else if (!component_is(&component, "token_adapter")) {
+        } else if (!key_component_is(&component, "token_adapter")) {
             add_component(key, path, &component);
             ends_in_name = true;
         }
@@ -180,18 +166,18 @@ int adapter_key_read(struct adapter_key *out, const char *name, size_t bytes,
                      const char *adapter_name, struct error *err)
 {
     struct text path = { 0 };
-    const struct marker *marker;
+    const struct key_marker *marker;
     size_t at = 0;
 
     *out = (struct adapter_key){ 0 };
-    strip_front(&name, &bytes, &out->odd);
+    key_strip_front(&name, &bytes, &out->odd);
     marker = read_path(out, &path, name, bytes, &at, adapter_name);
     if (marker && path.bytes &&
         (out->form == ADAPTER_FORM_PLAIN || marker->kind == ADAPTER_KEY_ROWS)) {
-        enum ending ending = read_ending(name, bytes, at, adapter_name);
+        enum key_ending ending = read_ending(name, bytes, at, adapter_name);
 
         if (marker->endings & ending) {
-            out->kind = ending == ENDING_BIAS ? ADAPTER_KEY_B_BIAS : marker->kind;
+            out->kind = ending == KEY_ENDING_BIAS ? ADAPTER_KEY_B_BIAS : marker->kind;
             out->layer = marker->layer;
         }
         if (out->kind == ADAPTER_KEY_ROWS)
@@ -209,16 +195,16 @@ int adapter_key_read(struct adapter_key *out, const char *name, size_t bytes,
 
 bool adapter_key_find_name(const char *name, size_t bytes, const char **begin, size_t *count)
 {
-    struct component component;
+    struct key_component component;
 
-    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
-        const struct marker *marker = find_marker(&component);
+    for (size_t at = 0; key_next_component(&component, name, bytes, &at);) {
+        const struct key_marker *marker = key_find_marker(&component);
 
         if (!marker || marker->kind > ADAPTER_KEY_B)
             continue;
         *count = 0;
-        if (next_component(&component, name, bytes, &at) && !component_is(&component, "weight") &&
-            !component_is(&component, "bias")) {
+        if (key_next_component(&component, name, bytes, &at) &&
+            !key_component_is(&component, "weight") && !key_component_is(&component, "bias")) {
             *begin = component.begin;
             *count = component.bytes;
         }
@@ -230,24 +216,24 @@ bool adapter_key_find_name(const char *name, size_t bytes, const char **begin, s
 /* The understood name that an oddly spelled one most likely stands for. */
 static void add_nearest(struct text *out, const char *name, size_t bytes)
 {
-    struct component component;
+    struct key_component component;
     bool odd;
 
-    strip_front(&name, &bytes, &odd);
-    text_adds(out, PREFIX);
-    for (size_t at = 0; next_component(&component, name, bytes, &at);) {
-        const struct marker *marker = find_marker(&component);
+    key_strip_front(&name, &bytes, &odd);
+    text_adds(out, ADAPTER_KEY_PREFIX);
+    for (size_t at = 0; key_next_component(&component, name, bytes, &at);) {
+        const struct key_marker *marker = key_find_marker(&component);
 
-        if (marker || component_is(&component, "lora_down") ||
-            component_is(&component, "lora_up")) {
-            text_adds(out, marker                                ? marker->component
-                           : component_is(&component, "lora_up") ? "lora_B"
-                                                                 : "lora_A");
-            if (!marker || !(marker->endings & ENDING_NONE))
+        if (marker || key_component_is(&component, "lora_down") ||
+            key_component_is(&component, "lora_up")) {
+            text_adds(out, marker                                    ? marker->component
+                           : key_component_is(&component, "lora_up") ? "lora_B"
+                                                                     : "lora_A");
+            if (!marker || !(marker->endings & KEY_ENDING_NONE))
                 text_adds(out, ".weight");
             return;
         }
-        if (is_wrapper(&component) || component.bytes == 0)
+        if (key_is_wrapper(&component) || component.bytes == 0)
             continue;
         text_add(out, component.begin, component.bytes);
         text_adds(out, ".");

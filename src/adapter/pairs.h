@@ -3,7 +3,7 @@
  *
  * items.c reads the keys; pairs.c drives, puts the tensors of one module together and asks the
  * configuration; factors.c checks dtypes and shapes; saved.c has the tensors that stand for those
- * of the base.
+ * of the base; spelling.c names them all as PEFT does.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -62,6 +62,16 @@ int adapter_check_copy(const struct adapter *adapter, const struct adapter_pair 
  */
 int adapter_build_saved(struct adapter *adapter, const struct adapter_item *items, size_t count,
                         bool allow_unused, struct error *err);
+
+/* The first pair of a module, by bisection in the sorted list; NULL if there is none. */
+struct adapter_pair *adapter_find_pair(const struct adapter *adapter, const char *module,
+                                       size_t bytes);
+
+/*
+ * The adapter's name that all factors have in their keys, else the usual one; the caller frees it,
+ * NULL without memory.
+ */
+char *adapter_find_name(const struct st_header *header);
 
 /* List a tensor as unused. */
 int adapter_add_unused(struct adapter *adapter, uint32_t tensor, struct error *err);

@@ -23,8 +23,8 @@ static int compare_with_pair(const char *module, size_t bytes, const struct adap
     return order ? order : -(pair->module[bytes] != '\0');
 }
 
-/* The first pair of a module, by bisection in the sorted list; NULL if there is none. */
-static struct adapter_pair *find_pair(struct adapter *adapter, const char *module, size_t bytes)
+struct adapter_pair *adapter_find_pair(const struct adapter *adapter, const char *module,
+                                       size_t bytes)
 {
     size_t low = 0;
     size_t high = adapter->pair_count;
@@ -73,7 +73,7 @@ static bool is_explained(struct adapter *adapter, const char *name, const char *
     if (config->bias == ADAPTER_BIAS_ALL)
         return strstr(name, "bias") != NULL;
     return config->bias == ADAPTER_BIAS_LORA_ONLY && strcmp(name + bytes, ".bias") == 0 &&
-           find_pair(adapter, name, bytes) != NULL;
+           adapter_find_pair(adapter, name, bytes) != NULL;
 }
 
 static int refuse_unexplained(const struct adapter *adapter, const struct adapter_item *item,
@@ -119,7 +119,7 @@ static int place_tensor(struct adapter *adapter, const struct adapter_item *item
 {
     const char *name = item->key.path;
     size_t bytes = module_bytes(name);
-    struct adapter_pair *pair = find_pair(adapter, name, bytes);
+    struct adapter_pair *pair = adapter_find_pair(adapter, name, bytes);
     char *module;
     bool explained;
     int status;
