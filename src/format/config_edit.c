@@ -50,8 +50,7 @@ static void edit_value(struct config_editor *editor, const struct json_token *ke
     }
 }
 
-/* Does the object that begins with `token` hold the key `name` itself (not deeper)? */
-static int object_holds(const struct json_reader *at, const struct json_token *object,
+int config_object_holds(const struct json_reader *at, const struct json_token *object,
                         const char *name, bool *holds, bool *empty, struct error *err)
 {
     struct json_reader reader = *at; /* a copy: looking ahead moves nothing */
@@ -70,15 +69,8 @@ static int object_holds(const struct json_reader *at, const struct json_token *o
     }
 }
 
-/* A member that an object lacks. */
-struct member {
-    const char *name;
-    const char *value; /* JSON */
-};
-
-/* Put members in front of those of an object, spaced as its first member is. */
-static void put_in(struct config_editor *editor, const struct json_token *object, const char *end,
-                   const struct member *members, size_t count, bool empty)
+void config_put_in(struct config_editor *editor, const struct json_token *object, const char *end,
+                   const struct config_member *members, size_t count, bool empty)
 {
     const char *behind = object->begin + 1;
     const char *space = behind;
@@ -100,7 +92,7 @@ static int complete_object(struct config_editor *editor, const struct json_reade
                            const struct json_token *object, const char *end, struct error *err)
 {
     const struct config_edits *edits = editor->edits;
-    struct member members[4];
+    struct config_member members[4];
     size_t count = 0;
     bool tied;
     bool dtype;
@@ -112,30 +104,30 @@ static int complete_object(struct config_editor *editor, const struct json_reade
     char vocab_value[32];
     char labels_value[32];
 
-    if (object_holds(reader, object, "tie_word_embeddings", &tied, &empty, err) ||
-        object_holds(reader, object, "dtype", &dtype, &empty, err) ||
-        object_holds(reader, object, "torch_dtype", &torch_dtype, &empty, err) ||
-        object_holds(reader, object, "vocab_size", &vocab, &empty, err) ||
-        object_holds(reader, object, "num_labels", &labels, &empty, err))
+    if (config_object_holds(reader, object, "tie_word_embeddings", &tied, &empty, err) ||
+        config_object_holds(reader, object, "dtype", &dtype, &empty, err) ||
+        config_object_holds(reader, object, "torch_dtype", &torch_dtype, &empty, err) ||
+        config_object_holds(reader, object, "vocab_size", &vocab, &empty, err) ||
+        config_object_holds(reader, object, "num_labels", &labels, &empty, err))
         return err->code;
     if (edits->untie && !tied)
-        members[count++] = (struct member){ "tie_word_embeddings", "false" };
+        members[count++] = (struct config_member){ "tie_word_embeddings", "false" };
     if (edits->dtype && object->depth == 0 && !dtype && !torch_dtype) {
         snprintf(dtype_value, sizeof(dtype_value), "\"%s\"", edits->dtype);
-        members[count++] = (struct member){ "torch_dtype", dtype_value };
+        members[count++] = (struct config_member){ "torch_dtype", dtype_value };
     }
     /* Without it model code takes a number of its own. */
     if (edits->vocab_to && !editor->survey.facts.vocab_size && !vocab &&
         object->depth == editor->survey.innermost) {
         snprintf(vocab_value, sizeof(vocab_value), "%" PRIu64, edits->vocab_to);
-        members[count++] = (struct member){ "vocab_size", vocab_value };
+        members[count++] = (struct config_member){ "vocab_size", vocab_value };
     }
     if (edits->labels && object->depth == 0 && !labels) {
         snprintf(labels_value, sizeof(labels_value), "%" PRIu64, edits->labels);
-        members[count++] = (struct member){ "num_labels", labels_value };
+        members[count++] = (struct config_member){ "num_labels", labels_value };
     }
     if (count)
-        put_in(editor, object, end, members, count, empty);
+        config_put_in(editor, object, end, members, count, empty);
     return 0;
 }
 

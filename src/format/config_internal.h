@@ -52,6 +52,17 @@ void config_replace(struct config_editor *editor, const struct json_token *value
 void config_copy(struct config_editor *editor, const char *end, const char *resume);
 
 /*
+ * Does the object that begins with `object`, which `at` is behind, hold the key `name` itself (not
+ * deeper)?
+ */
+int config_object_holds(const struct json_reader *at, const struct json_token *object,
+                        const char *name, bool *holds, bool *empty, struct error *err);
+
+/* Put members in front of those of an object, spaced as its first member is. */
+void config_put_in(struct config_editor *editor, const struct json_token *object, const char *end,
+                   const struct config_member *members, size_t count, bool empty);
+
+/*
  * Change the member of an object about the language model that tells of its layers, if it does.
  * `reader` is behind `value`, and moves on behind a list that was rewritten.  ERR_FORMAT: the
  * result would be larger than a document may be.

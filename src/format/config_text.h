@@ -63,4 +63,20 @@ struct config_edits {
 int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
                  struct error *err);
 
+/* A member of an object. */
+struct config_member {
+    const char *name;
+    const char *value; /* JSON */
+};
+
+#define CONFIG_MEMBERS_MAX 8u
+
+/*
+ * Append the text with these members (at most CONFIG_MEMBERS_MAX) of its outermost object set: in
+ * place of the values that they have, or in front of the others.  The input has passed json_check()
+ * and is an object.
+ */
+int config_set_members(struct text *out, const char *json, size_t bytes,
+                       const struct config_member *members, size_t count, struct error *err);
+
 #endif

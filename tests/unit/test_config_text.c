@@ -333,9 +333,40 @@ static void test_config_text__large(void **state)
     text_release(&json);
 }
 
+static void test_config_text__members(void **state)
+{
+    static const struct {
+        const char *before;
+        const char *after; /* with "a": true and "b": "x" set */
+    } cases[] = {
+        { "{\"a\": false, \"b\": null, \"c\": NaN}", "{\"a\": true, \"b\": \"x\", \"c\": NaN}" },
+        { "{\n  \"b\" :  {\"a\": [1, {\"b\": 2}]} ,\n  \"a\":[]\n}\n",
+          "{\n  \"b\" :  \"x\" ,\n  \"a\":true\n}\n" },
+        { "{\"c\": {\"a\": 1, \"b\": 2}}",
+          "{\"a\": true, \"b\": \"x\", \"c\": {\"a\": 1, \"b\": 2}}" },
+        { "{\n  \"b\": 1\n}", "{\n  \"a\": true,\n  \"b\": \"x\"\n}" },
+        { "{}", "{\"a\": true, \"b\": \"x\"}" },
+        { "{\"\\u0061\": 1, \"b\": \"a\"}", "{\"\\u0061\": true, \"b\": \"x\"}" },
+    };
+    static const struct config_member members[] = { { "a", "true" }, { "b", "\"x\"" } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct text out = { 0 };
+        struct error err = { 0 };
+
+        assert_int_equal(
+            config_set_members(&out, cases[i].before, strlen(cases[i].before), members, 2, &err),
+            0);
+        assert_string_equal(out.data, cases[i].after);
+        text_release(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config_text__members),
         cmocka_unit_test(test_config_text__facts),
         cmocka_unit_test(test_config_text__edits),
         cmocka_unit_test(test_config_text__numbers),
