@@ -96,12 +96,12 @@ static int emit_header(struct plan *plan, struct plan_file *file, const struct m
                        struct text *headers, struct text *json, struct error *err)
 {
     const struct plan_tensor *first = &plan->tensors[file->tensor_first];
-    const struct st_header *source = &model->shards[first->shard].header;
+    const struct st_header *source = model ? &model->shards[first->shard].header : NULL;
     uint8_t prefix[ST_PREFIX_BYTES];
     uint64_t offset = 0;
 
     text_clear(json);
-    st_emit_begin(json, source->metadata, source->metadata_bytes);
+    st_emit_begin(json, source ? source->metadata : NULL, source ? source->metadata_bytes : 0);
     for (uint64_t i = 0; i < file->tensor_count; i++) {
         const struct plan_tensor *tensor = first + i;
 

@@ -331,6 +331,15 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
 void plan_release(struct plan *plan);
 
 /*
+ * Lay out one adapter as PEFT saves it, in one file PLAN_ADAPTER_FILE; of the options only the
+ * dtype counts.  ERR_FORMAT: two tensors would have one name, or they lie too far apart to be read
+ * in blocks.  On success the caller releases *out; the adapter's tensors may be forgotten then.
+ */
+#define PLAN_ADAPTER_FILE "adapter_model.safetensors"
+int plan_make_adapter(struct plan *out, const struct adapter *adapter,
+                      const struct plan_options *options, struct error *err);
+
+/*
  * Choose slots, workers and resident factors within `budget_bytes`; `threads` 0: up to
  * `processors`.  `extra_bytes` is held by the caller (headers, configurations).  ERR_USAGE with
  * the smallest budget that works if it cannot be done.  Part of making a plan.

@@ -4,7 +4,7 @@
  * match.c: the edits of all adapters, sorted; tied.c: which of them mean which side
  * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
  * targets and deltas; factors.c: how factors lie; layout.c: files; blocks.c: blocks; norms.c: DoRA;
- * memory.c: the budget.
+ * memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -114,7 +114,14 @@ int plan_add_whole(struct plan *plan, struct plan_tensor *tensor, uint64_t eleme
 /* A copy of `bytes` bytes that belongs to the plan; NULL without memory. */
 void *plan_keep(struct plan *plan, const void *data, size_t bytes);
 
-/* Cut into files, emit headers, set offsets. */
+/* What a tensor of a file becomes. */
+enum dtype plan_output_dtype(const struct st_header *header, const struct st_tensor *tensor,
+                             const struct plan_options *options);
+
+/* Sum up what is done with the tensors. */
+void plan_count_actions(struct plan *plan);
+
+/* Cut into files, emit headers, set offsets.  Without a model there is no metadata to keep. */
 int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shard_bytes,
                  struct error *err);
 

@@ -35,8 +35,8 @@ static bool is_kept_in_f32(const char *name, size_t bytes)
     return false;
 }
 
-static enum dtype output_dtype(const struct st_header *header, const struct st_tensor *tensor,
-                               const struct plan_options *options)
+enum dtype plan_output_dtype(const struct st_header *header, const struct st_tensor *tensor,
+                             const struct plan_options *options)
 {
     enum dtype dtype = (enum dtype)tensor->dtype;
 
@@ -61,7 +61,8 @@ void *plan_keep(struct plan *plan, const void *data, size_t bytes)
     copy = malloc(bytes + 1); /* names end with a zero */
     if (!copy)
         return NULL;
-    memcpy(copy, data, bytes);
+    if (bytes)
+        memcpy(copy, data, bytes);
     ((char *)copy)[bytes] = 0;
     plan->kept[plan->kept_count++] = copy;
     plan->kept_bytes += bytes + KEPT_OVERHEAD;
@@ -96,7 +97,7 @@ static int fill_tensor(struct plan_tensor *out, const struct plan_maker *maker,
     const struct plan_options *options = maker->options;
     const struct st_header *header = model_header(maker->model, ref);
     const struct st_tensor *tensor = model_tensor(maker->model, ref);
-    enum dtype dtype_out = output_dtype(header, tensor, options);
+    enum dtype dtype_out = plan_output_dtype(header, tensor, options);
 
     *out = (struct plan_tensor){
         .name = st_name(header, tensor),
@@ -378,7 +379,7 @@ static int fill_inputs(struct plan *plan, const struct model *model,
     return 0;
 }
 
-static void count_actions(struct plan *plan)
+void plan_count_actions(struct plan *plan)
 {
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
@@ -453,6 +454,6 @@ int plan_list_tensors(struct plan *plan, const struct model *model,
     if (!status)
         status = list_tensors(&maker, err);
     if (!status)
-        count_actions(plan);
+        plan_count_actions(plan);
     return status;
 }

@@ -692,9 +692,69 @@ static void test_plan__layers_are_not_repeated_without_end(void **state)
     end(fixture);
 }
 
+/* ---- an adapter that stays one ---- */
+
+static int make_adapter_plan(struct fixture *fixture, const struct plan_options *options)
+{
+    plan_release(&fixture->plan);
+    return plan_make_adapter(&fixture->plan, &fixture->adapters[0], options, &fixture->error);
+}
+
+static void test_plan__an_adapter_is_copied(void **state)
+{
+    struct fixture *fixture = begin();
+    const struct plan *plan = &fixture->plan;
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add_pair(&adapter, "a.proj", 3000000, 4000);
+    add_pair(&adapter, "_orig_mod.b.proj", 3000, 4000);
+    make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
+    assert_int_equal(make_adapter_plan(fixture, &(struct plan_options){ .max_shard_bytes = 1 }), 0);
+    assert_int_equal(plan->file_count, 1);
+    assert_string_equal(plan->files[0].name, PLAN_ADAPTER_FILE);
+    assert_int_equal(plan->copied, 4);
+    assert_int_equal(plan->in_place_blocks, plan->block_count);
+    assert_string_equal(plan->tensors[3].name, "base_model.model.b.proj.lora_B.weight");
+    assert_non_null(strstr(plan->headers + ST_PREFIX_BYTES,
+                           "\"base_model.model.b.proj.lora_B.weight\":{\"dtype\":\"BF16\","
+                           "\"shape\":[3000,4]"));
+    check_blocks(plan);
+    end(fixture);
+}
+
+static void test_plan__an_adapter_is_converted(void **state)
+{
+    static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
+    static const size_t converted[] = { 1, 3, 2 };
+    struct fixture *fixture = begin();
+    const struct plan *plan = &fixture->plan;
+    struct made_file adapter = { 0 };
+
+    (void)state;
+    add_pair(&adapter, "a.proj", 3000000, 4000);
+    add(&adapter, "base_model.model.head.weight", DTYPE_F32, 1000, 4000);
+    add(&adapter, "base_model.model.head.table", DTYPE_I64, 10, 40);
+    make_adapter(fixture, &adapter,
+                 "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":4,\"target_modules\":[\"proj\"],"
+                 "\"modules_to_save\":[\"head\"]}");
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(make_adapter_plan(fixture, &(struct plan_options){ .convert = true,
+                                                                            .dtype = dtypes[i] }),
+                         0);
+        assert_int_equal(plan->converted, converted[i]);
+        assert_int_equal(plan->converted + plan->copied, 4);
+        check_blocks(plan);
+        assert_int_equal(plan_fit_memory(&fixture->plan, 64 * MIB, 1, 1, 0, &fixture->error), 0);
+    }
+    end(fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan__an_adapter_is_copied),
+        cmocka_unit_test(test_plan__an_adapter_is_converted),
         cmocka_unit_test(test_plan__a_shard_is_folded_in_place),
         cmocka_unit_test(test_plan__a_large_shard_is_cut_between_tensors),
         cmocka_unit_test(test_plan__data_that_start_at_an_odd_byte_get_a_clean_layout),
