@@ -98,7 +98,9 @@ enum lorafold_tied {
 enum lorafold_save_method {
     LORAFOLD_MERGED_16BIT, /* a model in 16 or 32 bits */
     LORAFOLD_MERGED_4BIT,  /* a model quantised as bitsandbytes does it */
-    LORAFOLD_LORA,         /* the adapter itself, as an adapter directory */
+    LORAFOLD_LORA,         /* the one adapter itself, as PEFT saves it, with the weight 1.  A base
+                              that is given is only checked and gives tokenizer files; one that the
+                              adapter names is passed over with a notice if it cannot be read */
     LORAFOLD_SAME          /* a model in the base's own scheme */
 };
 

@@ -12,18 +12,18 @@
 /* Fields of the base's card that go with the weights. */
 static const char *const kept_fields[] = { "license:", "license_name:", "license_link:" };
 
-/* Copy such lines out of the YAML block at the head of the base's README.md. */
-static void add_license(const struct lorafold_merge *merge, struct text *out)
+/* Copy such lines out of the YAML block at the head of a README.md. */
+static void add_license(const char *directory, struct text *out)
 {
     struct error ignored = { 0 };
     char *card = NULL;
     size_t bytes = 0;
     char path[4096];
 
-    if (!merge->model.directory ||
-        snprintf(path, sizeof(path), "%s/README.md", merge->model.directory) >= (int)sizeof(path) ||
+    if (!directory ||
+        snprintf(path, sizeof(path), "%s/README.md", directory) >= (int)sizeof(path) ||
         file_read_all(&card, &bytes, path, CARD_BYTES_MAX, &ignored))
-        return; /* a base without a card is common */
+        return; /* a model without a card is common */
     if (strncmp(card, "---\n", 4) == 0) {
         for (const char *line = card + 4; *line && strncmp(line, "---", 3) != 0;) {
             size_t line_bytes = strcspn(line, "\n");
@@ -40,8 +40,7 @@ static void add_license(const struct lorafold_merge *merge, struct text *out)
     free(card);
 }
 
-/* The name under which others know the base: the repository, as far as it is known. */
-static const char *public_base_name(const struct lorafold_merge *merge)
+const char *public_base_name(const struct lorafold_merge *merge)
 {
     const char *named = merge->adapters[0].config.base_model;
 
@@ -51,21 +50,8 @@ static const char *public_base_name(const struct lorafold_merge *merge)
     return merge->base.name;
 }
 
-void card_write(const struct lorafold_merge *merge, struct text *out)
+static void add_adapters(const struct lorafold_merge *merge, struct text *out)
 {
-    const char *base = public_base_name(merge);
-
-    text_adds(out, "---\n");
-    text_adds(out, "base_model: ");
-    text_add_json(out, base, strlen(base));
-    text_adds(out, "\nbase_model_relation: finetune\nlibrary_name: transformers\n");
-    add_license(merge, out);
-    text_adds(out, "tags:\n- lora\n- lorafold\n---\n\n# ");
-    text_adds(out, base);
-    text_adds(out, " with LoRA folded in\n\nThis is the base model [");
-    text_addf(out, "%s] with ", base);
-    text_adds(out, merge->adapter_count == 1 ? "this LoRA adapter" : "these LoRA adapters");
-    text_adds(out, " folded into its weights; it needs no adapter to run.\n\n");
     for (size_t i = 0; i < merge->adapter_count; i++) {
         const struct adapter *adapter = &merge->adapters[i];
         char name[QUOTED_BYTES];
@@ -76,10 +62,74 @@ void card_write(const struct lorafold_merge *merge, struct text *out)
                   adapter->config.rslora ? " (rank-stabilised)" : "",
                   merge->plan_adapters[i].weight, adapter->pair_count);
     }
-    text_addf(
-        out,
-        "\n%zu tensors were folded, %zu replaced, %zu converted, %zu copied byte for byte, "
-        "by lorafold %s.\n`%s` holds digests of every file: check them with `lorafold verify`.\n",
-        merge->plan.folded, merge->plan.replaced, merge->plan.converted, merge->plan.copied,
-        LORAFOLD_VERSION, MANIFEST_NAME);
+}
+
+static void add_verify(struct text *out)
+{
+    text_addf(out,
+              ", by lorafold %s.\n`%s` holds digests of every file: check them with "
+              "`lorafold verify`.\n",
+              LORAFOLD_VERSION, MANIFEST_NAME);
+}
+
+static void write_model_card(const struct lorafold_merge *merge, struct text *out)
+{
+    const char *base = public_base_name(merge);
+
+    text_adds(out, "---\n");
+    text_adds(out, "base_model: ");
+    text_add_json(out, base, strlen(base));
+    text_adds(out, "\nbase_model_relation: finetune\nlibrary_name: transformers\n");
+    add_license(merge->model.directory, out);
+    text_adds(out, "tags:\n- lora\n- lorafold\n---\n\n# ");
+    text_adds(out, base);
+    text_adds(out, " with LoRA folded in\n\nThis is the base model [");
+    text_addf(out, "%s] with ", base);
+    text_adds(out, merge->adapter_count == 1 ? "this LoRA adapter" : "these LoRA adapters");
+    text_adds(out, " folded into its weights; it needs no adapter to run.\n\n");
+    add_adapters(merge, out);
+    text_addf(out,
+              "\n%zu tensors were folded, %zu replaced, %zu converted, %zu copied byte for byte",
+              merge->plan.folded, merge->plan.replaced, merge->plan.converted, merge->plan.copied);
+    add_verify(out);
+}
+
+/* The licence is what the adapter's author says, else the base's. */
+static void add_adapter_license(const struct lorafold_merge *merge, struct text *out)
+{
+    size_t before = out->bytes;
+
+    add_license(merge->adapters[0].directory, out);
+    if (out->bytes == before)
+        add_license(merge->model.directory, out);
+}
+
+static void write_adapter_card(const struct lorafold_merge *merge, struct text *out)
+{
+    const char *base = public_base_name(merge);
+
+    text_adds(out, "---\n");
+    if (base) {
+        text_adds(out, "base_model: ");
+        text_add_json(out, base, strlen(base));
+        text_adds(out, "\nbase_model_relation: adapter\n");
+    }
+    text_adds(out, "library_name: peft\n");
+    add_adapter_license(merge, out);
+    text_adds(out, "tags:\n- lora\n- lorafold\n---\n\n# LoRA adapter");
+    if (base)
+        text_addf(out, " for %s", base);
+    text_adds(out, "\n\nLoad it onto its base model with `peft.PeftModel.from_pretrained()`.\n\n");
+    add_adapters(merge, out);
+    text_addf(out, "\n%zu tensors were converted, %zu copied byte for byte", merge->plan.converted,
+              merge->plan.copied);
+    add_verify(out);
+}
+
+void card_write(const struct lorafold_merge *merge, struct text *out)
+{
+    if (writes_adapter(merge))
+        write_adapter_card(merge, out);
+    else
+        write_model_card(merge, out);
 }

@@ -34,8 +34,14 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
 
 static void add_base(const struct lorafold_merge *merge, struct text *out)
 {
+    const char *base = merge->base.name ? merge->base.name : public_base_name(merge);
+
     text_adds(out, "base      ");
-    add_quoted(out, merge->base.name);
+    add_quoted(out, base ? base : "(not named)");
+    if (!merge->base.name) {
+        text_adds(out, ": not read, so the adapter is not checked against it\n");
+        return;
+    }
     if (merge->base.revision)
         text_addf(out, "@%.12s", merge->base.revision);
     text_adds(out, ": ");
@@ -44,13 +50,19 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     text_add_count(out, merge->model.shard_count, "file");
     text_adds(out, ", ");
     text_add_bytes(out, merge->model.data_bytes);
-    text_adds(out, ", ");
-    add_dtypes(merge, out);
+    if (!writes_adapter(merge)) {
+        text_adds(out, ", ");
+        add_dtypes(merge, out);
+    }
     if (merge->scheme.quantised)
         text_addf(out, ", quantised: %s", merge->scheme.summary);
     if (merge->facts.architecture[0])
         text_addf(out, ", %s", merge->facts.architecture);
     text_adds(out, "\n");
+}
+
+static void add_adapters(const struct lorafold_merge *merge, struct text *out)
+{
     for (size_t i = 0; i < merge->adapter_count; i++) {
         const struct adapter *adapter = &merge->adapters[i];
 
@@ -91,7 +103,9 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
 {
     const struct plan *plan = &merge->plan;
 
-    text_addf(out, "tensors   %zu folded, ", plan->folded);
+    text_adds(out, "tensors   ");
+    if (!writes_adapter(merge))
+        text_addf(out, "%zu folded, ", plan->folded);
     if (plan->decoded)
         text_addf(out, "%zu of them and others decoded, ", plan->decoded);
     if (plan->encoded)
@@ -128,8 +142,8 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     text_adds(out, ", ");
     text_add_bytes(out, plan->bytes_out);
     text_addf(out, ", and %zu other files\n",
-              merge->side_files.count + (merge->config ? 1 : 0) + (plan->file_count > 1 ? 1 : 0) +
-                  3);
+              merge->side_files.count + (writes_adapter(merge) || merge->config ? 1 : 0) +
+                  (plan->file_count > 1 ? 1 : 0) + 3);
 }
 
 static void add_mib(struct text *out, uint64_t bytes)
@@ -229,6 +243,7 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
         plan_json(merge, &out);
     } else {
         add_base(merge, &out);
+        add_adapters(merge, &out);
         add_work(merge, &out);
         add_machine(merge, &out);
     }

@@ -159,6 +159,13 @@ static int check_identity(struct lorafold_merge *merge, struct error *err)
     return 0;
 }
 
+static void warn_of_no_config(struct lorafold_merge *merge, const char *what)
+{
+    if (!writes_adapter(merge))
+        log_say(&merge->log, LOG_WARNING,
+                "%s, so the output will have none and cannot be loaded by name", what);
+}
+
 static int read_config(struct lorafold_merge *merge, struct error *err)
 {
     char *path = NULL;
@@ -167,17 +174,13 @@ static int read_config(struct lorafold_merge *merge, struct error *err)
 
     merge->facts.tied = -1;
     if (!merge->model.directory) {
-        log_say(&merge->log, LOG_WARNING,
-                "there is no config.json beside the base, so the output will have none and cannot "
-                "be loaded by name");
+        warn_of_no_config(merge, "there is no config.json beside the base");
         return 0;
     }
     if (asprintf(&path, "%s/config.json", merge->model.directory) < 0)
         return error_no_memory(err, "a path");
     if (lstat(path, &st) < 0)
-        log_say(&merge->log, LOG_WARNING,
-                "the base has no config.json, so the output will have none and cannot be loaded "
-                "by name");
+        warn_of_no_config(merge, "the base has no config.json");
     else
         status = file_read_all(&merge->config, &merge->config_bytes, path, CONFIG_BYTES_MAX, err);
     if (!status && merge->config) {
@@ -212,15 +215,45 @@ static int read_scheme(struct lorafold_merge *merge, struct error *err)
     return status;
 }
 
+static int open_base(struct lorafold_merge *merge, struct error *err)
+{
+    if (find_base(merge, err) || model_open(&merge->model, merge->base.path, &merge->log, err) ||
+        read_config(merge, err))
+        return err->code;
+    if (check_identity(merge, err))
+        return err->code;
+    return read_scheme(merge, err);
+}
+
+/* The base of an adapter that stays one, which is complete without it. */
+static int open_named_base(struct lorafold_merge *merge, struct error *err)
+{
+    struct error inner = { 0 };
+    int status = open_base(merge, &inner);
+
+    if (status == 0)
+        return 0;
+    if (status != ERR_USAGE && status != ERR_FORMAT)
+        return error_set(err, status, "%s", inner.text);
+    log_say(&merge->log, LOG_NOTICE,
+            "the adapter is not checked against its base, and no tokenizer files are taken from "
+            "there: %s",
+            inner.text);
+    model_release(&merge->model);
+    source_release(&merge->base);
+    free(merge->config);
+    merge->config = NULL;
+    merge->config_bytes = 0;
+    return 0;
+}
+
 int inputs_open(struct lorafold_merge *merge, struct error *err)
 {
     if (merge->options.adapter_count == 0)
         return error_set(err, ERR_USAGE, "no adapter is given");
-    if (open_adapters(merge, err) || find_base(merge, err))
+    if (open_adapters(merge, err))
         return err->code;
-    if (model_open(&merge->model, merge->base.path, &merge->log, err))
-        return err->code;
-    if (read_config(merge, err) || check_identity(merge, err))
-        return err->code;
-    return read_scheme(merge, err);
+    if (writes_adapter(merge) && !merge->options.base)
+        return open_named_base(merge, err);
+    return open_base(merge, err);
 }

@@ -116,14 +116,16 @@ static void write_adapters(const struct lorafold_merge *merge, struct text *out)
 static void write_options(const struct lorafold_merge *merge, struct text *out)
 {
     static const char *const dtypes[] = { "keep", "bf16", "f16", "f32" };
+    static const char *const methods[] = { "merged_16bit", "merged_4bit", "lora", "same" };
     static const char *const layouts[] = { "auto", "rank-major", "expert-major" };
     const struct lorafold_merge_options *options = &merge->options;
 
     text_addf(out,
-              "  \"options\": {\n    \"save_method\": \"merged_16bit\",\n    \"dtype\": \"%s\",\n"
+              "  \"options\": {\n    \"save_method\": \"%s\",\n    \"dtype\": \"%s\",\n"
               "    \"max_shard_bytes\": %llu,\n    \"tied\": \"%s\",\n"
               "    \"lora_b_layout\": \"%s\",\n    \"allow_nonfinite\": %s\n  },\n",
-              dtypes[options->dtype], (unsigned long long)options->max_shard_bytes,
+              methods[options->save_method], dtypes[options->dtype],
+              (unsigned long long)options->max_shard_bytes,
               options->tied == LORAFOLD_TIED_SHARED ? "shared" : "exact",
               layouts[options->b_layout], options->allow_nonfinite ? "true" : "false");
     text_adds(out, "  \"numerics\": {\n    \"version\": 1,\n    \"sum\": \"fp32 fma, ascending, "

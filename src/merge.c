@@ -67,11 +67,14 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         (unsigned)options->quant_type > LORAFOLD_FP4)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
     if (options->save_method != LORAFOLD_MERGED_16BIT &&
-        options->save_method != LORAFOLD_MERGED_4BIT)
-        return error_set(err, ERR_USAGE,
-                         "this version writes merged_16bit and merged_4bit, save method %d is not "
-                         "one of its own",
-                         (int)options->save_method);
+        options->save_method != LORAFOLD_MERGED_4BIT && options->save_method != LORAFOLD_LORA)
+        return error_set(
+            err, ERR_USAGE,
+            "this version writes merged_16bit, merged_4bit and lora, save method %d is not "
+            "one of its own",
+            (int)options->save_method);
+    if (writes_adapter(merge) && lora_check_options(options, err))
+        return err->code;
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,
                          "--max-shard-size %" PRIu64 " is below the least of %" PRIu64 " bytes",
@@ -93,7 +96,8 @@ static const char **list_inputs(const struct lorafold_merge *merge, size_t *coun
     *count = 0;
     if (!list)
         return NULL;
-    list[(*count)++] = merge->model.directory ? merge->model.directory : merge->base.path;
+    if (merge->base.path)
+        list[(*count)++] = merge->model.directory ? merge->model.directory : merge->base.path;
     for (size_t i = 0; i < merge->model.shard_count; i++)
         list[(*count)++] = merge->model.shards[i].path;
     for (size_t i = 0; i < merge->adapter_count; i++) {
@@ -111,6 +115,8 @@ static uint64_t side_bytes(const struct lorafold_merge *merge)
 {
     uint64_t bytes = merge->config_bytes + MIB; /* card, manifest and index: bounded below */
 
+    for (size_t i = 0; i < merge->adapter_count; i++)
+        bytes += merge->adapters[i].config_bytes;
     for (size_t i = 0; i < merge->side_files.count; i++)
         bytes += merge->side_files.list[i].bytes;
     return bytes + merge->plan.headers_bytes + merge->plan.block_count * 40;
@@ -193,11 +199,17 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .skip = options->skip,
         .skip_count = options->skip_count,
     };
+    int status;
 
-    if (plan_make(&merge->plan, merge->scheme.quantised ? &merge->scheme.view : &merge->model,
-                  merge->plan_adapters, merge->adapter_count, &plan_options, &merge->facts,
-                  &merge->log, err))
-        return err->code;
+    if (writes_adapter(merge))
+        status = lora_plan(merge, &plan_options, err);
+    else
+        status = plan_make(&merge->plan,
+                           merge->scheme.quantised ? &merge->scheme.view : &merge->model,
+                           merge->plan_adapters, merge->adapter_count, &plan_options, &merge->facts,
+                           &merge->log, err);
+    if (status)
+        return status;
     for (size_t i = 0; i < merge->adapter_count; i++) {
         merge->plan.passing_bytes += adapter_memory(&merge->adapters[i]);
         adapter_forget_tensors(&merge->adapters[i]);
@@ -298,6 +310,8 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
     struct text text = { 0 };
     int status;
 
+    if (writes_adapter(merge))
+        return lora_write_config(merge, outdir, err);
     if (!merge->config)
         return 0;
     status = config_apply(&text, merge->config, merge->config_bytes, &edits, err);
@@ -449,7 +463,8 @@ static void fill_report(struct lorafold_merge *merge)
 
 int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
 {
-    static const char *const last[] = { INDEX_NAME, "config.json", MANIFEST_NAME };
+    static const char *const last[] = { INDEX_NAME, "config.json", ADAPTER_CONFIG_NAME,
+                                        MANIFEST_NAME };
     struct error inner = { 0 };
     struct outdir *outdir = NULL;
     const char **inputs;

@@ -3,7 +3,7 @@
  *
  * merge.c opens, runs and closes; inputs.c finds base and adapters; sidefiles.c
  * copies what is not a weight; card.c writes the model card; manifest.c writes and
- * reads lorafold.json; describe.c prints.
+ * reads lorafold.json; describe.c prints; lora.c is for outputs that are an adapter.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -29,6 +29,7 @@
 #define MANIFEST_NAME "lorafold.json"
 #define BLOCKS_NAME "lorafold.blocks"
 #define INDEX_NAME "model.safetensors.index.json"
+#define ADAPTER_CONFIG_NAME "adapter_config.json"
 
 /* XXH3-128 (low, high). */
 struct digest {
@@ -74,10 +75,10 @@ struct output_files {
 struct lorafold_merge {
     struct lorafold_merge_options options;
     struct log log;
-    double opened_at; /* CLOCK_MONOTONIC, seconds */
-    struct source base;
+    double opened_at;   /* CLOCK_MONOTONIC, seconds */
+    struct source base; /* its name is NULL if an adapter is written without it */
     struct source *adapter_sources;
-    struct model model;
+    struct model model;        /* without shards then */
     struct scheme_base scheme; /* of the model; its view is planned with if it is quantised */
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
@@ -103,6 +104,8 @@ struct lorafold_merge {
 int give_error(struct lorafold_error *out, const struct error *err);
 
 /* ---- inputs.c ---- */
+
+/* An adapter that stays one goes without its base, with a notice, unless the caller gave one. */
 int inputs_open(struct lorafold_merge *merge, struct error *err);
 void source_release(struct source *source);
 
@@ -124,7 +127,25 @@ int output_write(struct lorafold_merge *merge, struct outdir *outdir, const char
 struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes);
 void output_files_release(struct output_files *files);
 
+/* ---- lora.c ---- */
+
+/* Is the output an adapter? */
+static inline bool writes_adapter(const struct lorafold_merge *merge)
+{
+    return merge->options.save_method == LORAFOLD_LORA;
+}
+
+/* One adapter with its own scale. */
+int lora_check_options(const struct lorafold_merge_options *options, struct error *err);
+
+/* Check the adapter against its base, as for a merge, and plan it; fills merge->plan. */
+int lora_plan(struct lorafold_merge *merge, const struct plan_options *options, struct error *err);
+int lora_write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err);
+
 /* ---- card.c ---- */
+
+/* The name under which others know the base, as far as it is known; NULL: it has none. */
+const char *public_base_name(const struct lorafold_merge *merge);
 void card_write(const struct lorafold_merge *merge, struct text *out);
 
 /* ---- manifest.c ---- */

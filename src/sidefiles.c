@@ -3,7 +3,8 @@
  *
  * Taken by name, not by exclusion: a directory of a trainer holds much that
  * does not belong to a model.  Files of the tokenizer and processor come from
- * --tokenizer, else from the first adapter that has them, else from the base.
+ * --tokenizer, else from the first adapter that has them, else from the base.  An
+ * output that is an adapter gets these only.
  */
 #include "merge.h"
 
@@ -218,7 +219,8 @@ int side_files_find(struct lorafold_merge *merge, struct error *err)
     struct side_files *files = &merge->side_files;
     size_t before;
 
-    if (merge->model.directory && scan(files, merge->model.directory, "", false, err))
+    if (merge->model.directory &&
+        scan(files, merge->model.directory, "", writes_adapter(merge), err))
         return err->code;
     for (size_t i = merge->adapter_count; i-- > 0;) { /* the first adapter has the last word */
         if (scan(files, merge->adapters[i].directory, "", true, err))

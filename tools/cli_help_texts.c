@@ -15,10 +15,14 @@ const struct cli_command cli_commands[] = {
       "that can be checked is checked before a weight is read: each tensor of each adapter must "
       "find its place, or nothing is written. OUT appears in one step when it is complete; "
       "after an error or Ctrl-C it is as it was. The plan goes to standard error before the work, "
-      "the summary to standard output after it.\n",
+      "the summary to standard output after it.\n"
+      "\n"
+      "With --save-method lora OUT is the one adapter itself, in PEFT's spelling, and BASE is only "
+      "checked against it; where the base that it names is not here, that is left out.\n",
       "  lorafold merge ./Llama-3.1-8B -a ./chat -o ./merged\n"
       "  lorafold merge -a ./chat -o ./merged --dtype bf16\n"
-      "  lorafold merge ./base -a ./chat:0.7 -a ./style:-0.2 -o ./mixed --overwrite\n",
+      "  lorafold merge ./base -a ./chat:0.7 -a ./style:-0.2 -o ./mixed --overwrite\n"
+      "  lorafold merge -a ./checkpoint-500 -o ./adapter --save-method lora --dtype bf16\n",
       cli_merge },
     { "plan", CLI_PLAN, "BASE", false, "show what a merge would do, and stop",
       "[BASE] -a ADAPTER[:WEIGHT] [-a ...] [-o OUT] [OPTION ...]",

@@ -9,13 +9,13 @@
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
 #define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
-#define NOT_HERE "this version writes merged_16bit only"
+#define NOT_HERE "this version writes merged_16bit and lora only"
 
 static const struct cli_choice save_methods[] = {
     { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },
     { "merged_4bit", LORAFOLD_MERGED_4BIT, NULL },
     { "merged_4bit_forced", LORAFOLD_MERGED_4BIT, NULL },
-    { "lora", 0, NOT_HERE },
+    { "lora", LORAFOLD_LORA, NULL },
     { "same", 0, NOT_HERE },
     { 0 },
 };
@@ -65,7 +65,9 @@ const struct cli_option cli_options[] = {
     { "output", 'o', CLI_STRING, false, "OUT", MERGING, MEMBER(output), NULL,
       "the model directory to make; not needed for a plan" },
     { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
-      "merged_16bit (default), or merged_4bit: quantised as bitsandbytes does it" },
+      "merged_16bit (default): a complete model; merged_4bit: the same, quantised as bitsandbytes "
+      "does it; lora: the one adapter as PEFT saves it, with tokenizer files, and its base is only "
+      "needed for checks and these files" },
     { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
       "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "
       "tensor "

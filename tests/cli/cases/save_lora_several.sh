@@ -1,0 +1,1 @@
+"$LORAFOLD" merge --save-method lora -a one -a two -o out
