@@ -35,8 +35,9 @@ static int check_base(struct lorafold_merge *merge, const struct plan_options *o
     struct plan plan = { 0 };
     struct error inner = { 0 };
 
-    if (plan_make(&plan, &merge->model, merge->plan_adapters, merge->adapter_count, options,
-                  &merge->facts, &merge->log, &inner)) {
+    if (plan_make(&plan, merge->scheme.quantised ? &merge->scheme.view : &merge->model,
+                  merge->plan_adapters, merge->adapter_count, options, &merge->facts, &merge->log,
+                  &inner)) {
         if (inner.code != ERR_FORMAT || merge->options.base)
             return error_set(err, inner.code, "%s", inner.text);
         log_say(&merge->log, LOG_NOTICE, "the adapter is not checked against its base: %s",
