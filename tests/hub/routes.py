@@ -118,6 +118,13 @@ def list_references(state: State, request: Request, repo_id: str) -> Reply:
     return reply_json(answer | ({"pullRequests": items(pulls, "")} if "include_prs" in request.query else {}))
 
 
+def check_access(state: State, request: Request, repo_id: str, write: str | None) -> Reply:
+    repo = repo_of(state, request, repo_id)
+    if write:
+        check_write(state, request, repo.id)
+    return reply_json({})
+
+
 def validate_yaml(_state: State, request: Request) -> Reply:
     bad = "INVALID" in request.json()["content"]
     return reply_json({"errors": [{"message": "bad"}] if bad else [], "warnings": []}, 400 if bad else 200)
@@ -256,6 +263,7 @@ ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("POST", r"/api/repos/create", create_repo),
     ("POST", r"/api/validate-yaml", validate_yaml),
     ("POST", rf"/api/models/{REPO}/branch/([^/]+)", create_branch),
+    ("GET", rf"/api/models/{REPO}/auth-check(/write)?", check_access),
     ("GET", rf"/api/models/{REPO}/refs", list_references),
     ("GET", rf"/api/models/{REPO}/revision/([^/]+)", model_info),
     ("GET", rf"/api/models/{REPO}/tree/([^/]+)", list_tree),

@@ -1,8 +1,10 @@
 """The test hub for test programs: its users, and processes that know only of it."""
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +42,70 @@ def client(code: str, *arguments: object, env: dict[str, str]) -> str:
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+class Helper:
+    """The helper in a process of its own, spoken to by its protocol.  Nothing that it says may hold a token."""
+
+    def __init__(self, hub: TestHub, home: Path, token: str | None = TOKEN, **more: str) -> None:
+        words = [sys.executable, "-m", "lorafold_hub"]
+        env = environment(hub, home, token, **more)
+        self.errors = tempfile.TemporaryFile("w+")
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self.errors, env=env)
+        self.lines: list[dict] = []
+        self.asked = 0
+
+    def __enter__(self) -> "Helper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.finish()
+
+    def ask(self, do: str, **members: object) -> int:
+        self.asked += 1
+        self.send(json.dumps({"id": self.asked, "do": do} | members))
+        return self.asked
+
+    def send(self, line: str) -> None:
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self, number: int) -> dict:
+        """What was said to this request, however late; other lines are kept."""
+        while True:
+            for line in self.lines:
+                if line.get("id") == number and ("done" in line or "error" in line):
+                    return line
+            text = self.process.stdout.readline()
+            assert text, f"the helper ended: {self.stderr()}"
+            self.lines.append(json.loads(text))
+
+    def done(self, do: str, **members: object) -> dict:
+        answer = self.answer(self.ask(do, **members))
+        assert "done" in answer, answer
+        return answer["done"]
+
+    def refused(self, do: str, **members: object) -> tuple[str, int, str]:
+        answer = self.answer(self.ask(do, **members))
+        assert "error" in answer, answer
+        assert answer["sentence"] and "\n" not in answer["sentence"]
+        return answer["error"], answer["exit"], answer["sentence"]
+
+    def notices(self) -> list[str]:
+        return [line["notice"] for line in self.lines if "notice" in line]
+
+    def stderr(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def finish(self) -> int:
+        """End the conversation; look through all that was said, and the command line, for tokens."""
+        command = Path(f"/proc/{self.process.pid}/cmdline")
+        seen = command.read_text() if self.process.poll() is None else ""
+        rest = self.process.communicate(timeout=TIMEOUT_SECONDS)[0].decode()
+        seen += json.dumps(self.lines) + rest + self.stderr()
+        assert TOKEN not in seen and STRANGER not in seen
+        return self.process.returncode
