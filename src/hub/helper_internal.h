@@ -1,0 +1,33 @@
+/*
+ * helper_internal.h - what the two halves of a conversation share: asking and answering
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+
+#ifndef HUB_HELPER_INTERNAL_H
+#define HUB_HELPER_INTERNAL_H
+
+#include "hub/child.h"
+#include "hub/helper.h"
+#include "hub/lines.h"
+
+#define HELPER_END_MS 1000 /* from the end of its input to its own */
+
+struct hub_helper {
+    struct child child;
+    struct lines answers;
+    struct lines talk;
+    const struct log *log;
+    uint64_t last_id;
+    struct error broken; /* code 0 while it is of use */
+    char program[QUOTED_BYTES];
+    char last_words[QUOTED_BYTES]; /* the last line of its talk */
+};
+
+/* Of a clock that only goes forward. */
+int64_t helper_now_ms(void);
+
+/* The error that made the helper useless. */
+int helper_broken(const struct hub_helper *helper, struct error *err);
+
+#endif
