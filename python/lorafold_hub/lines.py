@@ -60,7 +60,8 @@ class Channel:
 
     def _scrubbed(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.scrub(value)
+            # A name of a file may hold bytes that JSON cannot.
+            return self.scrub(value.encode("utf-8", "backslashreplace").decode())
         if isinstance(value, dict):
             return {name: self._scrubbed(item) for name, item in value.items()}
         if isinstance(value, list):

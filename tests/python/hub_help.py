@@ -105,7 +105,10 @@ class Helper:
         """End the conversation; look through all that was said, and the command line, for tokens."""
         command = Path(f"/proc/{self.process.pid}/cmdline")
         seen = command.read_text() if self.process.poll() is None else ""
-        rest = self.process.communicate(timeout=TIMEOUT_SECONDS)[0].decode()
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        rest = self.process.stdout.read().decode()
+        self.process.wait(TIMEOUT_SECONDS)
         seen += json.dumps(self.lines) + rest + self.stderr()
         assert TOKEN not in seen and STRANGER not in seen
         return self.process.returncode

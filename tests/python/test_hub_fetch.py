@@ -1,6 +1,7 @@
 """The helper fetches: which files, resumed and once only, and one sentence per kind of failure."""
 
 import errno
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from hub.state import large
 sys.path.insert(0, str(ROOT / "python"))
 from lorafold_hub.failures import About, explain  # noqa: E402
 from lorafold_hub.files import choose  # noqa: E402
+from lorafold_hub.lines import Channel  # noqa: E402
 
 SHARD = bytes(range(256)) * 800
 FILES = {
     "config.json": b"{}", "tokenizer.json": b"{}", "README.md": b"text", "modeling_x.py": b"pass",
     "model-00001-of-00002.safetensors": SHARD, "model-00002-of-00002.safetensors": SHARD[::-1],
     "model.safetensors.index.json": b"{}", "LICENSE": b"free", "1_Pooling/config.json": b"{}",
+    "vocab[1].json": b"brackets",
 }
 OTHERS = {
     "consolidated.safetensors": b"c", "pytorch_model.bin": b"p", "optimizer.pt": b"o", "onnx/model.onnx": b"x",
@@ -173,6 +176,15 @@ def test_tokens(hub: TestHub, home: Path, tmp_path: Path) -> None:
         with Helper(hub, home, None) as helper:
             kind, status, sentence = helper.refused("hello", token_file=str(path))
             assert (kind, status) == ("token_file", 2) and words in sentence and f"'{path}'" in sentence
+
+
+def test_lines_are_what_the_program_reads() -> None:
+    """Valid UTF-8 and no lone surrogates, as names of files that are not UTF-8 have in Python."""
+    out = io.BytesIO()
+    channel = Channel(io.BytesIO(), out)
+    channel.hide("secretsecret")
+    channel.write({"a": ["x\udcff", {"b": "my secretsecret"}]})
+    assert json.loads(out.getvalue()) == {"a": ["x\\udcff", {"b": "my <token>"}]}
 
 
 def test_requests_that_are_none(hub: TestHub, home: Path) -> None:

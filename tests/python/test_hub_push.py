@@ -106,6 +106,21 @@ def test_resumed_after_a_kill(hub: TestHub, home: Path, model: Path) -> None:
     assert hub.count("PUT", "/storage/") == puts and len(hub.state.repos["ada/new"].commits) == 2
 
 
+@pytest.mark.parametrize("how", ["closed", "abort"])
+def test_given_up_in_the_middle(hub: TestHub, home: Path, model: Path, how: str) -> None:
+    """A program that dies closes the pipe: the helper ends at once, whatever is under way."""
+    slow = hub.fail("PUT", "/storage/", hold=threading.Event())
+    with Helper(hub, home) as helper:
+        push(helper, model, names=["config.json"])
+        helper.ask("store", path="model.safetensors", file=str(model / sorted(SHARDS)[0]))
+        assert slow.reached.wait(60)
+        if how == "abort":
+            assert helper.done("abort") == {}
+        helper.process.stdin.close()
+        assert helper.process.wait(20) == (1 if how == "closed" else 0)
+    assert not contents(hub)
+
+
 def test_faults_that_pass(hub: TestHub, home: Path, model: Path) -> None:
     faults = [
         hub.fail("POST", "/repos/create", status=429, headers={"Retry-After": "5"}),
@@ -149,6 +164,7 @@ def test_commit_of_somebody_else_meanwhile(hub: TestHub, home: Path, model: Path
         late.hold.set()
         assert "done" in helper.answer(number)
     assert contents(hub) == SHARDS | SMALL | {"a.txt": b"a", "b.txt": b"b"} and len(repo.commits) == 4
+    assert hub.count("POST", "/commit/") == 2  # the first was refused: it was made for another parent
 
 
 def test_failures_that_last(hub: TestHub, home: Path, model: Path) -> None:
