@@ -403,6 +403,20 @@ static void test_one_that_does_not_end(void **state)
     hub_helper_close(helper);
 }
 
+/* The hexadecimal number behind a word that the helper has logged. */
+static unsigned long long mask_after(const char *word)
+{
+    const char *place = strstr(said.data, word);
+
+    assert_non_null(place);
+    return strtoull(place + strlen(word), NULL, 16);
+}
+
+static unsigned long long signal_bit(int number)
+{
+    return 1ull << (number - 1);
+}
+
 /* The host's signals are not the helper's. */
 static void test_signals_of_the_child(void **state)
 {
@@ -421,8 +435,8 @@ static void test_signals_of_the_child(void **state)
     ask(helper, "");
     assert_int_equal(hub_helper_answer(helper, &answer, SOON, &err), 0);
     hub_answer_release(&answer);
-    assert_non_null(strstr(said.data, "SigBlk:\\x090000000000000000"));
-    assert_null(strstr(said.data, "SigIgn:\\x090000000000001000"));
+    assert_false(mask_after("SigBlk:\\x09") & signal_bit(SIGTERM));
+    assert_false(mask_after("SigIgn:\\x09") & signal_bit(SIGPIPE));
     hub_helper_close(helper);
     pthread_sigmask(SIG_UNBLOCK, &term, NULL);
     signal(SIGPIPE, SIG_DFL);
