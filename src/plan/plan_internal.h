@@ -111,7 +111,7 @@ int plan_add_rows(struct plan *plan, struct plan_tensor *tensor, const struct ad
 int plan_add_whole(struct plan *plan, struct plan_tensor *tensor, uint64_t elements,
                    struct plan_factor source, struct error *err);
 
-/* A copy of `bytes` bytes that belongs to the plan; NULL without memory. */
+/* A copy of `bytes` bytes, and a zero byte, that belongs to the plan; NULL without memory. */
 void *plan_keep(struct plan *plan, const void *data, size_t bytes);
 
 /* What a tensor of a file becomes. */

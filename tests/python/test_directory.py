@@ -215,3 +215,16 @@ def test_a_name_that_is_not_in_the_cache(lorafold: Run, tmp_path: Path, nothing_
         status=2, environment={"HF_HUB_CACHE": str(tmp_path / "cache")},
     )
     assert "tiny-org/other" in done.stderr
+
+
+def test_the_index_has_the_names_that_the_base_has_not(lorafold: Run, tmp_path: Path):
+    """Names of copied layers, of several lengths, are made anew; malloc() fills what it gives."""
+    lora = {"r": 4, "target_modules": ["q_proj", "down_proj"], "layer_replication": [[0, 2]] * 6}
+    make_pair(tmp_path, "llama", torch.bfloat16, **lora)
+    out, filled = tmp_path / "out", {"MALLOC_PERTURB_": "165"}
+    arguments = ["merge", tmp_path / "base", "-a", tmp_path / "adapter", "-o", out, "--max-shard-size", "30000"]
+    lorafold(*arguments, environment=filled)
+    index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
+    held = {name: path.name for path in out.glob("*.safetensors") for name in shards.read_header(path)[0]}
+    assert "model.layers.11.mlp.up_proj.weight" in held
+    assert index == held
