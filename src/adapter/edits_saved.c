@@ -9,7 +9,7 @@
 struct saved_shape {
     const struct st_header *header;
     const struct st_tensor *tensor;
-    bool resizable; /* but for its rows, the vocabulary or the classes, it must agree */
+    size_t free_dims; /* 1: but for its rows, the vocabulary or the classes, it must agree; or 0 */
 };
 
 /* A row of a list of tokens, and where in the file it is. */
@@ -38,12 +38,25 @@ static bool is_task_head(const char *name)
     return false;
 }
 
+/* How many of its dimensions may differ from those of the base: the first one, or none. */
+static size_t count_free_dims(const char *name, const struct st_tensor *tensor)
+{
+    static const char bias[] = ".bias";
+    size_t bytes = strlen(name);
+
+    if (is_task_head(name))
+        return tensor->shape_count > 1 ||
+               (tensor->shape_count == 1 && bytes > strlen(bias) &&
+                strcmp(name + bytes - strlen(bias), bias) == 0);
+    return tensor->shape_count > 1 && adapter_tensor_use(name, bytes) != EDIT_UNTIED;
+}
+
 static bool tensor_fits(const void *wanted, const struct st_header *header,
                         const struct st_tensor *tensor)
 {
     const struct saved_shape *saved = wanted;
     size_t count = tensor->shape_count;
-    size_t first = saved->resizable && count > 1 ? 1 : 0;
+    size_t first = saved->free_dims;
 
     return count == saved->tensor->shape_count &&
            memcmp(st_shape(header, tensor) + first, st_shape(saved->header, saved->tensor) + first,
@@ -97,10 +110,7 @@ static int replace(struct adapter_edits *edits, bool *placed, const struct edits
 {
     const struct st_header *own = &context->adapter->header;
     const struct st_tensor *tensor = &own->tensors[saved->tensor];
-    struct saved_shape wanted = { own, tensor,
-                                  is_task_head(saved->name) ||
-                                      adapter_tensor_use(saved->name, strlen(saved->name)) !=
-                                          EDIT_UNTIED };
+    struct saved_shape wanted = { own, tensor, count_free_dims(saved->name, tensor) };
     struct adapter_edit edit;
     struct edits_place place;
     enum dtype dtype;
@@ -204,7 +214,7 @@ static int replace_rows(struct adapter_edits *edits, bool *placed,
     const struct st_header *own = &context->adapter->header;
     const struct st_tensor *tensor = &own->tensors[saved->tensor];
     const uint64_t *shape = st_shape(own, tensor);
-    struct saved_shape wanted = { own, tensor, true };
+    struct saved_shape wanted = { own, tensor, 1 };
     const struct token_rows *tokens;
     struct adapter_edit edit;
     struct edits_place place;

@@ -21,15 +21,16 @@ def llama(**more: object) -> transformers.LlamaConfig:
     return transformers.LlamaConfig(**models.GROUPED, **more)
 
 
-def roberta() -> transformers.RobertaConfig:
+def roberta(**more: object) -> transformers.RobertaConfig:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return transformers.RobertaConfig(vocab_size=96, max_position_embeddings=64, **sizes)
+    return transformers.RobertaConfig(vocab_size=96, max_position_embeddings=64, **sizes, **more)
 
 
 BASES = {
     "causal": lambda: transformers.LlamaForCausalLM(llama()),
     "masked": lambda: transformers.RobertaForMaskedLM(roberta()),
     "two_classes": lambda: transformers.LlamaForSequenceClassification(llama(num_labels=2)),
+    "two_classes_with_bias": lambda: transformers.RobertaForSequenceClassification(roberta(num_labels=2)),
     "as_many_classes_as_tokens": lambda: transformers.LlamaForSequenceClassification(llama(num_labels=96)),
 }
 
@@ -46,7 +47,7 @@ def test_the_output_says_how_many_classes_it_has(name: str, task: str, lorafold:
         torch.manual_seed(6)  # the head that the base lacks
         return kind.from_pretrained(base, num_labels=LABELS, ignore_mismatched_sizes=True).eval()
 
-    targets = ["query" if name == "masked" else "q_proj"]
+    targets = ["query", "q_proj"]
     model = peft.get_peft_model(load(), peft.LoraConfig(r=4, target_modules=targets, task_type=task))
     kinds.randomise_trained(model, 4)
     model.save_pretrained(adapter)
