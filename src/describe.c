@@ -22,8 +22,12 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
     bool seen[DTYPE_COUNT] = { false };
     bool first = true;
 
-    for (size_t i = 0; i < merge->plan.tensor_count; i++)
-        seen[merge->plan.tensors[i].dtype_in] |= merge->plan.tensors[i].action != PLAN_COMPANION;
+    for (size_t s = 0; s < merge->model.shard_count; s++) {
+        const struct st_header *header = &merge->model.shards[s].header;
+
+        for (uint32_t t = 0; t < header->tensor_count; t++)
+            seen[header->tensors[t].dtype] = true;
+    }
     for (int i = 0; i < DTYPE_COUNT; i++) {
         if (!seen[i])
             continue;
