@@ -30,3 +30,17 @@ def make_large(directory: Path) -> None:
     (base / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 32, "target_modules": ["q_proj"], "bias": "none"}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
+    make_prepared(directory / "prepared", generator, factors, config)
+
+
+def make_prepared(directory: Path, generator: np.random.Generator, factors: dict[str, shards.Raw], config: dict) -> None:
+    """The same factors for transposed weights, with magnitudes: factors are repacked and W is read for its norms."""
+    directory.mkdir()
+    magnitudes = {
+        name.replace("lora_A.weight", "lora_magnitude_vector"): shards.Raw(
+            "F32", (ROWS,), generator.standard_normal(ROWS).astype(np.float32).tobytes())
+        for name in factors if "lora_A" in name
+    }
+    shards.write_shard(directory / "adapter_model.safetensors", factors | magnitudes)
+    config = config | {"use_dora": True, "fan_in_fan_out": True}
+    (directory / "adapter_config.json").write_text(json.dumps(config))

@@ -17,8 +17,8 @@ from conftest import TIMEOUT_SECONDS, Run
 from large import SEED
 from test_merge_live import make_pair
 
-def start(program: Path, large: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [program, "merge", large / "base", "-a", large / "adapter", "-o", out, "--kernels", "scalar", "-q"]
+def start(program: Path, large: Path, out: Path, adapter: str = "adapter") -> subprocess.Popen[bytes]:
+    words = [program, "merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar", "-q"]
     return subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE)
 
 
@@ -43,18 +43,21 @@ def looks_finished(out: Path) -> bool:
     return (out / "config.json").exists() or (out / "model.safetensors.index.json").exists()
 
 
-def test_kill_at_any_moment_leaves_nothing_finished(program: Path, lorafold: Run, large: Path, tmp_path: Path):
+@pytest.mark.parametrize("adapter", ["adapter", "prepared"])
+def test_kill_at_any_moment_leaves_nothing_finished(
+    adapter: str, program: Path, lorafold: Run, large: Path, tmp_path: Path
+):
     print(f"seed {SEED}")
     generator = random.Random(SEED)
     out = tmp_path / "out"
     begin = time.monotonic()
-    lorafold("merge", large / "base", "-a", large / "adapter", "-o", out, "--kernels", "scalar")
+    lorafold("merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar")
     seconds = time.monotonic() - begin
     expected = contents(out)
     shutil.rmtree(out)
     killed = 0
     for _ in range(6):
-        process = start(program, large, out)
+        process = start(program, large, out, adapter)
         try:
             process.wait(generator.uniform(0, seconds))
         except subprocess.TimeoutExpired:
@@ -64,7 +67,7 @@ def test_kill_at_any_moment_leaves_nothing_finished(program: Path, lorafold: Run
             assert contents(out) == expected
             shutil.rmtree(out)
     assert killed
-    done = lorafold("merge", large / "base", "-a", large / "adapter", "-o", out)
+    done = lorafold("merge", large / "base", "-a", large / adapter, "-o", out)
     assert contents(out) == expected, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
