@@ -33,8 +33,8 @@ def make_large(directory: Path) -> None:
     make_prepared(directory / "prepared", generator, factors, config)
 
 
-def make_prepared(directory: Path, generator: np.random.Generator, factors: dict[str, shards.Raw], config: dict) -> None:
-    """The same factors for transposed weights, with magnitudes: factors are repacked and W is read for its norms."""
+def make_prepared(directory: Path, generator: np.random.Generator, factors: dict, config: dict) -> None:
+    """Factors of transposed weights, with magnitudes: factors are repacked and W is read for its norms."""
     directory.mkdir()
     magnitudes = {
         name.replace("lora_A.weight", "lora_magnitude_vector"): shards.Raw(
