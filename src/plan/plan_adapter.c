@@ -22,7 +22,7 @@ static int fill_tensor(struct plan *plan, const struct adapter *adapter, const u
     enum dtype dtype_out = plan_output_dtype(header, tensor, options);
 
     *out = (struct plan_tensor){
-        .name = plan_keep(plan, spelled->name, strlen(spelled->name) + 1),
+        .name = plan_keep(plan, spelled->name, strlen(spelled->name)),
         .shape = shapes + tensor->shape_offset,
         .name_bytes = (uint32_t)strlen(spelled->name),
         .in_offset = header->data_start + tensor->data_offset,
