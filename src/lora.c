@@ -26,8 +26,8 @@ int lora_check_options(const struct lorafold_merge_options *options, struct erro
 }
 
 /*
- * Plan the merge and drop it.  A base that the adapter names but that cannot be folded into, as a
- * quantised one, is no reason to refuse: it was not asked for.
+ * Plan the merge and drop it.  A base that the adapter names but that cannot be folded into, as one
+ * in a scheme that is not decoded, is no reason to refuse: it was not asked for.
  */
 static int check_base(struct lorafold_merge *merge, const struct plan_options *options,
                       uint64_t *passing_bytes, struct error *err)
