@@ -27,6 +27,14 @@ static bool find_scale(struct scheme_find *find, const struct scheme_anchor *anc
            find_sibling(find, anchor->stem, anchor->stem_bytes - strlen(".weight"), ".scale", out);
 }
 
+/* One scale for each row or column, or for all. */
+static bool is_by_rows(const struct quant_matrix *matrix)
+{
+    return matrix->block_cols == 1 ||
+           (matrix->block_cols == matrix->cols &&
+            (matrix->block_rows == 1 || matrix->block_rows == matrix->rows));
+}
+
 int find_fp8(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err)
 {
     const struct st_tensor *codes = model_tensor(find->model, anchor->ref);
@@ -53,9 +61,7 @@ int find_fp8(struct scheme_find *find, const struct scheme_anchor *anchor, struc
     } else if (find_take(find, anchor, ref, MASK_COMPUTED | MASK_E8M0, NULL, 0, scales, err)) {
         return err->code;
     }
-    tensor.kind = matrix->block_cols < matrix->cols && matrix->block_rows < matrix->rows
-                      ? SCHEME_FP8_BLOCK
-                      : SCHEME_FP8_CHANNEL;
+    tensor.kind = is_by_rows(matrix) ? SCHEME_FP8_CHANNEL : SCHEME_FP8_BLOCK;
     matrix->codes = QUANT_E4M3;
     matrix->packing = QUANT_BYTES;
     matrix->bits = 8;
