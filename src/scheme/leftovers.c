@@ -45,23 +45,30 @@ static const struct {
     { "v_scale", false },         { "q_scale", false },         { "kv_scale", false },
 };
 
-/* Companions under names that nothing else has: alone, something is missing. */
-static const char *const companions[] = {
-    ".absmax",
-    ".nested_absmax",
-    ".quant_map",
-    ".SCB",
-    ".weight_scale_inv",
-    "_proj_scale_inv",
-    ".weight_scale",
-    ".weight_scale_2",
-    ".weight_global_scale",
-    ".weight_zero_point",
-    ".weight_packed",
-    ".weight_g_idx",
-    ".qzeros",
-    ".pre_quant_scale",
-    "_proj_weight_scale_2",
+/*
+ * Companions alone: something is missing.  The first ones have names that nothing else has, the
+ * others count in a base that is known to be quantised.
+ */
+static const struct {
+    const char *suffix;
+    bool always;
+} companions[] = {
+    { ".absmax", true },
+    { ".nested_absmax", true },
+    { ".SCB", true },
+    { ".weight_scale_inv", true },
+    { ".qzeros", true },
+    { ".weight_packed", true },
+    { ".weight_global_scale", true },
+    { ".weight_scale_2", true },
+    { ".quant_map", false },
+    { "_proj_scale_inv", false },
+    { ".weight_scale", false },
+    { ".weight_zero_point", false },
+    { ".weight_g_idx", false },
+    { ".pre_quant_scale", false },
+    { "_proj_weight_scale_2", false },
+    { ".weight_shape", false },
 };
 
 struct leftover {
@@ -167,19 +174,11 @@ static int refuse_codes(const struct scheme_find *find, const struct leftover *l
         error_quote(quoted, sizeof(quoted), find->config.method, strlen(find->config.method)));
 }
 
-static int check_one(struct scheme_find *find, const struct leftover *left, struct error *err)
+static int refuse_alone(const struct scheme_find *find, const struct leftover *left, bool quantised,
+                        struct error *err)
 {
-    if (refuse_known(find, left, err))
-        return err->code;
-    if (!find->config.quantised && find->item_count == 0)
-        return 0;
-    if (is_of_inputs(find, left)) {
-        find->item_of[find_place(find, left->ref)] = FIND_COMPANION;
-        find->companion_count++;
-        return 0;
-    }
     for (size_t i = 0; i < COUNT_OF(companions); i++) {
-        if (ends_in(left, companions[i]))
+        if ((quantised || companions[i].always) && ends_in(left, companions[i].suffix))
             return find_refuse(find, left->ref, err,
                                "it is a companion, but the quantised weight that it belongs to is "
                                "missing or is not quantised so");
@@ -188,7 +187,23 @@ static int check_one(struct scheme_find *find, const struct leftover *left, stru
         return find_refuse(find, left->ref, err,
                            "only the quant_states bitsandbytes__nf4 and bitsandbytes__fp4 are "
                            "decoded");
-    return refuse_codes(find, left, err);
+    return 0;
+}
+
+static int check_one(struct scheme_find *find, const struct leftover *left, struct error *err)
+{
+    bool quantised = find->config.quantised || find->item_count;
+
+    if (refuse_known(find, left, err))
+        return err->code;
+    if (quantised && is_of_inputs(find, left)) {
+        find->item_of[find_place(find, left->ref)] = FIND_COMPANION;
+        find->companion_count++;
+        return 0;
+    }
+    if (refuse_alone(find, left, quantised, err))
+        return err->code;
+    return quantised ? refuse_codes(find, left, err) : 0;
 }
 
 static int check_config(const struct scheme_config *config, struct error *err)
