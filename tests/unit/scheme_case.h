@@ -101,7 +101,7 @@ static inline bool made_write(const struct made_base *base, int shard, const cha
     text_add(&out, json.data, json.bytes);
     for (size_t i = 0; i < base->count; i++) {
         const struct made *t = &base->tensors[i];
-        static const char zeros[1 << 16];
+        static const char zeros[1 << 18];
 
         if (t->shard == shard) {
             assert_true(made_bytes(t) <= sizeof(zeros));
