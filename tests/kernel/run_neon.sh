@@ -31,7 +31,8 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
-for test in test_fold test_fold_facts test_fold_norm test_quant test_quant_golden; do
+for test in test_fold test_fold_facts test_fold_norm test_quant test_quant_golden test_encode \
+            test_encode_facts test_encode_golden; do
     # The flags of CMakeLists.txt; static, so that the emulator needs no libraries.
     "$compiler" -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=off -static \
         -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror \
@@ -45,3 +46,6 @@ done
 "$emulator" "$work/test_fold_norm"
 "$emulator" "$work/test_quant" 1 "$seeds"
 "$emulator" "$work/test_quant_golden"
+"$emulator" "$work/test_encode" 1 "$seeds"
+"$emulator" "$work/test_encode_facts"
+"$emulator" "$work/test_encode_golden"

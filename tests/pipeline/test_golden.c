@@ -139,7 +139,7 @@ int main(void)
     while ((entry = readdir(dir))) {
         if (entry->d_name[0] == '.' || strchr(entry->d_name, '.') ||
             strcmp(entry->d_name, "__pycache__") == 0 || strcmp(entry->d_name, "torch") == 0 ||
-            strcmp(entry->d_name, "quant") == 0)
+            strcmp(entry->d_name, "quant") == 0 || strcmp(entry->d_name, "encode") == 0)
             continue;
         check_case(entry->d_name, scratch);
         count++;
