@@ -150,8 +150,9 @@ static int check_layers(const struct config_editor *editor, struct error *err)
     return 0;
 }
 
-int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
-                 struct error *err)
+/* All edits but those of what is quantised. */
+static int edit(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
+                struct error *err)
 {
     struct config_editor editor = { .out = out, .copied = json, .edits = edits };
     struct json_reader reader;
@@ -176,4 +177,36 @@ int config_apply(struct text *out, const char *json, size_t bytes, const struct 
     } while (token.kind != JSON_END);
     config_copy(&editor, json + bytes, json + bytes);
     return out->failed ? error_no_memory(err, "config.json") : 0;
+}
+
+/* Edit, and then set quantization_config. */
+static int edit_and_quantise(struct text *out, const char *json, size_t bytes,
+                             const struct config_edits *edits, struct error *err)
+{
+    const struct config_member member = { "quantization_config", edits->quantise };
+    struct text edited = { 0 };
+    int status = edit(&edited, json, bytes, edits, err);
+
+    if (status == 0)
+        status = config_set_members(out, edited.data, edited.bytes, &member, 1, err);
+    text_release(&edited);
+    return status;
+}
+
+int config_apply(struct text *out, const char *json, size_t bytes, const struct config_edits *edits,
+                 struct error *err)
+{
+    struct text plain = { 0 };
+    int status = 0;
+
+    if (edits->unquantise) {
+        status = config_unquantise(&plain, json, bytes, edits->quantise != NULL, err);
+        json = plain.data;
+        bytes = plain.bytes;
+    }
+    if (status == 0)
+        status = edits->quantise ? edit_and_quantise(out, json, bytes, edits, err)
+                                 : edit(out, json, bytes, edits, err);
+    text_release(&plain);
+    return status;
 }

@@ -63,6 +63,13 @@ void config_put_in(struct config_editor *editor, const struct json_token *object
                    const struct config_member *members, size_t count, bool empty);
 
 /*
+ * Append the text without quantization_config and compression_config at any level; with
+ * keep_outermost that of the outermost object stays, to be replaced.
+ */
+int config_unquantise(struct text *out, const char *json, size_t bytes, bool keep_outermost,
+                      struct error *err);
+
+/*
  * Change the member of an object about the language model that tells of its layers, if it does.
  * `reader` is behind `value`, and moves on behind a list that was rewritten.  ERR_FORMAT: the
  * result would be larger than a document may be.

@@ -44,7 +44,8 @@ struct config_edits {
      */
     uint64_t vocab_from;
     uint64_t vocab_to;
-    uint64_t labels; /* num_labels of the outermost object, added where it is missing; 0: leave it */
+    uint64_t
+        labels; /* num_labels of the outermost object, added where it is missing; 0: leave it */
     /*
      * New layer j is a copy of layer base_layers[j]: the number of layers becomes
      * base_layer_count, and lists with an element for each layer, or with numbers of layers, are
@@ -53,6 +54,13 @@ struct config_edits {
      */
     const uint64_t *base_layers;
     uint64_t base_layer_count;
+    /*
+     * The weights are no longer quantised: quantization_config and compression_config go, at every
+     * level, each with a comma; all else stays.
+     */
+    bool unquantise;
+    /* JSON that becomes quantization_config of the outermost object; NULL: it stays as it is. */
+    const char *quantise;
 };
 
 /*
@@ -68,6 +76,18 @@ struct config_member {
     const char *name;
     const char *value; /* JSON */
 };
+
+/* A quantization_config of bitsandbytes with 4 bits. */
+struct config_bnb {
+    const char *quant_type;    /* "nf4" or "fp4" */
+    const char *compute_dtype; /* "bfloat16" */
+    bool nested;
+    const char *const *skip_modules; /* linear layers that stay as they are */
+    size_t skip_count;               /* 0: null, that is, what the reader leaves out by itself */
+};
+
+/* Append it as transformers writes it, indented for the outermost object: for edits.quantise. */
+void config_bnb_text(struct text *out, const struct config_bnb *bnb);
 
 #define CONFIG_MEMBERS_MAX 8u
 

@@ -49,6 +49,24 @@ static void edit_numbers(const char *json, size_t size, const struct config_fact
     text_release(&out);
 }
 
+/* No quantization_config is left, or the one that was given; doing it again changes nothing. */
+static void edit_quantised(const char *json, size_t size, const char *quantise)
+{
+    const struct config_edits edits = { .unquantise = true, .quantise = quantise };
+    struct config_facts facts;
+    struct text once = { 0 };
+    struct text again = { 0 };
+    struct error err = { 0 };
+
+    FUZZ_CHECK(config_apply(&once, json, size, &edits, &err) == 0);
+    FUZZ_CHECK(config_read_facts(&facts, once.data, once.bytes, &err) == 0);
+    FUZZ_CHECK(facts.quantised == (quantise != NULL));
+    FUZZ_CHECK(config_apply(&again, once.data, once.bytes, &edits, &err) == 0);
+    FUZZ_CHECK(again.bytes == once.bytes && memcmp(again.data, once.data, once.bytes) == 0);
+    text_release(&once);
+    text_release(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *json = (const char *)data;
@@ -63,5 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     edit(json, size, true, NULL);
     edit(json, size, true, "bfloat16");
     edit_numbers(json, size, &facts);
+    edit_quantised(json, size, NULL);
+    edit_quantised(json, size, "{\"bits\": 4}");
     return 0;
 }

@@ -363,10 +363,152 @@ static void test_config_text__members(void **state)
     }
 }
 
+static void test_config_text__unquantise(void **state)
+{
+    static const struct text_case cases[] = {
+        { "{\"a\": 1}", "{\"a\": 1}" },
+        { "{}", "{}" },
+        { "{\"quantization_config\": {}}", "{}" },
+        { "{ \"quantization_config\" : null }", "{  }" },
+        { "{\"a\": [1], \"quantization_config\": {\"b\": [{}]}}", "{\"a\": [1]}" },
+        { "{\"quantization_config\": {\"x\": \",\"} , \"a\": 1}", "{\"a\": 1}" },
+        { "{\n  \"a\": {\"b\": {}},\n  \"quantization_config\": {\n    \"x\": 1\n  },\n"
+          "  \"c\": 2\n}\n",
+          "{\n  \"a\": {\"b\": {}},\n  \"c\": 2\n}\n" },
+        { "{\n  \"a\": 1 ,\n  \"quantization_config\": 7\n}\n", "{\n  \"a\": 1\n}\n" },
+        /* Both, one behind the other, wherever they stand. */
+        { "{\"quantization_config\": {}, \"compression_config\": {}}", "{}" },
+        { "{\"quantization_config\": {}, \"compression_config\": {}, \"a\": 1}", "{\"a\": 1}" },
+        { "{\"a\": 1, \"quantization_config\": {}, \"compression_config\": {}}", "{\"a\": 1}" },
+        { "{\"quantization_config\": {}, \"a\": 1, \"compression_config\": []}", "{\"a\": 1}" },
+        { "{\"a\": 1, \"compression_config\": 1, \"quantization_config\": 2, \"b\": NaN}",
+          "{\"a\": 1, \"b\": NaN}" },
+        /* At every level, spelled in any way; the dtype that was before stays. */
+        { "{\"text_config\": {\"quantization_config\": {}}, \"v\": [{\"a\": 1, "
+          "\"quantization_config\": 1}, {\"quantization_config\": 2, \"b\": 3}]}",
+          "{\"text_config\": {}, \"v\": [{\"a\": 1}, {\"b\": 3}]}" },
+        { "{\"quantization\\u005fconfig\": {\"quantization_config\": {}}, "
+          "\"_pre_quantization_dtype\": \"bfloat16\"}",
+          "{\"_pre_quantization_dtype\": \"bfloat16\"}" },
+        { "{\"a\": \"quantization_config\", \"b\": [\"quantization_config\", 1]}",
+          "{\"a\": \"quantization_config\", \"b\": [\"quantization_config\", 1]}" },
+    };
+    const struct config_edits edits = { .unquantise = true };
+    struct config_facts facts;
+    struct error err = { 0 };
+
+    (void)state;
+    check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(config_read_facts(&facts, cases[i].after, strlen(cases[i].after), &err),
+                         0);
+        assert_false(facts.quantised);
+    }
+}
+
+/* With other edits: what is put in front must not meet what goes. */
+static void test_config_text__unquantise_and_more(void **state)
+{
+    static const struct text_case cases[] = {
+        { "{\"quantization_config\": {\"dtype\": \"x\"}}",
+          "{\"tie_word_embeddings\": false, \"torch_dtype\": \"float16\"}" },
+        { "{\n  \"quantization_config\": {\"tie_word_embeddings\": true},\n  \"dtype\": null\n}",
+          "{\n  \"tie_word_embeddings\": false,\n  \"dtype\": \"float16\"\n}" },
+    };
+    const struct config_edits edits = { .unquantise = true, .untie = true, .dtype = "float16" };
+
+    (void)state;
+    check_edits(cases, sizeof(cases) / sizeof(cases[0]), &edits);
+}
+
+static void test_config_text__quantise(void **state)
+{
+    static const struct text_case kept[] = {
+        { "{}", "{\"quantization_config\": {\"q\": 1}}" },
+        { "{\"a\": 1}", "{\"quantization_config\": {\"q\": 1}, \"a\": 1}" },
+        { "{\n  \"a\": 1\n}\n", "{\n  \"quantization_config\": {\"q\": 1},\n  \"a\": 1\n}\n" },
+        { "{\"a\": 1, \"quantization_config\" : {\"x\": [{}]}, \"b\": 2}",
+          "{\"a\": 1, \"quantization_config\" : {\"q\": 1}, \"b\": 2}" },
+        { "{\"t\": {\"quantization_config\": {}}, \"compression_config\": 1}",
+          "{\"quantization_config\": {\"q\": 1}, \"t\": {\"quantization_config\": {}}, "
+          "\"compression_config\": 1}" },
+    };
+    static const struct text_case removed[] = {
+        { "{\"compression_config\": 1, \"quantization_config\" : 2, "
+          "\"t\": {\"quantization_config\": {}}}",
+          "{\"quantization_config\" : {\"q\": 1}, \"t\": {}}" },
+        { "{\"compression_config\": 1}", "{\"quantization_config\": {\"q\": 1}}" },
+    };
+    struct config_edits edits = { .quantise = "{\"q\": 1}" };
+
+    (void)state;
+    check_edits(kept, sizeof(kept) / sizeof(kept[0]), &edits);
+    edits.unquantise = true;
+    check_edits(removed, sizeof(removed) / sizeof(removed[0]), &edits);
+}
+
+/* What save_pretrained() of transformers 5.23 writes into config.json. */
+#define BNB_PLAIN                                                                                  \
+    "{\n"                                                                                          \
+    "    \"_load_in_4bit\": true,\n"                                                               \
+    "    \"_load_in_8bit\": false,\n"                                                              \
+    "    \"bnb_4bit_compute_dtype\": \"bfloat16\",\n"                                              \
+    "    \"bnb_4bit_quant_storage\": \"uint8\",\n"                                                 \
+    "    \"bnb_4bit_quant_type\": \"nf4\",\n"                                                      \
+    "    \"bnb_4bit_use_double_quant\": false,\n"                                                  \
+    "    \"llm_int8_enable_fp32_cpu_offload\": false,\n"                                           \
+    "    \"llm_int8_has_fp16_weight\": false,\n"                                                   \
+    "    \"llm_int8_skip_modules\": null,\n"                                                       \
+    "    \"llm_int8_threshold\": 6.0,\n"                                                           \
+    "    \"load_in_4bit\": true,\n"                                                                \
+    "    \"load_in_8bit\": false,\n"                                                               \
+    "    \"quant_method\": \"bitsandbytes\"\n"                                                     \
+    "  }"
+
+#define BNB_NESTED                                                                                 \
+    "{\n"                                                                                          \
+    "    \"_load_in_4bit\": true,\n"                                                               \
+    "    \"_load_in_8bit\": false,\n"                                                              \
+    "    \"bnb_4bit_compute_dtype\": \"float16\",\n"                                               \
+    "    \"bnb_4bit_quant_storage\": \"uint8\",\n"                                                 \
+    "    \"bnb_4bit_quant_type\": \"fp4\",\n"                                                      \
+    "    \"bnb_4bit_use_double_quant\": true,\n"                                                   \
+    "    \"llm_int8_enable_fp32_cpu_offload\": false,\n"                                           \
+    "    \"llm_int8_has_fp16_weight\": false,\n"                                                   \
+    "    \"llm_int8_skip_modules\": [\n"                                                           \
+    "      \"lm_head\",\n"                                                                         \
+    "      \"x.\\\"y\"\n"                                                                          \
+    "    ],\n"                                                                                     \
+    "    \"llm_int8_threshold\": 6.0,\n"                                                           \
+    "    \"load_in_4bit\": true,\n"                                                                \
+    "    \"load_in_8bit\": false,\n"                                                               \
+    "    \"quant_method\": \"bitsandbytes\"\n"                                                     \
+    "  }"
+
+static void test_config_text__bnb(void **state)
+{
+    static const char *const skip[] = { "lm_head", "x.\"y" };
+    const struct config_bnb plain = { .quant_type = "nf4", .compute_dtype = "bfloat16" };
+    const struct config_bnb nested = { "fp4", "float16", true, skip, 2 };
+    struct text out = { 0 };
+
+    (void)state;
+    config_bnb_text(&out, &plain);
+    assert_string_equal(out.data, BNB_PLAIN);
+    text_clear(&out);
+    config_bnb_text(&out, &nested);
+    assert_string_equal(out.data, BNB_NESTED);
+    text_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_text__members),
+        cmocka_unit_test(test_config_text__unquantise),
+        cmocka_unit_test(test_config_text__unquantise_and_more),
+        cmocka_unit_test(test_config_text__quantise),
+        cmocka_unit_test(test_config_text__bnb),
         cmocka_unit_test(test_config_text__facts),
         cmocka_unit_test(test_config_text__edits),
         cmocka_unit_test(test_config_text__numbers),
