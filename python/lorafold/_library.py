@@ -1,0 +1,187 @@
+"""lorafold.h for ctypes: structures, functions, and where the shared library is."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import CFUNCTYPE, POINTER, Structure, c_bool, c_char, c_char_p, c_double, c_int, c_size_t
+from ctypes import c_uint, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from lorafold._errors import error_of
+
+LIBRARY = "liblorafold.so"
+LEVELS = ("warning", "notice", "detail")
+LIMITS = ("read", "compute", "write")
+TEXT, JSON = 0, 1
+
+
+class Error(Structure):
+    _fields_ = [("code", c_int), ("text", c_char * 1024)]
+
+
+class ProgressStruct(Structure):
+    _fields_ = [
+        ("bytes_done", c_uint64),
+        ("bytes_total", c_uint64),
+        ("seconds", c_double),
+        ("limit", c_int),
+        ("file", c_char_p),
+    ]
+
+
+class Adapter(Structure):
+    _fields_ = [("path", c_char_p), ("weight", c_double)]
+
+
+MESSAGE_FUNCTION = CFUNCTYPE(None, c_void_p, c_int, c_char_p)
+PROGRESS_FUNCTION = CFUNCTYPE(None, c_void_p, POINTER(ProgressStruct))
+
+
+class MergeOptionsStruct(Structure):
+    _fields_ = [
+        ("base", c_char_p),
+        ("adapters", POINTER(Adapter)),
+        ("adapter_count", c_size_t),
+        ("output", c_char_p),
+        ("tokenizer", c_char_p),
+        ("save_method", c_int),
+        ("dtype", c_int),
+        ("tied", c_int),
+        ("b_layout", c_int),
+        ("max_shard_bytes", c_uint64),
+        ("memory_bytes", c_uint64),
+        ("threads", c_uint),
+        ("overwrite", c_bool),
+        ("allow_unused", c_bool),
+        ("allow_nonfinite", c_bool),
+        ("strict", c_bool),
+        ("message", MESSAGE_FUNCTION),
+        ("progress", PROGRESS_FUNCTION),
+        ("context", c_void_p),
+        ("io_engine", c_char_p),
+        ("io_direct", c_char_p),
+        ("kernels", c_char_p),
+    ]
+
+
+class ReportStruct(Structure):
+    _fields_ = [
+        ("bytes_read", c_uint64),
+        ("bytes_written", c_uint64),
+        ("tensors_folded", c_size_t),
+        ("tensors_replaced", c_size_t),
+        ("tensors_patched", c_size_t),
+        ("tensors_copied", c_size_t),
+        ("tensors_converted", c_size_t),
+        ("file_count", c_size_t),
+        ("seconds", c_double),
+        ("seconds_planning", c_double),
+        ("seconds_to_first_write", c_double),
+        ("share_read", c_double),
+        ("share_compute", c_double),
+        ("share_write", c_double),
+        ("memory_peak_bytes", c_uint64),
+        ("cgroup_peak_bytes", c_uint64),
+        ("io_engine", c_char_p),
+        ("io_direct", c_bool),
+        ("kernels", c_char_p),
+        ("threads", c_uint),
+        ("output", c_char * 4096),
+    ]
+
+
+class VerifyOptionsStruct(Structure):
+    _fields_ = [
+        ("memory_bytes", c_uint64),
+        ("threads", c_uint),
+        ("cancel", POINTER(c_int)),
+        ("message", MESSAGE_FUNCTION),
+        ("progress", PROGRESS_FUNCTION),
+        ("context", c_void_p),
+        ("io_direct", c_char_p),
+    ]
+
+
+class VerifyReportStruct(Structure):
+    _fields_ = [("file_count", c_size_t), ("bytes", c_uint64), ("seconds", c_double)]
+
+
+# Name of the structure in lorafold.h -> ours; a test compares them with the header.
+STRUCTURES: dict[str, type[Structure]] = {
+    "lorafold_error": Error,
+    "lorafold_progress": ProgressStruct,
+    "lorafold_adapter": Adapter,
+    "lorafold_merge_options": MergeOptionsStruct,
+    "lorafold_report": ReportStruct,
+    "lorafold_verify_options": VerifyOptionsStruct,
+    "lorafold_verify_report": VerifyReportStruct,
+}
+
+# Name of the function, without "lorafold_" -> its result and its arguments.
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "version": (c_char_p, []),
+    "free": (None, [c_void_p]),
+    "parse_size": (c_bool, [c_char_p, POINTER(c_uint64)]),
+    "merge_options_init": (None, [POINTER(MergeOptionsStruct)]),
+    "merge_open": (c_int, [POINTER(c_void_p), POINTER(MergeOptionsStruct), POINTER(Error)]),
+    "merge_describe": (c_void_p, [c_void_p, c_int]),
+    "merge_run": (c_int, [c_void_p, POINTER(Error)]),
+    "merge_cancel": (None, [c_void_p]),
+    "merge_report": (None, [c_void_p, POINTER(ReportStruct)]),
+    "report_describe": (c_void_p, [POINTER(ReportStruct), c_int]),
+    "merge_close": (None, [c_void_p]),
+    "verify_options_init": (None, [POINTER(VerifyOptionsStruct)]),
+    "verify": (c_int, [c_char_p, POINTER(VerifyOptionsStruct), POINTER(VerifyReportStruct), POINTER(Error)]),
+    "inspect": (c_int, [c_char_p, c_int, c_bool, POINTER(c_void_p), POINTER(Error)]),
+}
+
+
+def library_path() -> Path:
+    """LORAFOLD_LIBRARY, for those who build without installing, or the file beside this one."""
+    named = os.environ.get("LORAFOLD_LIBRARY")
+    return Path(named) if named else Path(__file__).resolve().parent / LIBRARY
+
+
+@functools.cache
+def library() -> Any:
+    """The shared library, loaded at the first call.  ImportError if it is missing or of another version."""
+    from lorafold import __version__
+
+    path = library_path()
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"the library of lorafold cannot be loaded: {error}") from None
+    for name, (result, arguments) in FUNCTIONS.items():
+        function = getattr(loaded, f"lorafold_{name}")
+        function.restype, function.argtypes = result, arguments
+    found = loaded.lorafold_version().decode()
+    if found != __version__:
+        raise ImportError(f"'{path}' is lorafold {found}, and this package is {__version__}: install both anew")
+    return loaded
+
+
+def check(status: int, error: Error) -> None:
+    """Raise what a status of the library means."""
+    if status:
+        raise error_of(status, decode(error.text))
+
+
+def decode(text: bytes | None) -> str:
+    """Paths may hold bytes that are not UTF-8; they go in and out as Python's os.fsdecode has it."""
+    return os.fsdecode(text or b"")
+
+
+def take_text(pointer: int | None) -> str:
+    """A text of the library, which is freed."""
+    if not pointer:
+        raise MemoryError("no memory for a text")
+    try:
+        return decode(ctypes.string_at(pointer))
+    finally:
+        library().lorafold_free(pointer)

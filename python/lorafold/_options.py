@@ -1,0 +1,143 @@
+"""Options of a merge: their names in Python, and the fields of struct lorafold_merge_options."""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict, Union
+
+from lorafold import _library as lib
+from lorafold._errors import UsageError
+
+Path = Union[str, "os.PathLike[str]"]
+AdapterLike = Union[Path, tuple[Path, float]]
+Size = Union[int, str]
+
+
+class MergeOptions(TypedDict, total=False):
+    """Options of merge() and plan(); each has the meaning of the program's option of that name.
+
+    tokenizer: directory whose tokenizer files are taken, before those of adapter and base.
+    save_method: "merged_16bit" (default), "merged_4bit" or "merged_4bit_forced", "lora", "same".
+    dtype: "keep" (default, dtypes as in the base), "bf16", "f16", "f32".
+    tied: "exact" (default) or "shared", for an adapter that changes one side of tied embeddings.
+    lora_b_layout: "auto" (default), "rank-major", "expert-major": columns of B of fused experts.
+    max_shard_size: bytes of tensor data per file, as a number or like "5GB" (default).
+    memory: ceiling on what the merge takes, in bytes or like "128MiB" (default).
+    threads: workers; 0 (default): one per processor.
+    overwrite: replace an existing model directory, in one step at the end.
+    allow_unused: adapter tensors that cannot be folded are listed, not refused.
+    allow_nonfinite: NaN and infinite results are written, not refused.
+    strict: warnings that may mean a wrong merge are refusals.
+    variant: part of the names of the files, as transformers has it; None (default): none.
+    safe_serialization: True (default), safetensors; False: files of torch.save().
+    io_engine, io_direct, kernels: force one of several equal ways, for tests.
+    """
+
+    tokenizer: Path | None
+    save_method: str
+    dtype: Literal["keep", "bf16", "f16", "f32"]
+    tied: Literal["exact", "shared"]
+    lora_b_layout: Literal["auto", "rank-major", "expert-major"]
+    max_shard_size: Size
+    memory: Size
+    threads: int
+    overwrite: bool
+    allow_unused: bool
+    allow_nonfinite: bool
+    strict: bool
+    variant: str | None
+    safe_serialization: bool
+    io_engine: str | None
+    io_direct: str | None
+    kernels: str | None
+
+
+SAVE_METHODS = {"merged_16bit": 0, "merged_4bit": 1, "merged_4bit_forced": 1, "lora": 2, "same": 3}
+
+# Option -> field and the names of its values.
+NAMED: dict[str, tuple[str, dict[str, int]]] = {
+    "save_method": ("save_method", SAVE_METHODS),
+    "dtype": ("dtype", {"keep": 0, "bf16": 1, "f16": 2, "f32": 3}),
+    "tied": ("tied", {"exact": 0, "shared": 1}),
+    "lora_b_layout": ("b_layout", {"auto": 0, "rank-major": 1, "expert-major": 2}),
+}
+SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}
+TEXTS = {"tokenizer", "variant", "io_engine", "io_direct", "kernels"}
+FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "safe_serialization"}
+
+# Options that lorafold.h may lack -> the one value that then asks for nothing.
+MAY_LACK: dict[str, Any] = {"variant": None, "safe_serialization": True}
+FIELDS = {name for name, *_ in lib.MergeOptionsStruct._fields_}
+
+
+def parse_size(text: Size, option: str) -> int:
+    """Bytes, from a number or a text like "5GB" (decimal) or "128MiB"."""
+    value = ctypes.c_uint64()
+    if not lib.library().lorafold_parse_size(str(text).encode(), ctypes.byref(value)):
+        raise UsageError(f"{option} {text!r} is not a size; sizes are numbers of bytes, '5GB' or '128MiB'")
+    return value.value
+
+
+def choose(option: str, value: str, values: dict[str, int]) -> int:
+    if value not in values:
+        raise UsageError(f"{option} {value!r} is not known; it is one of: {', '.join(values)}")
+    return values[value]
+
+
+def encode(path: Path, what: str) -> bytes:
+    """As C takes it.  TypeError if it is no path."""
+    text = os.fsencode(path)
+    if b"\0" in text:
+        raise UsageError(f"{what} {path!r} holds a zero byte")
+    return text
+
+
+def set_option(fields: Any, name: str, value: Any) -> None:
+    """Put one option into the structure.  UsageError if it is not known or has no such value."""
+    if name in MAY_LACK and name not in FIELDS:
+        if value != MAY_LACK[name]:
+            raise UsageError(f"this version of lorafold cannot do {name}={value!r}")
+    elif name in NAMED:
+        field, values = NAMED[name]
+        setattr(fields, field, choose(name, value, values))
+    elif name in SIZES:
+        setattr(fields, SIZES[name], parse_size(value, name))
+    elif name in TEXTS:
+        setattr(fields, name, None if value is None else encode(value, name))
+    elif name in FLAGS:
+        setattr(fields, name, bool(value))
+    elif name == "threads":
+        if not 0 <= value < 2**31:
+            raise UsageError(f"threads {value!r} is not a number of threads")
+        fields.threads = value
+    else:
+        raise TypeError(f"there is no option {name!r}")
+
+
+def read_adapters(adapters: AdapterLike | Sequence[AdapterLike]) -> list[lib.Adapter]:
+    """One adapter, (adapter, weight), or a sequence of these."""
+    several: Any = [adapters] if isinstance(adapters, (str, os.PathLike)) or is_weighted(adapters) else adapters
+    pairs = [one if isinstance(one, tuple) else (one, 1.0) for one in several]
+    return [lib.Adapter(encode(path, "adapter"), float(weight)) for path, weight in pairs]
+
+
+def is_weighted(one: object) -> bool:
+    return isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], (int, float))
+
+
+def make_options(base: Path | None, adapters: Any, out: Path | None, options: MergeOptions) -> Any:
+    """The filled structure; it keeps what it points to."""
+    fields = lib.MergeOptionsStruct()
+    lib.library().lorafold_merge_options_init(ctypes.byref(fields))
+    pairs = read_adapters(adapters)
+    fields.base = None if base is None else encode(base, "base")
+    fields.adapters = (lib.Adapter * len(pairs))(*pairs)
+    fields.adapter_count = len(pairs)
+    fields.output = None if out is None else encode(out, "output")
+    for name, value in options.items():
+        set_option(fields, name, value)
+    return fields

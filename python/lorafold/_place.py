@@ -1,0 +1,147 @@
+"""The directory that a model is saved into: everything is made inside it, then moved into place.
+
+A directory is never seen with a configuration and a mixture of old and new weights: the old
+configuration goes before the first new shard comes, the new one comes after the last.
+"""
+
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+from lorafold._errors import MachineError, UsageError
+
+WORK = ".lorafold.save"
+LOCK = "lock"
+MANIFEST = "lorafold.json"
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+class Place:
+    """Locks the directory and makes WORK in it; removes WORK at the end.
+
+    UsageError: it is a file, holds an adapter (loaders would put it on top of the merged model), or
+    another process is saving into it.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, is_model: bool) -> None:
+        self.directory = Path(directory)
+        self.work = self.directory / WORK
+        self.is_model = is_model  # and not an adapter
+        self.is_made = not self.directory.exists()
+        self.is_kept = False
+        self.lock = -1
+
+    def __enter__(self) -> Place:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if self.is_model and (self.directory / "adapter_config.json").exists():
+                raise UsageError(f"'{self.directory}' holds an adapter (adapter_config.json), which loaders would put on "
+                                 "top of the merged model; save into another directory")
+            self.lock = take_lock(self.work)
+            for stale in self.work.iterdir():
+                if stale.name != LOCK:
+                    shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"'{self.directory}' is a file, not a directory") from None
+        except OSError as error:
+            raise MachineError(f"'{self.directory}': {error.strerror}") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if not self.is_kept:
+            shutil.rmtree(self.work, ignore_errors=True)
+        os.close(self.lock)
+        if self.is_made and kind is not None and not any(self.directory.iterdir()):
+            self.directory.rmdir()
+
+    def make(self, name: str) -> Path:
+        """A directory below WORK."""
+        path = self.work / name
+        path.mkdir(parents=True)
+        return path
+
+    def holds_model(self) -> bool:
+        return any((self.directory / name).exists() for name in (CONFIG, INDEX, SINGLE))
+
+    def publish(self, built: Path) -> list[str]:
+        """Replace the model in the directory by the one in `built`; other files stay.  Names of what came.
+
+        MachineError names where the finished model is when a step fails.
+        """
+        new = sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file())
+        self.is_kept = True
+        try:
+            stale = stale_weights(self.directory) if self.is_model else set()
+            for name in (MANIFEST, CONFIG, INDEX) if self.is_model else ():
+                (self.directory / name).unlink(missing_ok=True)
+            sync(self.directory)
+            for name in stale - set(new):
+                (self.directory / name).unlink(missing_ok=True)
+            for name in sorted(new, key=when):
+                (self.directory / name).parent.mkdir(exist_ok=True)
+                os.replace(built / name, self.directory / name)
+            sync(self.directory)
+        except OSError as error:
+            raise MachineError(f"cannot move the new model into '{self.directory}' ({error}); it is complete but for what "
+                               f"was moved, in '{built}'") from error
+        self.is_kept = False
+        return new
+
+
+def when(name: str) -> int:
+    """Weights and the rest first, then what makes them a model, in this order."""
+    last = (INDEX, CONFIG, MANIFEST)
+    return last.index(name) + 1 if name in last else 0
+
+
+def stale_weights(directory: Path) -> set[str]:
+    """Names of the weights of the model that is there: what its index names, and the single file."""
+    try:
+        names = set(json.loads((directory / INDEX).read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = set()
+    return {name for name in names if isinstance(name, str) and name == os.path.basename(name)} | {SINGLE}
+
+
+def sync(directory: Path) -> None:
+    """What was renamed and removed survives a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(work: Path) -> int:
+    """A lock on WORK that dies with this process."""
+    while True:
+        work.mkdir(exist_ok=True)
+        try:
+            lock = os.open(work / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # its owner has just removed it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise UsageError(f"another process is saving into '{work.parent}'") from None
+        if is_same(lock, work / LOCK):
+            return lock
+        os.close(lock)
+
+
+def is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
