@@ -61,14 +61,16 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'lorafold' has no attribute '{name}'")
-    from importlib import import_module
+if not TYPE_CHECKING:
 
-    found: object = getattr(import_module(f"lorafold.{_MODULES[name]}"), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'lorafold' has no attribute '{name}'")
+        from importlib import import_module
+
+        found: object = getattr(import_module(f"lorafold.{_MODULES[name]}"), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
