@@ -104,6 +104,15 @@ enum lorafold_save_method {
     LORAFOLD_SAME          /* a model in the base's own scheme */
 };
 
+/* Which numbers of the base the deltas are added to. */
+enum lorafold_base_numerics {
+    LORAFOLD_NUMERICS_AUTO,        /* a base given is taken as it is; for one that the adapter names
+                                      and that is quantised, its 16-bit sibling if that is cached */
+    LORAFOLD_NUMERICS_ORIGINAL,    /* the 16-bit model: original_base, or the sibling in the cache */
+    LORAFOLD_NUMERICS_DEQUANTISED, /* what the files say */
+    LORAFOLD_NUMERICS_NF4_ROUNDTRIP /* a 16-bit base taken through NF4, as QLoRA trains against */
+};
+
 /* The 4-bit code of merged_4bit. */
 enum lorafold_quant_type { LORAFOLD_NF4, LORAFOLD_FP4 };
 
@@ -130,6 +139,8 @@ struct lorafold_merge_options {
     const char *output;    /* directory to make; may be NULL for a plan alone */
     const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
     enum lorafold_save_method save_method;
+    enum lorafold_base_numerics base_numerics;
+    const char *original_base;           /* as base; with ORIGINAL and AUTO it is used instead */
     enum lorafold_quant_type quant_type; /* of merged_4bit */
     bool single_quant;                   /* ...its absmax stay fp32 and are not quantised again */
     const char *const *skip;             /* ...modules that stay in 16 bits: names, or their ends */

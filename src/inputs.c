@@ -217,12 +217,12 @@ static int read_scheme(struct lorafold_merge *merge, struct error *err)
 
 static int open_base(struct lorafold_merge *merge, struct error *err)
 {
-    if (find_base(merge, err) || model_open(&merge->model, merge->base.path, &merge->log, err) ||
-        read_config(merge, err))
+    if (find_base(merge, err) || original_find(merge, err) ||
+        model_open(&merge->model, merge->base.path, &merge->log, err) || read_config(merge, err))
         return err->code;
-    if (check_identity(merge, err))
+    if ((!merge->original && check_identity(merge, err)) || read_scheme(merge, err))
         return err->code;
-    return read_scheme(merge, err);
+    return original_check(merge, err);
 }
 
 /* The base of an adapter that stays one, which is complete without it. */

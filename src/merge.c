@@ -64,6 +64,7 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
     if ((unsigned)options->dtype > LORAFOLD_DTYPE_F32 ||
         (unsigned)options->tied > LORAFOLD_TIED_SHARED ||
         (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR ||
+        (unsigned)options->base_numerics > LORAFOLD_NUMERICS_NF4_ROUNDTRIP ||
         (unsigned)options->quant_type > LORAFOLD_FP4)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
     if (options->save_method != LORAFOLD_MERGED_16BIT &&
@@ -193,6 +194,7 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .allow_unused = options->allow_unused,
         .b_layout = layouts[options->b_layout],
         .scheme = merge->scheme.quantised ? &merge->scheme : NULL,
+        .roundtrip = options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP,
         .encode = options->save_method == LORAFOLD_MERGED_4BIT,
         .codes = options->quant_type == LORAFOLD_FP4 ? QUANT_FP4_BNB : QUANT_NF4,
         .nested = !options->single_quant,
@@ -296,17 +298,67 @@ static int write_index(struct lorafold_merge *merge, struct outdir *outdir, stru
     return status;
 }
 
+/* The modules that stay in 16 bits, as a list of strings in `text`, whose lines they are. */
+static char **list_skipped(struct text *text, size_t *count)
+{
+    char **list;
+
+    *count = 0;
+    for (size_t i = 0; i < text->bytes; i++)
+        *count += text->data[i] == '\n';
+    list = calloc(*count + 1, sizeof(*list));
+    for (size_t i = 0, next = 0; list && next < *count; next++) {
+        list[next] = text->data + i;
+        i = (size_t)(strchr(text->data + i, '\n') - text->data);
+        text->data[i++] = '\0';
+    }
+    return list;
+}
+
+/* quantization_config of a model in 4 bits. */
+static int describe_4bit(struct lorafold_merge *merge, struct text *out, struct error *err)
+{
+    static const char *const dtypes[] = { "bfloat16", "float16", "float32" };
+    const struct plan *plan = &merge->plan;
+    enum dtype middle = plan->encoding_count ? plan->encodings[0]->middle : DTYPE_BF16;
+    struct text names = { 0 };
+    struct config_bnb bnb = {
+        .quant_type = merge->options.quant_type == LORAFOLD_FP4 ? "fp4" : "nf4",
+        .compute_dtype = dtypes[middle == DTYPE_F32   ? 2
+                                : middle == DTYPE_F16 ? 1
+                                                      : 0],
+        .nested = !merge->options.single_quant,
+    };
+    char **list;
+
+    if (plan->skipped.bytes)
+        text_add(&names, plan->skipped.data, plan->skipped.bytes);
+    list = names.failed ? NULL : list_skipped(&names, &bnb.skip_count);
+    if (list) {
+        bnb.skip_modules = (const char *const *)list;
+        config_bnb_text(out, &bnb);
+    }
+    text_release(&names);
+    if (!list || out->failed) {
+        free(list);
+        return error_no_memory(err, "the configuration");
+    }
+    free(list);
+    return 0;
+}
+
 static int write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
 {
+    struct text quantise = { 0 };
     static const char *const dtypes[] = { NULL, "bfloat16", "float16", "float32" };
     /* Also where the outermost level says untied: an inner one may say otherwise. */
-    const struct config_edits edits = { .untie = merge->plan.untied,
-                                        .dtype = dtypes[merge->options.dtype],
-                                        .vocab_from = merge->plan.vocab_from,
-                                        .vocab_to = merge->plan.vocab_to,
-                                        .labels = merge->plan.labels,
-                                        .base_layers = merge->plan.replicas.base_layer,
-                                        .base_layer_count = merge->plan.replicas.count };
+    struct config_edits edits = { .untie = merge->plan.untied,
+                                  .dtype = dtypes[merge->options.dtype],
+                                  .vocab_from = merge->plan.vocab_from,
+                                  .vocab_to = merge->plan.vocab_to,
+                                  .labels = merge->plan.labels,
+                                  .base_layers = merge->plan.replicas.base_layer,
+                                  .base_layer_count = merge->plan.replicas.count };
     struct text text = { 0 };
     int status;
 
@@ -314,10 +366,20 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
         return lora_write_config(merge, outdir, err);
     if (!merge->config)
         return 0;
+    edits.unquantise = merge->scheme.quantised;
+    if (merge->plan.encoded) {
+        if (describe_4bit(merge, &quantise, err)) {
+            text_release(&quantise);
+            return err->code;
+        }
+        edits.unquantise = false;
+        edits.quantise = quantise.data;
+    }
     status = config_apply(&text, merge->config, merge->config_bytes, &edits, err);
     if (!status)
         status = output_write(merge, outdir, "config.json", text.data, text.bytes, err);
     text_release(&text);
+    text_release(&quantise);
     return status;
 }
 

@@ -79,6 +79,7 @@ struct lorafold_merge {
     struct source base; /* its name is NULL if an adapter is written without it */
     struct source *adapter_sources;
     struct model model;        /* without shards then */
+    bool original;             /* the base is the 16-bit model of the one that was named */
     struct scheme_base scheme; /* of the model; its view is planned with if it is quantised */
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
@@ -111,6 +112,14 @@ void source_release(struct source *source);
 
 /* A path that exists, or a repository in the cache. */
 int source_find(struct source *out, const char *text, const char *what, struct error *err);
+
+/* ---- original.c ---- */
+/* Take the 16-bit model of a quantised base instead, as the options ask. */
+int original_find(struct lorafold_merge *merge, struct error *err);
+/* ERR_USAGE if what was opened is not what --base-numerics asks for. */
+int original_check(const struct lorafold_merge *merge, struct error *err);
+/* "original", "dequantised" or "nf4-roundtrip", for the manifest. */
+const char *original_numerics(const struct lorafold_merge *merge);
 
 /* ---- sidefiles.c ---- */
 int side_files_find(struct lorafold_merge *merge, struct error *err);

@@ -67,6 +67,8 @@ static bool is_model_file(const char *name)
     static const char *const endings[] = { ".json", ".txt", ".model", ".py", ".jinja", ".md" };
 
     if (strcmp(name, "config.json") == 0 || strcmp(name, "README.md") == 0 ||
+        strcmp(name, "hf_quant_config.json") == 0 || strcmp(name, "quantize_config.json") == 0 ||
+        strcmp(name, "quant_config.json") == 0 || strcmp(name, "quantization_config.json") == 0 ||
         ends(name, ".index.json") || starts(name, "adapter_") || starts(name, "lorafold.") ||
         starts(name, "trainer_state") || starts(name, "consolidated") || starts(name, "."))
         return false;

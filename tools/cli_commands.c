@@ -25,6 +25,8 @@ static void merge_options(struct lorafold_merge_options *options,
     options->dtype = (enum lorafold_dtype)arguments->dtype;
     options->tied = (enum lorafold_tied)arguments->tied;
     options->save_method = (enum lorafold_save_method)arguments->save_method;
+    options->base_numerics = (enum lorafold_base_numerics)arguments->base_numerics;
+    options->original_base = arguments->original_base;
     options->quant_type = (enum lorafold_quant_type)arguments->quant_type;
     options->single_quant = arguments->single_quant;
     options->skip = arguments->skip;

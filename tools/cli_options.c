@@ -42,6 +42,15 @@ static const struct cli_choice b_layouts[] = {
     { 0 },
 };
 
+static const struct cli_choice numerics[] = {
+    { "auto", LORAFOLD_NUMERICS_AUTO, NULL },
+    { "original", LORAFOLD_NUMERICS_ORIGINAL, NULL },
+    { "dequantised", LORAFOLD_NUMERICS_DEQUANTISED, NULL },
+    { "dequantized", LORAFOLD_NUMERICS_DEQUANTISED, NULL },
+    { "nf4-roundtrip", LORAFOLD_NUMERICS_NF4_ROUNDTRIP, NULL },
+    { 0 },
+};
+
 static const struct cli_choice quant_types[] = {
     { "nf4", LORAFOLD_NF4, NULL },
     { "fp4", LORAFOLD_FP4, NULL },
@@ -72,6 +81,13 @@ const struct cli_option cli_options[] = {
       "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "
       "tensor "
       "is converted, but for the few that model code keeps in fp32" },
+    { "base-numerics", 0, CLI_CHOICE, false, "WHICH", MERGING, MEMBER(base_numerics), numerics,
+      "which numbers of a quantised base count: dequantised, what its files say; original, those "
+      "of the 16-bit model it was made from; nf4-roundtrip takes a 16-bit base through NF4, which "
+      "is what QLoRA trains against; auto (default): a BASE that is given as it is, for one that "
+      "the adapter names its original if that is in the cache" },
+    { "original-base", 0, CLI_STRING, false, "BASE", MERGING, MEMBER(original_base), NULL,
+      "the 16-bit model of a quantised base, for --base-numerics original" },
     { "quant-type", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(quant_type), quant_types,
       "the 4-bit code of merged_4bit: nf4 (default) or fp4, as bitsandbytes has them" },
     { "no-double-quant", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(single_quant), NULL,

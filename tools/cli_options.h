@@ -30,9 +30,11 @@ struct cli_arguments {
     const char *output;
     const char *tokenizer;
     int save_method;
-    int dtype;      /* enum lorafold_dtype */
-    int tied;       /* enum lorafold_tied */
-    int b_layout;   /* enum lorafold_b_layout */
+    int dtype;         /* enum lorafold_dtype */
+    int tied;          /* enum lorafold_tied */
+    int b_layout;      /* enum lorafold_b_layout */
+    int base_numerics; /* enum lorafold_base_numerics */
+    const char *original_base;
     int quant_type; /* enum lorafold_quant_type */
     bool single_quant;
     const char **skip; /* point into argv */

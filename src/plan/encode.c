@@ -62,8 +62,16 @@ static bool is_skipped(const struct plan_options *options, const char *module, s
     return false;
 }
 
+/* transformers holds experts as one parameter, which bitsandbytes leaves in 16 bits. */
+static bool is_expert(const char *module, size_t bytes)
+{
+    return memmem(module, bytes, ".experts.", strlen(".experts.")) != NULL;
+}
+
 static bool is_linear(const char *module, size_t bytes)
 {
+    if (is_expert(module, bytes))
+        return false;
     for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++) {
         if (ends_with_component(module, bytes, never[i]))
             return false;

@@ -1,0 +1,102 @@
+/* original.c - the 16-bit model that a quantised repository was made from */
+#include "merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* What people put behind the name of a model when they quantise it. */
+static const char *const endings[] = { "-unsloth-bnb-4bit",
+                                       "-bnb-4bit",
+                                       "-bnb-8bit",
+                                       "-4bit",
+                                       "-8bit",
+                                       "-FP8-Dynamic",
+                                       "-FP8",
+                                       "-NVFP4",
+                                       "-MXFP4",
+                                       "-AWQ",
+                                       "-GPTQ",
+                                       "-GPTQ-Int4",
+                                       "-GPTQ-Int8",
+                                       "-HQQ" };
+
+/* "org/name" without such an ending; NULL if it has none, or without memory. */
+static char *sibling_name(const char *name)
+{
+    size_t bytes = strlen(name);
+
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        size_t end = strlen(endings[i]);
+
+        if (bytes > end && strcasecmp(name + bytes - end, endings[i]) == 0)
+            return strndup(name, bytes - end);
+    }
+    return NULL;
+}
+
+/* The sibling in the cache, if there is one there: then it is the base. */
+static void take_sibling(struct lorafold_merge *merge)
+{
+    char *name = merge->base.from_hub ? sibling_name(merge->base.name) : NULL;
+    struct source found = { 0 };
+    struct error ignored = { 0 };
+
+    if (name && source_find(&found, name, "base", &ignored) == 0) {
+        log_say(&merge->log, LOG_NOTICE,
+                "'%s' is quantised: the 16-bit '%s' in the cache is taken as the base "
+                "(--base-numerics dequantised takes the quantised one)",
+                merge->base.name, found.name);
+        source_release(&merge->base);
+        merge->base = found;
+        merge->original = true;
+    }
+    free(name);
+}
+
+int original_find(struct lorafold_merge *merge, struct error *err)
+{
+    const struct lorafold_merge_options *options = &merge->options;
+    struct source found = { 0 };
+
+    if (options->base_numerics != LORAFOLD_NUMERICS_ORIGINAL &&
+        options->base_numerics != LORAFOLD_NUMERICS_AUTO)
+        return 0;
+    if (options->original_base) {
+        if (source_find(&found, options->original_base, "original base", err))
+            return err->code;
+        source_release(&merge->base);
+        merge->base = found;
+        merge->original = true;
+        return 0;
+    }
+    /* A base that was given is taken literally, unless asked otherwise. */
+    if (!options->base || options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
+        take_sibling(merge);
+    return 0;
+}
+
+int original_check(const struct lorafold_merge *merge, struct error *err)
+{
+    const struct lorafold_merge_options *options = &merge->options;
+
+    if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
+        return error_set(err, ERR_USAGE,
+                         "the base '%s' is quantised (%s), and the 16-bit model it was made from "
+                         "is not in the cache: name it with --original-base",
+                         merge->base.name, merge->scheme.summary);
+    if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
+        return error_set(
+            err, ERR_USAGE,
+            "--base-numerics nf4-roundtrip is for a 16-bit base, and '%s' is quantised "
+            "already (%s)",
+            merge->base.name, merge->scheme.summary);
+    return 0;
+}
+
+const char *original_numerics(const struct lorafold_merge *merge)
+{
+    if (merge->options.base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
+        return "nf4-roundtrip";
+    return merge->scheme.quantised ? "dequantised" : "original";
+}
