@@ -4,8 +4,9 @@
 usage: make_corpus.py FOLDER [NAME_PART]
 
 Deterministic, standard library only; about 200 MB of the apparent size are holes.  The cases are in
-cases_base.py and cases_adapter.py.  Each starts from a sound base and adapter (parts.py), so that
-the one broken thing is what refuses it; the cases named sound_* prove that the start is sound.
+cases_base.py, cases_adapter.py and cases_scheme.py.  Each starts from a sound base and adapter
+(parts.py), so that the one broken thing is what refuses it; the cases named sound_* prove that the
+start is sound.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -44,6 +45,7 @@ def _(c):
 
 import cases_adapter  # noqa: E402,F401  (each registers its cases, behind the sound ones)
 import cases_base  # noqa: E402,F401
+import cases_scheme  # noqa: E402,F401
 
 
 def make(folder, name_part=""):
