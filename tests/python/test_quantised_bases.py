@@ -94,7 +94,7 @@ def test_every_scheme_is_merged(name: str, lorafold: Run, tmp_path: Path):
     config = json.loads((out / "config.json").read_text())
     assert not keys_at_every_depth(config) & {"quantization_config", "compression_config"}
     assert not (out / "hf_quant_config.json").exists()
-    plain = models.tiny_llama(torch.bfloat16, 64, 128, 96, 2).float()
+    plain = models.load(tmp_path / "decoded", torch.float32)
     plain.load_state_dict({key: tensor.float() for key, tensor in expected.items()})
     torch.testing.assert_close(models.logits(models.load(out, torch.float32)), models.logits(plain))
 
