@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 #define PLAN_BLOCK_BYTES (4 * MIB)
-#define PLAN_READS_MAX 8u
+#define PLAN_READS_MAX 64u
 #define PLAN_NO_TARGET UINT32_MAX
 #define PLAN_REPACKED UINT32_MAX /* as the input of a factor: the file of repacked factors */
 

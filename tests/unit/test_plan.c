@@ -405,7 +405,7 @@ static void test_plan__a_block_with_copies_finds_each_read(void **state)
 
 static void test_plan__too_many_copies_in_one_block_are_refused(void **state)
 {
-    struct fixture *fixture = copied_targets(5, 4000);
+    struct fixture *fixture = copied_targets(33, 400);
 
     (void)state;
     assert_int_equal(make_plan(fixture, &keep, -1), ERR_FORMAT);
