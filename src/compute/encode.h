@@ -73,7 +73,7 @@ extern const struct encode_ops encode_scalar;
 float encode_nested_offset(const float *absmax, size_t count);
 
 /*
- * codes[count], and nested[ceil(count / ENCODE_NESTED_BLOCK)]; `map` ascends.  May be called for
+ * codes[count] (NULL: not wanted), and nested[ceil(count / ENCODE_NESTED_BLOCK)]; `map` ascends.  May be called for
  * parts of a tensor that begin with a whole nested block.
  */
 void encode_nested(uint8_t *codes, float *nested, const float *absmax, size_t count, float offset,

@@ -7,6 +7,7 @@
 #include "compute/encode.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 float encode_nested_offset(const float *absmax, size_t count)
 {
@@ -28,13 +29,11 @@ static uint8_t nearest(const float map[256], float x)
     unsigned pivot = 127;
 
     for (unsigned step = 64; step; step /= 2) {
-        if (x > map[pivot]) {
-            low = pivot;
-            pivot += step;
-        } else {
-            high = pivot;
-            pivot -= step;
-        }
+        bool above = x > map[pivot]; /* chosen between, not jumped: it is as good as random */
+
+        low = above ? pivot : low;
+        high = above ? high : pivot;
+        pivot = above ? pivot + step : pivot - step;
     }
     if (x > map[pivot])
         return (uint8_t)(x > (map[high] + map[pivot]) * 0.5f ? high : pivot);
@@ -52,7 +51,7 @@ void encode_nested(uint8_t *codes, float *nested, const float *absmax, size_t co
         for (size_t i = first; i < end; i++)
             largest = fmaxf(largest, fabsf(absmax[i] - offset));
         inverse = 1.0f / largest;
-        for (size_t i = first; i < end; i++)
+        for (size_t i = first; codes && i < end; i++)
             codes[i] = nearest(map, (absmax[i] - offset) * inverse);
         *nested++ = largest;
     }

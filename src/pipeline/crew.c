@@ -72,6 +72,7 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
     struct scratch *scratch = &worker->scratch;
     struct decoder *decoder = &worker->decoder;
 
+    scratch->held = &worker->held;
     scratch->a = memory;
     memory += PLAN_A_FLOATS;
     scratch->b = memory;

@@ -131,7 +131,8 @@ static int nest(const struct crew *crew, const struct scratch *scratch,
 
         if (read_absmax(crew, encoding, first, encoder->values, count, err))
             return err->code;
-        encode_nested(encoder->codes, nested, encoder->values, count, offset, map);
+        encode_nested(is_codes ? encoder->codes : NULL, nested, encoder->values, count, offset,
+                      map);
         memcpy(out + (from - part.first), made + (from - made_first), to - from);
     }
     return 0;

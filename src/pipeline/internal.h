@@ -67,6 +67,7 @@ struct scratch {
     struct encoder encoder;  /* all NULL if nothing is */
     struct decoder *decoder; /* NULL if nothing is quantised */
     float *a;
+    const struct plan_target **held; /* whose packed A lies in a, or NULL */
     float *b;
     float *tile_w; /* NULL if no target goes panel by panel */
     float *tile_sum;
@@ -78,6 +79,7 @@ struct worker {
     pthread_t thread;
     bool started;
     struct scratch scratch;
+    const struct plan_target *held;
     struct decoder decoder;
 };
 

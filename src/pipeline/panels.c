@@ -38,6 +38,7 @@ int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
                      const struct plan_delta *delta, uint64_t target_cols,
                      const struct rectangle *at, struct error *err)
 {
+    *scratch->held = NULL; /* panels go through a */
     for (uint32_t k = 0; k < delta->rank; k += FOLD_PANEL) {
         uint32_t ranks = delta->rank - k < FOLD_PANEL ? delta->rank - k : FOLD_PANEL;
 

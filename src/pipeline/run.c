@@ -66,8 +66,12 @@ const float *run_packed(const struct crew *crew, const struct scratch *scratch,
 {
     if (target->resident != PLAN_NO_TARGET)
         return crew->regions[target->resident % 2].packed;
+    if (*scratch->held == target)
+        return scratch->a;
+    *scratch->held = NULL;
     if (factors_pack(crew, scratch, target, scratch->a, err))
         return NULL;
+    *scratch->held = target;
     return scratch->a;
 }
 
