@@ -81,7 +81,7 @@ static void check_seed(uint64_t seed)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SEEDS 4u /* they take ten times as long; of the first four each has another dtype */
 #else
-#define SEEDS 12u
+#define SEEDS 8u
 #endif
 
 int main(int argc, char **argv)
