@@ -52,6 +52,13 @@ struct factor_view {
     uint64_t count;
 };
 
+/* Is each (i, k), i < count, an element of the tensor? */
+static inline bool factor_view_is_plain(const struct factor_view *view, uint64_t count)
+{
+    return view->tensor != EDIT_ALL_ONES && view->blocks == 1 && view->first == 0 &&
+           view->step == 1 && view->count == count;
+}
+
 enum edit_kind {
     EDIT_DELTA,   /* W += scale * L R on the rows [row_first, row_first + row_count) */
     EDIT_REPLACE, /* the tensor is the adapter's `source`, whatever its shape */

@@ -1,13 +1,12 @@
 /*
  * array.h - growth of an array that lives in a pointer, a count and a capacity
  *
- *     if (count == capacity) {
- *         struct item *more = array_grow(items, &capacity, sizeof(*items));
+ *     struct item *more = array_next(items, count, &capacity, sizeof(*items));
  *
- *         if (!more)
- *             return error_no_memory(err, "items");
- *         items = more;
- *     }
+ *     if (!more)
+ *         return error_no_memory(err, "items");
+ *     items = more;
+ *     items[count++] = ...;
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,6 +26,12 @@ static inline void *array_grow(void *items, size_t *capacity, size_t item_bytes)
     if (more)
         *capacity = wanted;
     return more;
+}
+
+/* The array with room for one item more, or NULL: then it is as it was. */
+static inline void *array_next(void *items, size_t count, size_t *capacity, size_t item_bytes)
+{
+    return count < *capacity ? items : array_grow(items, capacity, item_bytes);
 }
 
 #endif

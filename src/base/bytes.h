@@ -56,6 +56,12 @@ static inline uint64_t max_u64(uint64_t x, uint64_t y)
     return x > y ? x : y;
 }
 
+/* As qsort() wants it. */
+static inline int compare_u64(uint64_t x, uint64_t y)
+{
+    return (x > y) - (x < y);
+}
+
 static inline bool add_u64(uint64_t x, uint64_t y, uint64_t *out)
 {
     return !__builtin_add_overflow(x, y, out);

@@ -54,14 +54,6 @@ static bool find_range(const struct plan_repack *repack, uint64_t i, uint64_t n,
     return *first < *end;
 }
 
-/* Every (i, k) is an element of the tensor. */
-static bool is_plain(const struct plan_repack *repack)
-{
-    const struct factor_view *view = &repack->view;
-
-    return view->blocks == 1 && view->first == 0 && view->step == 1 && view->count == repack->count;
-}
-
 static float *place(const struct plan_repack *repack, float *out, uint64_t n, uint64_t row,
                     uint32_t k)
 {
@@ -74,7 +66,7 @@ static void scatter(const struct plan_repack *repack, const float *in, uint64_t 
 {
     const struct factor_view *view = &repack->view;
 
-    if (is_plain(repack)) {
+    if (factor_view_is_plain(view, repack->count)) {
         for (uint64_t row = 0; row < n; row++) {
             uint64_t from = view->offset + (i + row) * view->index_stride;
 

@@ -121,15 +121,13 @@ static int new_encoding(struct plan *plan, const struct plan_tensor *weight, uin
         .nested = options->nested,
         .number = (uint32_t)plan->encoding_count,
     };
+    struct plan_encoding **encodings;
 
-    if (plan->encoding_count == plan->encoding_capacity) {
-        struct plan_encoding **more = array_grow(plan->encodings, &plan->encoding_capacity,
-                                                 sizeof(*plan->encodings));
-
-        if (!more)
-            return error_no_memory(err, "the encodings");
-        plan->encodings = more;
-    }
+    encodings = array_next(plan->encodings, plan->encoding_count, &plan->encoding_capacity,
+                           sizeof(*plan->encodings));
+    if (!encodings)
+        return error_no_memory(err, "the encodings");
+    plan->encodings = encodings;
     *out = plan_keep(plan, &made, sizeof(made));
     if (!*out)
         return error_no_memory(err, "an encoding");

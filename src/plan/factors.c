@@ -19,15 +19,9 @@ struct plan_factor plan_tensor_factor(const struct adapter *adapter, uint32_t te
                                  .dtype = (enum dtype)source->dtype };
 }
 
-static bool is_plain(const struct factor_view *view, uint64_t count)
-{
-    return view->tensor != EDIT_ALL_ONES && view->blocks == 1 && view->first == 0 &&
-           view->step == 1 && view->count == count;
-}
-
 static bool is_dense(const struct factor_view *view, uint64_t count, uint32_t rank, bool is_right)
 {
-    if (!is_plain(view, count))
+    if (!factor_view_is_plain(view, count))
         return false;
     if (is_right)
         return view->index_stride == 1 && (rank == 1 || view->rank_stride == count);
@@ -45,6 +39,7 @@ static int add_factor(struct plan *plan, const struct adapter *adapter,
                                   .is_right = is_right,
                                   .offset = plan->repack_bytes };
     struct plan_factor source = { .dtype = DTYPE_F32 };
+    struct plan_repack *repacks;
     uint64_t bytes;
 
     if (view->tensor != EDIT_ALL_ONES)
@@ -54,13 +49,11 @@ static int add_factor(struct plan *plan, const struct adapter *adapter,
         out->offset += view->offset * dtype_bytes(source.dtype);
         return 0;
     }
-    if (plan->repack_count == plan->repack_capacity) {
-        struct plan_repack *more = array_grow(plan->repacks, &plan->repack_capacity, sizeof(*more));
-
-        if (!more)
-            return error_no_memory(err, "the list of repacked factors");
-        plan->repacks = more;
-    }
+    repacks = array_next(plan->repacks, plan->repack_count, &plan->repack_capacity,
+                         sizeof(*repacks));
+    if (!repacks)
+        return error_no_memory(err, "the list of repacked factors");
+    plan->repacks = repacks;
     repack.dtype = source.dtype;
     repack.tensor_offset = source.offset;
     if (!mul_u64(count, rank * sizeof(float), &bytes) ||

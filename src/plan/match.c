@@ -56,11 +56,6 @@ static int check_weight(const struct plan_adapter *adapter, const struct adapter
                      name, adapter->weight, edit->scale, quoted);
 }
 
-static int compare_u64(uint64_t x, uint64_t y)
-{
-    return (x > y) - (x < y);
-}
-
 static int compare_matches(const void *left, const void *right)
 {
     const struct plan_match *x = left;

@@ -46,15 +46,14 @@ static void set_all(struct plan *plan, struct plan_target *target)
 static int add_cut(struct plan *plan, struct plan_target *target, size_t *capacity, uint64_t row,
                    struct error *err)
 {
+    struct plan_cut *cuts;
+
     if (target->cut_count && plan->cuts[plan->cut_count - 1].row == row)
         return 0; /* a row longer than a block */
-    if (plan->cut_count == *capacity) {
-        struct plan_cut *more = array_grow(plan->cuts, capacity, sizeof(*more));
-
-        if (!more)
-            return error_no_memory(err, "the rows that blocks cut");
-        plan->cuts = more;
-    }
+    cuts = array_next(plan->cuts, plan->cut_count, capacity, sizeof(*cuts));
+    if (!cuts)
+        return error_no_memory(err, "the rows that blocks cut");
+    plan->cuts = cuts;
     plan->cuts[plan->cut_count++] = (struct plan_cut){ row, plan->norm_count };
     plan->norm_count += target->delta_count;
     target->cut_count++;

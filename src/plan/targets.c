@@ -11,12 +11,6 @@
 
 #include <stdlib.h>
 
-/* Room for one more item at the end of a growing array of the plan. */
-static void *next_item(void *items, size_t *count, size_t *capacity, size_t item_bytes)
-{
-    return *count < *capacity ? items : array_grow(items, capacity, item_bytes);
-}
-
 /* The factors of a match, found once though several targets may use them. */
 struct covered {
     const struct plan_match *match;
@@ -24,12 +18,9 @@ struct covered {
     struct plan_factor right;
 };
 
-static int compare_u64(const void *left, const void *right)
+static int compare_borders(const void *left, const void *right)
 {
-    const uint64_t x = *(const uint64_t *)left;
-    const uint64_t y = *(const uint64_t *)right;
-
-    return (x > y) - (x < y);
+    return compare_u64(*(const uint64_t *)left, *(const uint64_t *)right);
 }
 
 /* The delta of an edit on rows that begin `skipped` rows below the edit's first. */
@@ -38,8 +29,8 @@ static int add_delta(struct plan *plan, struct plan_target *target,
                      uint64_t skipped, uint32_t input, struct error *err)
 {
     const struct adapter_edit *edit = covered->match->edit;
-    struct plan_delta *deltas = next_item(plan->deltas, &plan->delta_count, &plan->delta_capacity,
-                                          sizeof(*deltas));
+    struct plan_delta *deltas = array_next(plan->deltas, plan->delta_count, &plan->delta_capacity,
+                                           sizeof(*deltas));
     struct plan_delta delta = { .a = covered->right,
                                 .b = covered->left,
                                 .rank = edit->rank,
@@ -99,8 +90,8 @@ static int add_target(struct plan *plan, uint64_t tensor, const struct plan_adap
     }
     if (target.delta_count == 0)
         return 0;
-    targets = next_item(plan->targets, &plan->target_count, &plan->target_capacity,
-                        sizeof(*targets));
+    targets = array_next(plan->targets, plan->target_count, &plan->target_capacity,
+                         sizeof(*targets));
     if (!targets)
         return error_no_memory(err, "the targets");
     plan->targets = targets;
@@ -118,7 +109,7 @@ static size_t find_borders(uint64_t *borders, const struct plan_match *matches, 
         borders[2 * i] = matches[i].edit->row_first;
         borders[2 * i + 1] = matches[i].edit->row_first + matches[i].edit->row_count;
     }
-    qsort(borders, 2 * count, sizeof(*borders), compare_u64);
+    qsort(borders, 2 * count, sizeof(*borders), compare_borders);
     for (size_t i = 0; i < 2 * count; i++) {
         if (kept == 0 || borders[i] != borders[kept - 1])
             borders[kept++] = borders[i];
@@ -169,8 +160,8 @@ out:
 static int add_patch(struct plan *plan, struct plan_tensor *tensor, uint64_t first, uint64_t count,
                      struct plan_factor source, struct error *err)
 {
-    struct plan_patch *patches = next_item(plan->patches, &plan->patch_count, &plan->patch_capacity,
-                                           sizeof(*patches));
+    struct plan_patch *patches = array_next(plan->patches, plan->patch_count, &plan->patch_capacity,
+                                            sizeof(*patches));
 
     if (!patches)
         return error_no_memory(err, "the patches");

@@ -49,15 +49,12 @@ enum dtype plan_output_dtype(const struct st_header *header, const struct st_ten
 
 void *plan_keep(struct plan *plan, const void *data, size_t bytes)
 {
+    void **kept = array_next(plan->kept, plan->kept_count, &plan->kept_capacity, sizeof(*kept));
     void *copy;
 
-    if (plan->kept_count == plan->kept_capacity) {
-        void **more = array_grow(plan->kept, &plan->kept_capacity, sizeof(*plan->kept));
-
-        if (!more)
-            return NULL;
-        plan->kept = more;
-    }
+    if (!kept)
+        return NULL;
+    plan->kept = kept;
     copy = malloc(bytes + 1); /* names end with a zero */
     if (!copy)
         return NULL;
@@ -125,13 +122,12 @@ static int fill_tensor(struct plan_tensor *out, const struct plan_maker *maker,
 
 static int new_tensor(struct plan *plan, size_t *capacity, struct error *err)
 {
-    if (plan->tensor_count == *capacity) {
-        struct plan_tensor *more = array_grow(plan->tensors, capacity, sizeof(*plan->tensors));
+    struct plan_tensor *more = array_next(plan->tensors, plan->tensor_count, capacity,
+                                          sizeof(*more));
 
-        if (!more)
-            return error_no_memory(err, "the plan");
-        plan->tensors = more;
-    }
+    if (!more)
+        return error_no_memory(err, "the plan");
+    plan->tensors = more;
     plan->tensors[plan->tensor_count++] = (struct plan_tensor){ 0 };
     return 0;
 }
