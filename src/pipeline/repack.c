@@ -156,8 +156,6 @@ static uint64_t rows_at_once(const struct plan_repack *repack, uint64_t span)
 {
     uint64_t stride = repack->view.index_stride ? repack->view.index_stride : 1;
 
-    if (span > PLAN_B_FLOATS)
-        return 0;
     return min_u64(PLAN_A_FLOATS / repack->rank, (PLAN_B_FLOATS - span) / stride + 1);
 }
 
@@ -175,8 +173,12 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
     uint64_t span = (first->rank - 1) * first->view.rank_stride + 1 + spread;
     /* Elements of one row lie together, or those of one rank do. */
     bool by_row = first->view.blocks == 1 && first->view.index_stride >= first->view.rank_stride;
-    uint64_t rows = by_row ? rows_at_once(first, span) : 0;
+    uint64_t rows = 0;
 
+    if (by_row && span > PLAN_B_FLOATS)
+        return repack_wide(crew, scratch, repacks, count, span, cancelled, err);
+    if (by_row)
+        rows = rows_at_once(first, span);
     for (size_t r = 0; rows == 0 && r < count; r++) {
         uint64_t stride = first->view.index_stride ? first->view.index_stride : 1;
         uint64_t n = min_u64(min_u64(first->count, PLAN_A_FLOATS / first->rank),

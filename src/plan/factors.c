@@ -9,6 +9,8 @@
 
 #include "base/array.h"
 
+#include <string.h>
+
 struct plan_factor plan_tensor_factor(const struct adapter *adapter, uint32_t tensor,
                                       uint32_t input)
 {
@@ -68,11 +70,16 @@ int plan_add_factors(struct plan *plan, const struct plan_adapter *adapter,
                      const struct adapter_edit *edit, uint32_t input, struct plan_factor *left,
                      struct plan_factor *right, struct error *err)
 {
-    int status = add_factor(plan, adapter->adapter, &edit->left, edit->row_count, edit->rank, false,
-                            input, left, err);
+    char quoted[QUOTED_BYTES];
 
-    if (status)
-        return status;
+    if (edit->rank > FOLD_RANK_MAX)
+        return error_set(err, ERR_FORMAT, "adapter '%s': a factor of rank %u, of at most %u",
+                         error_quote(quoted, sizeof(quoted), adapter->adapter->name,
+                                     strlen(adapter->adapter->name)),
+                         edit->rank, FOLD_RANK_MAX);
+    if (add_factor(plan, adapter->adapter, &edit->left, edit->row_count, edit->rank, false, input,
+                   left, err))
+        return err->code;
     return add_factor(plan, adapter->adapter, &edit->right, edit->cols, edit->rank, true, input,
                       right, err);
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define MADE_WIDE_ROWS 3u /* of each expert of "wide.weight" */
+
 static const struct made_edits *current; /* what the replaced functions hand out */
 
 /* In the place of the functions of src/adapter (linked with --wrap). */
@@ -200,6 +202,40 @@ static void edit_tensor(struct made_edits *made, unsigned tensor)
     }
 }
 
+/*
+ * Fused experts whose rows in the adapter are longer than what is read at once, rank by rank or
+ * expert by expert, as factors of either side.
+ */
+static void add_wide(struct made_edits *made, unsigned tensor)
+{
+    uint64_t experts = made->model.tensors[tensor].shape[0] / MADE_WIDE_ROWS;
+    bool by_rank = pick(made, 0, 1);
+    bool is_right = pick(made, 0, 1);
+    uint32_t heap = (uint32_t)pick(made, 0, MADE_HEAPS - 1);
+    uint32_t rank = (uint32_t)(PLAN_B_FLOATS / experts) + (uint32_t)pick(made, 1, 40);
+
+    for (uint64_t e = 0; e < experts; e++) {
+        struct adapter_edit *edit = add_edit(made, 0, tensor, EDIT_DELTA);
+        struct factor_view wide = { .tensor = heap,
+                                    .blocks = 1,
+                                    .offset = e * (by_rank ? 1 : rank),
+                                    .index_stride = experts * rank,
+                                    .rank_stride = by_rank ? experts : 1,
+                                    .step = 1,
+                                    .count = is_right ? edit->cols : MADE_WIDE_ROWS };
+
+        edit->row_first = e * MADE_WIDE_ROWS;
+        edit->row_count = MADE_WIDE_ROWS;
+        edit->rank = rank;
+        edit->scale = 0.25;
+        edit->left = edit->right = wide;
+        if (is_right)
+            edit->left = random_view(made, MADE_WIDE_ROWS, rank, false);
+        else
+            edit->right = random_view(made, edit->cols, rank, true);
+    }
+}
+
 /* `in_phase`: what is not converted is changed where it was read. */
 static void make_base(struct made_edits *made, bool in_phase)
 {
@@ -238,6 +274,9 @@ static void make_base(struct made_edits *made, bool in_phase)
         made_add(model, &made->rng, name, dtypes[pick(made, 0, 1)], 2, shape,
                  (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
     }
+    made_add(model, &made->rng, "wide.weight", DTYPE_F32, 2,
+             (uint64_t[]){ pick(made, 300, 400) * MADE_WIDE_ROWS, pick(made, 2, 5) }, 0, 0,
+             DTYPE_F32);
     made_add(model, &made->rng, "sure.weight", DTYPE_BF16, 2, (uint64_t[]){ 11, 70 }, 0, 0,
              DTYPE_F32);
     made_add(model, &made->rng, "rows.weight", DTYPE_BF16, 2, (uint64_t[]){ 2500, 1000 }, 0, 0,
@@ -268,7 +307,7 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
 {
     static const enum dtype dtypes[MADE_HEAPS] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     struct error err = { 0 };
-    unsigned sure; /* the tensor of this name, behind which come "rows", "vocab" and "long" */
+    unsigned sure; /* the tensor of this name, between "wide" and "rows", "vocab", "long" */
     char path[640];
 
     made->rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 77;
@@ -296,9 +335,10 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
     }
     sure = made->model.tensor_count - 4;
     for (unsigned i = 0; i < made->model.tensor_count; i++) {
-        if (i != sure && i != sure + 1)
+        if (i != sure - 1 && i != sure && i != sure + 1)
             edit_tensor(made, i);
     }
+    add_wide(made, sure - 1);
     add_delta(made, 0, sure, 2, 5, EDIT_NORM_OF_ROWS);
     add_rows(made, 0, sure + 1, 2);
     for (unsigned i = 0; i < made->adapter_count; i++)
