@@ -31,7 +31,8 @@ static int read_row(const struct norm_work *work, const struct rectangle *at, ui
     uint8_t *raw = (uint8_t *)work->scratch->tile_sum;
     char quoted[QUOTED_BYTES];
 
-    if (file_pread(&work->source, raw, at->cols * width, work->tensor->in_offset + first, err)) {
+    if (!work->tensor->whole &&
+        file_pread(&work->source, raw, at->cols * width, work->tensor->in_offset + first, err)) {
         const char *path = work->crew->plan->inputs[work->tensor->input].path;
 
         error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));

@@ -20,11 +20,53 @@ static uint32_t input_of(const struct plan_maker *maker, const struct plan_match
 }
 
 /*
- * Take the tensor from an adapter: shape and bytes.  What nothing else changes, and what fits a
- * block, is patched in by the worker, so that a block of many small tensors keeps its one read.
+ * Can workers read the whole tensor from the adapter, so that a block of many small tensors keeps
+ * its one read?  It must fit a block, and nothing but deltas may be on top of it.  A matrix that is
+ * quantised on its way out is taken from reads, and so is a head that becomes a tensor of its own,
+ * because its embedding may be taken from the same place.
  */
+static bool is_for_workers(const struct plan_maker *maker, const struct plan_tensor *tensor,
+                           const struct st_tensor *copy, const struct plan_match *list,
+                           size_t count)
+{
+    if (tensor->out_bytes >= PLAN_BLOCK_BYTES)
+        return false;
+    if (count == 1 && list[0].edit->kind == EDIT_REPLACE)
+        return true;
+    if (copy->data_bytes >= PLAN_BLOCK_BYTES)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (list[i].edit->kind == EDIT_ROWS || list[i].head)
+            return false;
+    }
+    return !maker->options->encode || tensor->shape_count != 2;
+}
+
+/* Let workers put the whole tensor, the adapter's `copy`, where the base's would have been read. */
+static int patch_whole(const struct plan_maker *maker, struct plan_tensor *tensor,
+                       const struct plan_match *match, bool has_deltas, struct error *err)
+{
+    const struct adapter *adapter = maker->adapters[match->adapter].adapter;
+    const struct st_tensor *copy = &adapter->header.tensors[match->edit->source];
+    enum dtype input = has_deltas ? copy->dtype : (enum dtype)tensor->dtype_out;
+
+    if (tensor->in_bytes != tensor->out_bytes || tensor->quant ||
+        dtype_bytes(input) != dtype_bytes((enum dtype)tensor->dtype_out))
+        tensor->in_bytes = 0;
+    tensor->quant = NULL;
+    tensor->whole = has_deltas;
+    if (has_deltas)
+        tensor->dtype_in = (uint8_t)input;
+    tensor->action = has_deltas ? PLAN_FOLD : PLAN_PATCH;
+    return plan_add_whole(maker->plan, tensor, copy->element_count,
+                          plan_tensor_factor(adapter, match->edit->source, input_of(maker, match)),
+                          err);
+}
+
+/* Take the tensor from the adapter of one of its matches: shape and bytes. */
 static int take_from_adapter(const struct plan_maker *maker, struct plan_tensor *tensor,
-                             const struct plan_match *match, bool has_more, struct error *err)
+                             const struct plan_match *match, const struct plan_match *list,
+                             size_t count, struct error *err)
 {
     const struct adapter *adapter = maker->adapters[match->adapter].adapter;
     const struct st_tensor *copy = &adapter->header.tensors[match->edit->source];
@@ -34,29 +76,23 @@ static int take_from_adapter(const struct plan_maker *maker, struct plan_tensor 
     if (!mul_u64(copy->element_count, dtype_bytes((enum dtype)tensor->dtype_out), &out_bytes))
         return plan_too_large(tensor, err);
     if (tensor->shape_count != copy->shape_count ||
-        memcmp(tensor->shape, shape, copy->shape_count * sizeof(*shape)) != 0) {
+        (copy->shape_count &&
+         memcmp(tensor->shape, shape, copy->shape_count * sizeof(*shape)) != 0)) {
         tensor->shape = plan_keep(maker->plan, shape, copy->shape_count * sizeof(*shape));
         tensor->shape_count = copy->shape_count;
         if (!tensor->shape)
             return error_no_memory(err, "a shape");
     }
-    if (!has_more && out_bytes < PLAN_BLOCK_BYTES) {
-        if (tensor->in_bytes != out_bytes)
-            tensor->in_bytes = 0;
-        if (tensor->quant)
-            tensor->in_bytes = 0;
-        tensor->quant = NULL;
-        tensor->out_bytes = out_bytes;
-        tensor->action = PLAN_PATCH;
-        return plan_add_whole(
-            maker->plan, tensor, copy->element_count,
-            plan_tensor_factor(adapter, match->edit->source, input_of(maker, match)), err);
-    }
+    /* Where several adapters bring a copy, the last one counts. */
+    tensor->out_bytes = out_bytes;
+    tensor->whole = false;
+    tensor->patch_count = 0;
+    if (is_for_workers(maker, tensor, copy, list, count))
+        return patch_whole(maker, tensor, match, count > 1 || match->edit->kind == EDIT_DELTA, err);
     tensor->quant = NULL;
     tensor->input = input_of(maker, match);
     tensor->in_offset = adapter->header.data_start + copy->data_offset;
     tensor->in_bytes = copy->data_bytes;
-    tensor->out_bytes = out_bytes;
     tensor->dtype_in = (uint8_t)copy->dtype;
     tensor->action = tensor->dtype_in == tensor->dtype_out ? PLAN_COPY : PLAN_CONVERT;
     return 0;
@@ -144,8 +180,7 @@ int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t c
 
         if (edit->kind == EDIT_REPLACE ||
             (edit->kind == EDIT_DELTA && edit->source != ADAPTER_NO_TENSOR))
-            status = take_from_adapter(maker, tensor, &list[i],
-                                       count > 1 || edit->kind == EDIT_DELTA, err);
+            status = take_from_adapter(maker, tensor, &list[i], list, count, err);
     }
     if (!status && (is_new || (tensor->shape_count && tensor->shape[0] != base_rows)))
         note_labels(plan, tensor);

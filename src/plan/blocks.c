@@ -191,6 +191,10 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
             tensor->action == PLAN_COMPANION)
             continue;
         input = part_input(tensor, part);
+        if (tensor->whole) {
+            block->room_bytes = max_u64(block->room_bytes, input.end - input.first);
+            continue;
+        }
         if (tensor->quant && tensor->quant->matrix.transposed) {
             if (block->read_count == PLAN_READS_MAX)
                 return false;
@@ -222,6 +226,7 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         read->bytes = align_up(read->needed, PAGE_BYTES);
         position = read->position + read->bytes;
     }
+    block->room_position = position;
     return true;
 }
 
@@ -323,6 +328,8 @@ uint64_t plan_block_position(const struct plan_block *block, const struct plan_t
     uint64_t offset = tensor->in_offset + in_offset;
     struct plan_part input = part_input(tensor, plan_block_part(block, tensor));
 
+    if (tensor->whole && !block->in_place)
+        return block->room_position + (offset - input.first);
     /* Reads of one input may share a page: the right one holds all that the block has of it. */
     for (uint32_t i = 0; i < block->read_count; i++) {
         const struct plan_read *read = &block->reads[i];
@@ -348,12 +355,13 @@ int plan_count_blocks(struct plan *plan, struct error *err)
             if (!make_block(plan, f, i, &block))
                 return error_set(err, ERR_FORMAT,
                                  "block %llu of '%s' needs more than %u reads, because adapters "
-                                 "bring copies of so many small tensors beside factors: save them "
-                                 "with save_embedding_layers=False",
+                                 "replace rows of so many small tensors that lie near each other "
+                                 "in the base, or bring copies of them beside factors",
                                  (unsigned long long)i, plan->files[f].name, PLAN_READS_MAX);
             plan->in_place_blocks += block.in_place;
             for (uint32_t r = 0; r < block.read_count && !block.in_place; r++)
                 in_bytes += block.reads[r].bytes;
+            in_bytes += align_up(block.room_bytes, PAGE_BYTES);
             plan->in_bytes_max = max_u64(plan->in_bytes_max, in_bytes);
         }
     }

@@ -158,6 +158,8 @@ struct plan_tensor {
     uint8_t action;    /* enum plan_action */
     uint8_t companion; /* enum plan_companion */
     bool roundtrip;    /* its elements go through NF4 before anything is added */
+    bool whole;        /* PLAN_FOLD: all of its input is one patch, of dtype_in; in_bytes is 0 where
+                          that does not lie as the base's did */
     uint8_t dtype_in;  /* enum dtype */
     uint8_t dtype_out;
 };
@@ -382,6 +384,8 @@ struct plan_block {
     bool in_place; /* the reads lie where the output is built */
     uint32_t read_count;
     struct plan_read reads[PLAN_READS_MAX];
+    uint64_t room_position;  /* in the slot, of the inputs that are patches, one after the other */
+    uint64_t room_bytes;     /* of the largest; 0 if in place */
     uint32_t resident_first; /* resident targets that it needs: numbers, count 0..2 */
     uint32_t resident_count;
 };

@@ -397,7 +397,7 @@ void plan_count_actions(struct plan *plan)
         plan->replaced += tensor->action == PLAN_PATCH ||
                           (tensor->action != PLAN_FOLD && tensor->in_bytes &&
                            tensor->input >= plan->shard_count);
-        plan->patched += patched && tensor->action != PLAN_PATCH;
+        plan->patched += patched && tensor->action != PLAN_PATCH && !tensor->whole;
         plan->converted += tensor->action == PLAN_CONVERT && !patched &&
                            tensor->input < plan->shard_count;
         plan->converted += tensor->action == PLAN_ENCODE && !tensor->target_count;

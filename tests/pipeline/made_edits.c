@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define MADE_COPIES 20u
 #define MADE_WIDE_ROWS 3u /* of each expert of "wide.weight" */
 
 static const struct made_edits *current; /* what the replaced functions hand out */
@@ -188,6 +189,8 @@ static void edit_tensor(struct made_edits *made, unsigned tensor)
             first = 1234;
         add_edit(made, adapter, tensor, EDIT_REPLACE)->source = add_copy(made, adapter, tensor,
                                                                          first);
+        if (first == target->shape[0] && pick(made, 0, 1))
+            add_deltas(made, adapter, tensor, rows);
         return;
     }
     if (what == 2 && target->shape_count == 2 && strncmp(target->name, "even", 4) != 0)
@@ -236,6 +239,20 @@ static void add_wide(struct made_edits *made, unsigned tensor)
     }
 }
 
+/* Every other tensor is a copy with deltas on top: too many for a read of each. */
+static void add_copies(struct made_edits *made, unsigned first, unsigned end)
+{
+    for (unsigned i = first; i < end; i += 2) {
+        const uint64_t *shape = made->model.tensors[i].shape;
+        struct adapter_edit *edit = add_edit(made, 0, i, EDIT_REPLACE);
+        uint64_t rows = edit->rows;
+
+        edit->source = add_copy(made, 0, i, shape[0]);
+        add_delta(made, 0, i, 0, rows - (rows > 2),
+                  (enum edit_norm)pick(made, 0, rows > 2 ? 1 : 2));
+    }
+}
+
 /* `in_phase`: what is not converted is changed where it was read. */
 static void make_base(struct made_edits *made, bool in_phase)
 {
@@ -274,6 +291,13 @@ static void make_base(struct made_edits *made, bool in_phase)
         made_add(model, &made->rng, name, dtypes[pick(made, 0, 1)], 2, shape,
                  (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
     }
+    for (unsigned i = 0; i < MADE_COPIES; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "copy.%02u", i); /* a vector or a matrix */
+        made_add(model, &made->rng, name, dtypes[pick(made, 0, 2)], i % 3 ? 1 : 2,
+                 (uint64_t[]){ pick(made, 1, 40), pick(made, 1, 40) }, 0, 0, DTYPE_F32);
+    }
     made_add(model, &made->rng, "wide.weight", DTYPE_F32, 2,
              (uint64_t[]){ pick(made, 300, 400) * MADE_WIDE_ROWS, pick(made, 2, 5) }, 0, 0,
              DTYPE_F32);
@@ -307,7 +331,7 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
 {
     static const enum dtype dtypes[MADE_HEAPS] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     struct error err = { 0 };
-    unsigned sure; /* the tensor of this name, between "wide" and "rows", "vocab", "long" */
+    unsigned sure; /* the tensor of this name, between "copy", "wide" and "rows", "vocab", "long" */
     char path[640];
 
     made->rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 77;
@@ -335,9 +359,10 @@ void made_edits_create(struct made_edits *made, uint64_t seed)
     }
     sure = made->model.tensor_count - 4;
     for (unsigned i = 0; i < made->model.tensor_count; i++) {
-        if (i != sure - 1 && i != sure && i != sure + 1)
+        if (i < sure - 1 - MADE_COPIES || i > sure + 1)
             edit_tensor(made, i);
     }
+    add_copies(made, sure - 1 - MADE_COPIES, sure - 1);
     add_wide(made, sure - 1);
     add_delta(made, 0, sure, 2, 5, EDIT_NORM_OF_ROWS);
     add_rows(made, 0, sure + 1, 2);

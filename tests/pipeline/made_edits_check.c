@@ -181,7 +181,7 @@ static struct expected unchanged(const struct made_tensor *tensor, enum dtype dt
     return out;
 }
 
-/* `base` is the tensor, with new rows in it where it has some. */
+/* `base` is the tensor, with new rows in it where it has some, or what replaces it. */
 static void fold_deltas(const struct made_edits *made, const struct made_tensor *tensor,
                         const struct made_tensor *base, struct expected *out)
 {
@@ -264,7 +264,7 @@ static struct expected make_expected(const struct made_edits *made,
     changed.data = base.bytes;
     out = unchanged(replaced ? replaced : &changed, dtype);
     if (dtype_is_computed(tensor->dtype))
-        fold_deltas(made, tensor, &changed, &out);
+        fold_deltas(made, tensor, replaced ? replaced : &changed, &out);
     free(base.bytes);
     return out;
 }
