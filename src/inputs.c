@@ -217,7 +217,12 @@ static int read_scheme(struct lorafold_merge *merge, struct error *err)
 
 static int open_base(struct lorafold_merge *merge, struct error *err)
 {
-    if (find_base(merge, err) || original_find(merge, err) ||
+    const struct lorafold_merge_options *options = &merge->options;
+
+    /* A quantised base that is only named need not be there if its original is given. */
+    if ((!options->original_base || options->base) && find_base(merge, err))
+        return err->code;
+    if (original_find(merge, err) ||
         model_open(&merge->model, merge->base.path, &merge->log, err) || read_config(merge, err))
         return err->code;
     if ((!merge->original && check_identity(merge, err)) || read_scheme(merge, err))

@@ -124,7 +124,8 @@ static void write_options(const struct lorafold_merge *merge, struct text *out)
               "  \"options\": {\n    \"save_method\": \"%s\",\n    \"dtype\": \"%s\",\n"
               "    \"max_shard_bytes\": %llu,\n    \"tied\": \"%s\",\n"
               "    \"lora_b_layout\": \"%s\",\n    \"base_numerics\": \"%s\",\n"
-              "    \"quant_type\": %s,\n    \"allow_nonfinite\": %s\n  },\n",
+              "    \"quant_type\": %s,\n    \"double_quant\": %s,\n"
+              "    \"allow_nonfinite\": %s\n  },\n",
               methods[options->save_method], dtypes[options->dtype],
               (unsigned long long)options->max_shard_bytes,
               options->tied == LORAFOLD_TIED_SHARED ? "shared" : "exact",
@@ -132,6 +133,9 @@ static void write_options(const struct lorafold_merge *merge, struct text *out)
               options->save_method != LORAFOLD_MERGED_4BIT ? "null"
               : options->quant_type == LORAFOLD_FP4        ? "\"fp4\""
                                                            : "\"nf4\"",
+              options->save_method != LORAFOLD_MERGED_4BIT ? "null"
+              : options->single_quant                      ? "false"
+                                                           : "true",
               options->allow_nonfinite ? "true" : "false");
     text_adds(out, "  \"numerics\": {\n    \"version\": 1,\n    \"sum\": \"fp32 fma, ascending, "
                    "panels of 64\",\n    \"rounding\": \"once, to nearest even\"\n  },\n");

@@ -42,6 +42,29 @@ static int choose(const char *text, const char *option, const char *const *names
     return error_set(err, ERR_USAGE, "%s '%s' is not known", option, text);
 }
 
+static int check_4bit(const struct lorafold_merge_options *options, struct error *err)
+{
+    bool encode = options->save_method == LORAFOLD_MERGED_4BIT;
+    bool roundtrip = options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP;
+    const char *idle = NULL;
+
+    if (options->quant_type != LORAFOLD_NF4)
+        idle = "--quant-type";
+    else if (options->single_quant)
+        idle = "--no-double-quant";
+    if (idle && !encode)
+        return error_set(err, ERR_USAGE, "%s is for --save-method merged_4bit only", idle);
+    if (options->skip_count && !encode && !roundtrip)
+        return error_set(err, ERR_USAGE,
+                         "--skip is for --save-method merged_4bit and --base-numerics "
+                         "nf4-roundtrip only");
+    if (encode && options->allow_nonfinite)
+        return error_set(err, ERR_USAGE,
+                         "--allow-nonfinite does not go with --save-method merged_4bit: codes of "
+                         "4 bits have no NaN");
+    return 0;
+}
+
 static int read_options(struct lorafold_merge *merge, struct error *err)
 {
     static const char *const rings[] = { NULL, "uring", "threads" };
@@ -75,6 +98,8 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
             "one of its own",
             (int)options->save_method);
     if (writes_adapter(merge) && lora_check_options(options, err))
+        return err->code;
+    if (check_4bit(options, err) || original_check_options(options, err))
         return err->code;
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,

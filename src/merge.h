@@ -114,6 +114,8 @@ void source_release(struct source *source);
 int source_find(struct source *out, const char *text, const char *what, struct error *err);
 
 /* ---- original.c ---- */
+/* ERR_USAGE for options that exclude each other. */
+int original_check_options(const struct lorafold_merge_options *options, struct error *err);
 /* Take the 16-bit model of a quantised base instead, as the options ask. */
 int original_find(struct lorafold_merge *merge, struct error *err);
 /* ERR_USAGE if what was opened is not what --base-numerics asks for. */

@@ -54,14 +54,24 @@ static void take_sibling(struct lorafold_merge *merge)
     free(name);
 }
 
+int original_check_options(const struct lorafold_merge_options *options, struct error *err)
+{
+    if (options->original_base && options->base_numerics == LORAFOLD_NUMERICS_DEQUANTISED)
+        return error_set(err, ERR_USAGE,
+                         "--original-base is not read with --base-numerics dequantised");
+    if (options->save_method == LORAFOLD_LORA &&
+        (options->original_base || options->base_numerics != LORAFOLD_NUMERICS_AUTO))
+        return error_set(err, ERR_USAGE,
+                         "--base-numerics and --original-base are for outputs that hold the base, "
+                         "not for --save-method lora");
+    return 0;
+}
+
 int original_find(struct lorafold_merge *merge, struct error *err)
 {
     const struct lorafold_merge_options *options = &merge->options;
     struct source found = { 0 };
 
-    if (options->base_numerics != LORAFOLD_NUMERICS_ORIGINAL &&
-        options->base_numerics != LORAFOLD_NUMERICS_AUTO)
-        return 0;
     if (options->original_base) {
         if (source_find(&found, options->original_base, "original base", err))
             return err->code;
@@ -71,7 +81,8 @@ int original_find(struct lorafold_merge *merge, struct error *err)
         return 0;
     }
     /* A base that was given is taken literally, unless asked otherwise. */
-    if (!options->base || options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
+    if (options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL ||
+        (options->base_numerics == LORAFOLD_NUMERICS_AUTO && !options->base))
         take_sibling(merge);
     return 0;
 }
@@ -82,8 +93,10 @@ int original_check(const struct lorafold_merge *merge, struct error *err)
 
     if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
         return error_set(err, ERR_USAGE,
-                         "the base '%s' is quantised (%s), and the 16-bit model it was made from "
-                         "is not in the cache: name it with --original-base",
+                         merge->original
+                             ? "'%s', which is to be the 16-bit original, is quantised itself (%s)"
+                             : "the base '%s' is quantised (%s), and the 16-bit model it was made "
+                               "from is not in the cache: name it with --original-base",
                          merge->base.name, merge->scheme.summary);
     if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
         return error_set(

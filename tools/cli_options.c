@@ -9,7 +9,7 @@
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
 #define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
-#define NOT_HERE "this version writes merged_16bit and lora only"
+#define NOT_HERE "this version writes merged_16bit, merged_4bit and lora only"
 
 static const struct cli_choice save_methods[] = {
     { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },

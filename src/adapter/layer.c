@@ -8,20 +8,30 @@
 /* What the base's model code has for a module of this name. */
 enum conv1d { CONV1D_NO, CONV1D_YES, CONV1D_UNKNOWN };
 
+static const struct {
+    const char *model_type;
+    const char *modules; /* " name name " */
+} types[] = {
+    { "gpt2", " c_attn q_attn c_proj c_fc " },
+    { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
+    { "imagegpt", " c_attn q_attn c_proj c_fc " },
+    { "decision_transformer", " c_attn q_attn c_proj c_fc " },
+    { "openai-gpt", " c_attn c_proj c_fc " },
+    { "clvp", " c_proj c_fc " },
+    { "gpt_bigcode", "" }, /* the same names, but linear layers */
+};
+
+bool adapter_type_has_conv1d(const char *model_type)
+{
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strcmp(model_type, types[i].model_type) == 0)
+            return types[i].modules[0] != 0;
+    }
+    return false;
+}
+
 static enum conv1d by_model_type(const char *model_type, const char *module)
 {
-    static const struct {
-        const char *model_type;
-        const char *modules; /* " name name " */
-    } types[] = {
-        { "gpt2", " c_attn q_attn c_proj c_fc " },
-        { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
-        { "imagegpt", " c_attn q_attn c_proj c_fc " },
-        { "decision_transformer", " c_attn q_attn c_proj c_fc " },
-        { "openai-gpt", " c_attn c_proj c_fc " },
-        { "clvp", " c_proj c_fc " },
-        { "gpt_bigcode", "" }, /* the same names, but linear layers */
-    };
     const char *dot = strrchr(module, '.');
     char word[32];
 

@@ -10,7 +10,9 @@
 #include "pipeline/internal.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Merge elements [first, end) of a tensor into encoder.middle. */
@@ -97,6 +99,11 @@ static int find_offset(const struct crew *crew, const struct scratch *scratch,
             sum += (double)scratch->encoder.values[i];
     }
     *offset = (float)sum / (float)encoding->absmax_count;
+    if (!isfinite(*offset))
+        return error_set(err, ERR_FORMAT,
+                         "the scales of a tensor of %" PRIu64 " x %" PRIu64
+                         " are too large for their mean: use --no-double-quant",
+                         encoding->rows, encoding->cols);
     return 0;
 }
 
@@ -138,17 +145,37 @@ static int nest(const struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-/* Python's repr() of a double: the shortest text that reads back as the same number. */
+/*
+ * Python's repr() of a double that is not negative: the shortest digits that read back as the same
+ * number, with an exponent below -4 and from 16 on.  Whatever the locale has for a point.
+ */
 static void print_double(char *out, size_t bytes, double value)
 {
-    for (int digits = 1; digits <= 17; digits++) {
-        double back = 0;
+    char text[40] = "";
+    char digits[20] = { 0 };
+    char *mark;
+    int count = 0, exponent;
 
-        snprintf(out, bytes, "%.*g", digits, value);
-        sscanf(out, "%lf", &back);
-        if (back == value)
-            return;
+    for (int precision = 0; precision <= 16; precision++) {
+        snprintf(text, sizeof(text), "%.*e", precision, value);
+        if (strtod(text, NULL) == value)
+            break;
     }
+    mark = strchr(text, 'e');
+    exponent = mark ? atoi(mark + 1) : 0;
+    for (const char *at = text; at < mark && count < 17; at++) {
+        if (*at >= '0' && *at <= '9')
+            digits[count++] = *at;
+    }
+    if (exponent < -4 || exponent >= 16)
+        snprintf(out, bytes, "%.1s%s%se%s%02d", digits, count > 1 ? "." : "", digits + 1,
+                 exponent < 0 ? "-" : "+", abs(exponent));
+    else if (exponent < 0)
+        snprintf(out, bytes, "0.%.*d%s", -exponent - 1, 0, digits);
+    else if (count <= exponent + 1)
+        snprintf(out, bytes, "%s%.*d.0", digits, exponent + 1 - count, 0);
+    else
+        snprintf(out, bytes, "%.*s.%s", exponent + 1, digits, digits + exponent + 1);
 }
 
 static int print_state(const struct crew *crew, const struct scratch *scratch,

@@ -8,6 +8,7 @@
  */
 #include "plan/plan_internal.h"
 
+#include "adapter/tied.h"
 #include "base/array.h"
 
 #include <inttypes.h>
@@ -15,34 +16,17 @@
 #include <string.h>
 
 #define WEIGHT ".weight"
+#define EXPERTS ".experts"
 
-/* Last components of modules whose 2-D weights are no linear layers, or must stay exact. */
+/*
+ * Last components of modules whose 2-D weights are no linear layers, or must stay exact; and those
+ * with "emb" in them, and those that end with "head".
+ */
 static const char *const never[] = {
-    "embed_tokens",
-    "wte",
-    "wpe",
-    "word_embeddings",
-    "position_embeddings",
-    "token_type_embeddings",
-    "embed_positions",
-    "embed_in",
-    "tok_embeddings",
-    "shared", /* tables */
-    "patch_embedding",
-    "position_embedding",
-    "relative_attention_bias",
-    "embeddings",
-    "lm_head",
-    "embed_out",
-    "output",
-    "score",
-    "classifier",
-    "qa_outputs", /* heads */
-    "gate",
-    "router",
-    "shared_expert_gate",
-    "wg",
-    "switch" /* routers */
+    "wte", "wpe", "shared", "relative_attention_bias",             /* tables */
+    "output", "score", "classifier", "pre_classifier", "decoder",  /* heads */
+    "qa_outputs", "proj_out",                                      /* heads */
+    "gate", "router", "shared_expert_gate", "wg", "switch"         /* routers */
 };
 
 static bool ends_with_component(const char *name, size_t bytes, const char *end)
@@ -62,15 +46,25 @@ static bool is_skipped(const struct plan_options *options, const char *module, s
     return false;
 }
 
-/* transformers holds experts as one parameter, which bitsandbytes leaves in 16 bits. */
-static bool is_expert(const char *module, size_t bytes)
+/*
+ * The bytes of "x.experts" at the start of an expert's name, or 0.  transformers holds experts as
+ * one parameter, which bitsandbytes leaves in 16 bits.
+ */
+static size_t experts_bytes(const char *module, size_t bytes)
 {
-    return memmem(module, bytes, ".experts.", strlen(".experts.")) != NULL;
+    const char *found = memmem(module, bytes, EXPERTS ".", strlen(EXPERTS "."));
+
+    return found ? (size_t)(found - module) + strlen(EXPERTS) : 0;
 }
 
 static bool is_linear(const char *module, size_t bytes)
 {
-    if (is_expert(module, bytes))
+    const char *dot = memrchr(module, '.', bytes);
+    const char *last = dot ? dot + 1 : module;
+    size_t last_bytes = (size_t)(module + bytes - last);
+
+    if (experts_bytes(module, bytes) || memmem(last, last_bytes, "emb", 3) ||
+        (last_bytes >= 4 && memcmp(last + last_bytes - 4, "head", 4) == 0))
         return false;
     for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++) {
         if (ends_with_component(module, bytes, never[i]))
@@ -79,8 +73,7 @@ static bool is_linear(const char *module, size_t bytes)
     return true;
 }
 
-/* A base of bitsandbytes says itself what is quantised. */
-static bool base_decides(const struct plan_options *options)
+bool plan_base_is_bnb4(const struct plan_options *options)
 {
     const struct scheme_base *scheme = options->scheme;
 
@@ -190,45 +183,105 @@ static int add_companion(struct plan *plan, struct plan_tensor *out,
     return out->name && out->shape ? 0 : error_no_memory(err, "a companion");
 }
 
-static bool is_weight(const struct plan_tensor *tensor)
+/* The module of a 2-D weight that a linear layer may have; 0: it is none. */
+static size_t module_bytes(const struct plan_tensor *tensor)
 {
     size_t bytes = strlen(WEIGHT);
 
-    return tensor->shape_count == 2 && tensor->name_bytes > bytes &&
-           memcmp(tensor->name + tensor->name_bytes - bytes, WEIGHT, bytes) == 0 &&
-           dtype_is_computed((enum dtype)tensor->dtype_out) && tensor->action != PLAN_PATCH &&
-           tensor->patch_count == 0 && tensor->out_bytes != 0;
+    if (tensor->shape_count != 2 || tensor->name_bytes <= bytes ||
+        memcmp(tensor->name + tensor->name_bytes - bytes, WEIGHT, bytes) != 0)
+        return 0;
+    return tensor->name_bytes - bytes;
 }
 
-void plan_set_roundtrip(struct plan_tensor *tensor, const struct plan_options *options,
-                        size_t shard_count)
+/* A weight of the base with numbers that can be quantised.  What an adapter saves whole, or row by
+ * row, was trained in 16 bits. */
+static bool is_weight(const struct plan *plan, const struct plan_tensor *tensor)
 {
-    size_t bytes = tensor->name_bytes - strlen(WEIGHT);
+    return module_bytes(tensor) && dtype_is_computed((enum dtype)tensor->dtype_out) &&
+           tensor->action != PLAN_PATCH && tensor->patch_count == 0 && tensor->out_bytes != 0 &&
+           tensor->input < plan->shard_count;
+}
 
-    if (!options->roundtrip || tensor->quant || tensor->input >= shard_count ||
-        !is_weight(tensor) || !is_linear(tensor->name, bytes) ||
-        is_skipped(options, tensor->name, bytes))
+static bool is_wanted(const struct plan_tensor *tensor, const struct plan_options *options)
+{
+    size_t bytes = module_bytes(tensor);
+
+    return is_linear(tensor->name, bytes) && !is_skipped(options, tensor->name, bytes);
+}
+
+void plan_set_roundtrip(const struct plan *plan, struct plan_tensor *tensor,
+                        const struct plan_options *options)
+{
+    if (!options->roundtrip || tensor->quant || !is_weight(plan, tensor) ||
+        !is_wanted(tensor, options))
         return;
     tensor->roundtrip = true;
     if (tensor->action == PLAN_COPY)
         tensor->action = PLAN_CONVERT;
 }
 
-bool plan_is_encoded(struct plan *plan, const struct plan_tensor *tensor,
-                     const struct plan_options *options)
+bool plan_is_encoded(const struct plan_maker *maker, const struct plan_tensor *tensor)
 {
-    size_t bytes = tensor->name_bytes - strlen(WEIGHT);
-    bool linear, wanted;
+    const struct plan_options *options = maker->options;
 
-    if (!options->encode || !is_weight(tensor))
+    if (!options->encode || !is_weight(maker->plan, tensor))
         return false;
-    linear = is_linear(tensor->name, bytes) && !is_skipped(options, tensor->name, bytes);
-    wanted = base_decides(options) ? tensor->quant && tensor->quant->kind == SCHEME_BNB4 : linear;
-    if (!wanted) {
-        text_add(&plan->skipped, tensor->name, bytes);
-        text_adds(&plan->skipped, "\n");
+    if (maker->bnb4)
+        return tensor->quant && tensor->quant->kind == SCHEME_BNB4 &&
+               !is_skipped(options, tensor->name, module_bytes(tensor));
+    return is_wanted(tensor, options);
+}
+
+/* A line of plan.skipped, unless it is the last one already. */
+static void add_skipped(struct plan *plan, const char *module, size_t bytes)
+{
+    const struct text *text = &plan->skipped;
+
+    if (text->bytes > bytes && text->data[text->bytes - 1] == '\n' &&
+        memcmp(text->data + text->bytes - 1 - bytes, module, bytes) == 0 &&
+        (text->bytes == bytes + 1 || text->data[text->bytes - 2 - bytes] == '\n'))
+        return;
+    text_add(&plan->skipped, module, bytes);
+    text_adds(&plan->skipped, "\n");
+}
+
+/* Heads that share the embedding's tensor are linear layers that no tensor names. */
+static int add_tied_heads(const struct plan_maker *maker, struct error *err)
+{
+    struct tied_uses uses;
+
+    tied_read_uses(&uses, maker->model, maker->facts);
+    for (size_t i = 0; i < uses.embedding_count && i < TIED_USES_MAX; i++) {
+        char *name;
+
+        if (!tied_is_shared(&uses, maker->model, uses.embeddings[i]))
+            continue;
+        if (tied_head_name(&name, maker->model, uses.embeddings[i], maker->facts, err))
+            return err->code;
+        add_skipped(maker->plan, name, strlen(name) - strlen(WEIGHT));
+        free(name);
     }
-    return wanted;
+    return 0;
+}
+
+int plan_list_skipped(const struct plan_maker *maker, struct error *err)
+{
+    struct plan *plan = maker->plan;
+
+    if (!maker->options->encode)
+        return 0;
+    for (size_t i = 0; i < plan->tensor_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[i];
+        size_t bytes = tensor->encoding ? 0 : module_bytes(tensor);
+        size_t experts = maker->bnb4 ? 0 : experts_bytes(tensor->name, bytes);
+
+        if (bytes)
+            add_skipped(plan, tensor->name, experts ? experts : bytes);
+    }
+    if (!plan->tied_head && add_tied_heads(maker, err))
+        return err->code;
+    return plan->skipped.failed ? error_no_memory(err, "the list of modules") : 0;
 }
 
 int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 1], size_t *count,

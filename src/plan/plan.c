@@ -66,6 +66,19 @@ static int find_replicas(struct plan *plan, const struct model *model,
     return 0;
 }
 
+/* bitsandbytes holds Conv1D layers transposed, and so are its blocks. */
+static int check_conv1d(const struct plan_options *options, const struct config_facts *facts,
+                        struct error *err)
+{
+    if ((!options->encode && !options->roundtrip) || !adapter_type_has_conv1d(facts->model_type))
+        return 0;
+    return error_set(err, ERR_FORMAT,
+                     "models of type '%s' have Conv1D layers, which are not quantised to 4 bits: "
+                     "use merged_16bit%s",
+                     facts->model_type,
+                     options->roundtrip ? " without --base-numerics nf4-roundtrip" : "");
+}
+
 int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,
               size_t adapter_count, const struct plan_options *options,
               const struct config_facts *facts, const struct log *log, struct error *err)
@@ -74,6 +87,8 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
     struct plan_matches matches = { 0 };
     int status;
 
+    if (check_conv1d(options, facts, err))
+        return err->code;
     status = plan_match_all(&matches, model, adapters, adapter_count, options, facts, log, err);
     if (!status)
         status = find_replicas(&plan, model, adapters, adapter_count, err);
@@ -86,7 +101,7 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
         goto out;
     plan.untied = matches.own_head;
     plan.passing_bytes = matches.bytes;
-    status = plan_list_tensors(&plan, model, adapters, &matches, options, err);
+    status = plan_list_tensors(&plan, model, adapters, &matches, options, facts, err);
     if (!status)
         status = plan_lay_out(&plan, model, options->max_shard_bytes, err);
     if (!status)

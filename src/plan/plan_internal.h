@@ -59,6 +59,8 @@ struct plan_maker {
     const struct plan_adapter *adapters;
     const struct plan_matches *matches;
     const struct plan_options *options;
+    const struct config_facts *facts;
+    bool bnb4; /* the base is of bitsandbytes' 4 bits: what it quantised is quantised again */
 };
 
 /*
@@ -72,18 +74,21 @@ int plan_too_large(const struct plan_tensor *tensor, struct error *err);
 /* Fill tensors (without offsets in the output), targets, deltas, patches and repacks. */
 int plan_list_tensors(struct plan *plan, const struct model *model,
                       const struct plan_adapter *adapters, const struct plan_matches *matches,
-                      const struct plan_options *options, struct error *err);
+                      const struct plan_options *options, const struct config_facts *facts,
+                      struct error *err);
 
-/*
- * Is this finished tensor quantised on its way out?  One that could be and is not goes to
- * plan.skipped.
- */
-bool plan_is_encoded(struct plan *plan, const struct plan_tensor *tensor,
-                     const struct plan_options *options);
+/* A base of bitsandbytes says itself what is quantised. */
+bool plan_base_is_bnb4(const struct plan_options *options);
+
+/* Is this finished tensor quantised on its way out? */
+bool plan_is_encoded(const struct plan_maker *maker, const struct plan_tensor *tensor);
+
+/* Fill plan.skipped, once there are all tensors. */
+int plan_list_skipped(const struct plan_maker *maker, struct error *err);
 
 /* Let a finished tensor that is the weight of a linear layer of the base go through NF4. */
-void plan_set_roundtrip(struct plan_tensor *tensor, const struct plan_options *options,
-                        size_t shard_count);
+void plan_set_roundtrip(const struct plan *plan, struct plan_tensor *tensor,
+                        const struct plan_options *options);
 
 /* Make tensors[0], number `index` of the plan, codes, and list its companions behind it. */
 int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 1], size_t *count,

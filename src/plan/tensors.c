@@ -139,8 +139,8 @@ static int encode_newest(const struct plan_maker *maker, size_t *capacity, struc
     struct plan_tensor made[PLAN_COMPANIONS + 1] = { plan->tensors[plan->tensor_count - 1] };
     size_t count = 0;
 
-    if (!plan_is_encoded(plan, &made[0], maker->options))
-        return plan->skipped.failed ? error_no_memory(err, "the list of modules") : 0;
+    if (!plan_is_encoded(maker, &made[0]))
+        return 0;
     if (plan_encode(plan, made, &count, plan->tensor_count - 1, maker->options, err))
         return err->code;
     plan->tensors[plan->tensor_count - 1] = made[0];
@@ -208,8 +208,7 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
         if (!status && *next > first)
             status = plan_apply(maker, list + first, *next - first, err);
         if (!status)
-            plan_set_roundtrip(&plan->tensors[plan->tensor_count - 1], maker->options,
-                               maker->model->shard_count);
+            plan_set_roundtrip(plan, &plan->tensors[plan->tensor_count - 1], maker->options);
         if (!status)
             status = encode_newest(maker, capacity, err);
         if (status)
@@ -441,14 +440,19 @@ static int list_tensors(const struct plan_maker *maker, struct error *err)
 
 int plan_list_tensors(struct plan *plan, const struct model *model,
                       const struct plan_adapter *adapters, const struct plan_matches *matches,
-                      const struct plan_options *options, struct error *err)
+                      const struct plan_options *options, const struct config_facts *facts,
+                      struct error *err)
 {
-    const struct plan_maker maker = { plan, model, adapters, matches, options };
+    const struct plan_maker maker = {
+        plan, model, adapters, matches, options, facts, plan_base_is_bnb4(options)
+    };
     int status;
 
     status = fill_inputs(plan, model, adapters, matches->adapter_count, err);
     if (!status)
         status = list_tensors(&maker, err);
+    if (!status)
+        status = plan_list_skipped(&maker, err);
     if (!status)
         plan_count_actions(plan);
     return status;
