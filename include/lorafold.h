@@ -143,7 +143,7 @@ struct lorafold_merge_options {
     const char *original_base;           /* as base; with ORIGINAL and AUTO it is used instead */
     enum lorafold_quant_type quant_type; /* of merged_4bit */
     bool single_quant;                   /* ...its absmax stay fp32 and are not quantised again */
-    const char *const *skip;             /* ...modules that stay in 16 bits: names, or their ends */
+    const char *const *skip;             /* ...modules that stay in 16 bits: parts of names between dots */
     size_t skip_count;
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;

@@ -93,8 +93,9 @@ const struct cli_option cli_options[] = {
     { "no-double-quant", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(single_quant), NULL,
       "with merged_4bit: keep the scales of blocks in fp32, instead of quantising them as well" },
     { "skip", 0, CLI_MODULE, false, "MODULE", MERGING, 0, NULL,
-      "with merged_4bit: a module that stays in 16 bits, by its name or the end of it; may be "
-      "repeated (heads, embeddings and routers stay so anyway)" },
+      "with merged_4bit or nf4-roundtrip: a module that stays in 16 bits, with all in it, by its "
+      "name or a part of it between dots; may be repeated (heads, embeddings, routers and experts "
+      "stay so anyway)" },
     { "max-shard-size", 0, CLI_SIZE, false, "SIZE", MERGING, MEMBER(max_shard_bytes), NULL,
       "most tensor data in one file (default 5GB); the base's own files are kept where they are "
       "small enough" },

@@ -25,9 +25,11 @@
 static const char *const never[] = {
     "wte", "wpe", "shared", "relative_attention_bias",             /* tables */
     "output", "score", "classifier", "pre_classifier", "decoder",  /* heads */
-    "qa_outputs", "proj_out",                                      /* heads */
-    "gate", "router", "shared_expert_gate", "wg", "switch"         /* routers */
+    "qa_outputs", "proj_out"                                       /* heads */
 };
+
+/* Components anywhere in the name of a module that is a router, or part of one. */
+static const char *const routers[] = { "gate", "router", "shared_expert_gate", "wg", "switch" };
 
 static bool ends_with_component(const char *name, size_t bytes, const char *end)
 {
@@ -37,10 +39,27 @@ static bool ends_with_component(const char *name, size_t bytes, const char *end)
            (bytes == end_bytes || name[bytes - end_bytes - 1] == '.');
 }
 
+/* Is `words` a run of whole components of the name? */
+static bool has_components(const char *name, size_t bytes, const char *words)
+{
+    size_t words_bytes = strlen(words);
+
+    for (const char *at = name, *end = name + bytes; at < end;) {
+        const char *dot = memchr(at, '.', (size_t)(end - at));
+        size_t left = (size_t)(end - at);
+
+        if (left >= words_bytes && memcmp(at, words, words_bytes) == 0 &&
+            (left == words_bytes || at[words_bytes] == '.'))
+            return true;
+        at = dot ? dot + 1 : end;
+    }
+    return false;
+}
+
 static bool is_skipped(const struct plan_options *options, const char *module, size_t bytes)
 {
     for (size_t i = 0; i < options->skip_count; i++) {
-        if (ends_with_component(module, bytes, options->skip[i]))
+        if (has_components(module, bytes, options->skip[i]))
             return true;
     }
     return false;
@@ -66,6 +85,10 @@ static bool is_linear(const char *module, size_t bytes)
     if (experts_bytes(module, bytes) || memmem(last, last_bytes, "emb", 3) ||
         (last_bytes >= 4 && memcmp(last + last_bytes - 4, "head", 4) == 0))
         return false;
+    for (size_t i = 0; i < sizeof(routers) / sizeof(routers[0]); i++) {
+        if (has_components(module, bytes, routers[i]))
+            return false;
+    }
     for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++) {
         if (ends_with_component(module, bytes, never[i]))
             return false;
@@ -265,12 +288,37 @@ static int add_tied_heads(const struct plan_maker *maker, struct error *err)
     return 0;
 }
 
+static int check_skips(const struct plan_maker *maker, struct error *err)
+{
+    const struct plan_options *options = maker->options;
+    const struct plan *plan = maker->plan;
+    char quoted[QUOTED_BYTES];
+
+    for (size_t s = 0; s < options->skip_count; s++) {
+        bool found = false;
+
+        for (size_t i = 0; i < plan->tensor_count && !found; i++) {
+            const struct plan_tensor *tensor = &plan->tensors[i];
+
+            found = tensor->action != PLAN_COMPANION &&
+                    has_components(tensor->name, tensor->name_bytes, options->skip[s]);
+        }
+        if (!found)
+            return error_set(err, ERR_USAGE,
+                             "--skip '%s' is the name of no module of the base, nor part of one "
+                             "between dots",
+                             error_quote(quoted, sizeof(quoted), options->skip[s],
+                                         strlen(options->skip[s])));
+    }
+    return 0;
+}
+
 int plan_list_skipped(const struct plan_maker *maker, struct error *err)
 {
     struct plan *plan = maker->plan;
 
-    if (!maker->options->encode)
-        return 0;
+    if (check_skips(maker, err) || !maker->options->encode)
+        return err->code;
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
         size_t bytes = tensor->encoding ? 0 : module_bytes(tensor);

@@ -76,7 +76,8 @@ struct plan_options {
     bool encode;                      /* to 4 bits, as bitsandbytes does it */
     enum quant_codes codes;           /* then QUANT_NF4 or QUANT_FP4_BNB */
     bool nested;
-    const char *const *skip; /* modules that stay in 16 bits: names, or ends of names at a dot */
+    const char *const *skip; /* modules that stay in 16 bits, with all in them: whole components of
+                                names, in a row */
     size_t skip_count;
 };
 

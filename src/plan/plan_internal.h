@@ -83,7 +83,7 @@ bool plan_base_is_bnb4(const struct plan_options *options);
 /* Is this finished tensor quantised on its way out? */
 bool plan_is_encoded(const struct plan_maker *maker, const struct plan_tensor *tensor);
 
-/* Fill plan.skipped, once there are all tensors. */
+/* Fill plan.skipped, once there are all tensors.  ERR_USAGE for --skip of what is not there. */
 int plan_list_skipped(const struct plan_maker *maker, struct error *err);
 
 /* Let a finished tensor that is the weight of a linear layer of the base go through NF4. */

@@ -1,0 +1,2 @@
+python3 "$CLI_TESTS/tiny_model.py" base a
+"$LORAFOLD" merge base -a a -o out --save-method merged_4bit --skip down_porj
