@@ -169,11 +169,6 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return cli_fail(err, LORAFOLD_USAGE, "the base is given twice, as argument and as option");
     if (out->positional)
         out->base = out->positional;
-    if (out->save_method != LORAFOLD_MERGED_4BIT &&
-        (out->quant_type || out->single_quant || out->skip_count))
-        return cli_fail(err, LORAFOLD_USAGE,
-                        "'--quant-type', '--no-double-quant' and '--skip' mean nothing without "
-                        "'--save-method merged_4bit'");
     if (!out->adapter_count)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");
     if (!out->output && command->bit == CLI_MERGE && !out->dry_run)
