@@ -287,7 +287,7 @@ static void make_base(struct made_edits *made, bool in_phase)
         uint64_t shape[2] = { 64 * pick(made, 1, i ? 4 : 40), 128 * pick(made, 1, i ? 4 : 20) };
         char name[64];
 
-        snprintf(name, sizeof(name), "even.%u", i);
+        snprintf(name, sizeof(name), "even.%u.weight", i);
         made_add(model, &made->rng, name, dtypes[pick(made, 0, 1)], 2, shape,
                  (unsigned)pick(made, 0, model->shard_count - 1), 0, DTYPE_F32);
     }

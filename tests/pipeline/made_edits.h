@@ -22,6 +22,7 @@ struct made_edits {
     struct made_model model;
     struct model base;         /* the same, opened */
     struct scheme_base scheme; /* quantised: some of its tensors lie in a file of codes instead */
+    bool bnb4; /* of its schemes some are bitsandbytes' own: only these are encoded again */
     struct made_model heaps[MADE_ADAPTERS_MAX];
     struct model opened[MADE_ADAPTERS_MAX]; /* the same, opened */
     struct adapter adapters[MADE_ADAPTERS_MAX];

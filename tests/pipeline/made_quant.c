@@ -157,7 +157,10 @@ static void quantise(struct made_edits *made, struct made_tensor *tensor,
     struct quant_matrix *matrix = &scheme->matrix;
     struct error err = { 0 };
 
-    scheme->kind = SCHEME_BNB4; /* any but plain: the pipeline asks the matrix */
+    /* The pipeline asks the matrix. */
+    scheme->kind = made->bnb4 && made_random_in(&made->rng, 0, 2) ? SCHEME_BNB4 : SCHEME_PACKED;
+    if (made->bnb4 && strcmp(tensor->name, "even.0.weight") == 0)
+        scheme->kind = SCHEME_BNB4;
     *matrix = schemes[made_random_in(&made->rng, 0, SCHEME_COUNT - 1)];
     matrix->matrices = 1;
     matrix->rows = tensor->shape[0];
@@ -206,6 +209,7 @@ void made_quantise(struct made_edits *made)
     FILE *codes;
 
     snprintf(path, sizeof(path), "%s/codes", made->model.directory);
+    made->bnb4 = made_random_in(&made->rng, 0, 1);
     codes = fopen(path, "wb");
     CHECK(codes, "%s", path);
     made->scheme.tensors = calloc(made->base.tensor_count, sizeof(*made->scheme.tensors));

@@ -36,6 +36,7 @@ static void run(const struct plan *plan, const char *output, const char *kernels
                                         .direct = threads ? FILE_DIRECT_OFF : FILE_DIRECT_AUTO,
                                         .ops = cpu_fold_find(kernels),
                                         .quant = cpu_quant_find(kernels),
+                                        .encode = cpu_encode_find(kernels),
                                         .log = &(struct log){ 0 } };
     struct pipeline_stop stop = { .cancelled = cancelled };
     struct pipeline_result result = { 0 };
@@ -63,7 +64,11 @@ static void check_seed(uint64_t seed)
     struct made_edits made = { 0 };
     struct plan_options options = { .convert = seed % 4 != 0,
                                     .dtype = dtypes[seed % 4],
-                                    .max_shard_bytes = seed % 5 == 1 ? 3000000 : 5000000000 };
+                                    .max_shard_bytes = seed % 5 == 1 ? 3000000 : 5000000000,
+                                    .encode = seed % 3 == 0,
+                                    .codes = seed % 2 ? QUANT_NF4 : QUANT_FP4_BNB,
+                                    .nested = seed % 9 != 0,
+                                    .roundtrip = seed % 3 == 1 || seed % 9 == 6 };
     const struct config_facts facts = { .tied = -1 };
     const struct log log = { 0 };
     struct error err = { 0 };
@@ -78,6 +83,8 @@ static void check_seed(uint64_t seed)
                     &log, &err) == 0,
           "%s", err.text);
     CHECK(plan.decoded > 0 || !made.scheme.quantised, "nothing is quantised");
+    CHECK(plan.roundtrips > 0 || !options.roundtrip, "nothing goes through NF4");
+    CHECK(plan.encoded > 0 || !options.encode || made.bnb4, "nothing is encoded");
     CHECK(plan_fit_memory(&plan, UINT64_C(128) << 20, 2, 2, 0, &err) == 0, "%s", err.text);
     snprintf(first, sizeof(first), "%s/first", made.model.directory);
     snprintf(second, sizeof(second), "%s/second", made.model.directory);
