@@ -1,8 +1,8 @@
 /*
  * The n-th allocation, read, write, file call and thread start fails, for every n
- * of two small merges, one with every kind of edit, and of an adapter that stays one: a clean
- * error, nothing that looks finished, no leak (under LeakSanitizer), and what existed before is as
- * it was.
+ * of two small merges, one with every kind of edit, this also through NF4 and into 4 bits, and of
+ * an adapter that stays one: a clean error, nothing that looks finished, no leak (under
+ * LeakSanitizer), and what existed before is as it was.
  *
  * usage: test_faults [kind number [kinds]]
  */
@@ -24,6 +24,9 @@ static char adapter_path[600];
 static char output[600];
 static char reference[600]; /* what a merge without a fault gave */
 static enum lorafold_save_method save_method = LORAFOLD_MERGED_16BIT;
+static const char *const method_names[] = {
+    [LORAFOLD_MERGED_16BIT] = "", [LORAFOLD_MERGED_4BIT] = ", 4 bits", [LORAFOLD_LORA] = ", lora"
+};
 
 static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
 {
@@ -41,6 +44,8 @@ static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
     options.io_engine = engine;
     options.overwrite = overwrite;
     options.save_method = save_method;
+    if (save_method == LORAFOLD_MERGED_4BIT)
+        options.base_numerics = LORAFOLD_NUMERICS_NF4_ROUNDTRIP;
     options.dtype = save_method == LORAFOLD_LORA ? LORAFOLD_DTYPE_F32 : LORAFOLD_DTYPE_KEEP;
     options.max_shard_bytes = 20000;
     status = lorafold_merge_open(&job, &options, err);
@@ -111,7 +116,7 @@ static void check_kind(enum fault_kind kind, const char *engine, bool overwrite)
     while (number < NUMBER_MAX && check_one(kind, number, engine, overwrite))
         number++;
     printf("%s, %s%s%s: %u calls failed in turn\n", fault_names[kind], engine,
-           overwrite ? ", overwrite" : "", save_method == LORAFOLD_LORA ? ", lora" : "",
+           overwrite ? ", overwrite" : "", method_names[save_method],
            number - 1);
     fflush(stdout);
     CHECK(number > 1, "no call of this kind was made");
@@ -200,6 +205,10 @@ int main(int argc, char **argv)
         check_kind(FAULT_FILE, "threads", true);
         check_kind(FAULT_WRITE, "threads", true);
         printf("every kind of edit\n");
+        choose(kinds, "kinds/base");
+        check_all_kinds();
+        made_remove(reference);
+        save_method = LORAFOLD_MERGED_4BIT;
         choose(kinds, "kinds/base");
         check_all_kinds();
         made_remove(reference);
