@@ -13,8 +13,8 @@ from lorafold import _progress
 from lorafold._errors import UsageError
 
 # Names of repositories (and directories) of quantised copies, whose stem is the name of the original.
-COPY_4BIT = re.compile(r"(.*[^/])-(unsloth-)?bnb-4bit", re.IGNORECASE)
-COPY_FP8 = re.compile(r"(.*[^/])-FP8(-[\w.]+)?", re.IGNORECASE)
+COPY_4BIT = re.compile(r"(.*?[^/])-(unsloth-)?bnb-4bit", re.IGNORECASE)
+COPY_FP8 = re.compile(r"(.*?[^/])-FP8(-[\w.]+)?", re.IGNORECASE)
 # Trained on the rounded weights, which the original is not close enough to.
 ONLY_ROUNDED = re.compile(r"(.*/)?falcon-?h1[^/]*", re.IGNORECASE)
 

@@ -101,7 +101,13 @@ def are_resized(model: Any, stored: dict[str, Stored]) -> bool:
     return False
 
 
-def check_unchanged(model: Any, stored: dict[str, Stored], left_out: bool) -> None:
+def is_saved_bias(model: Any, adapters: list[str], name: str) -> bool:
+    """Does an adapter bring this bias of the base along?"""
+    kinds = {getattr(model.peft_config[adapter], "bias", "none") for adapter in adapters}
+    return name.endswith(".bias") and ("all" in kinds or ("lora_only" in kinds and ".base_layer." in name))
+
+
+def check_unchanged(model: Any, adapters: list[str], stored: dict[str, Stored], left_out: bool) -> None:
     """Compare samples of the base's weights in memory with the files.
 
     left_out: the embeddings are saved whole, so they may differ.
@@ -113,7 +119,9 @@ def check_unchanged(model: Any, stored: dict[str, Stored], left_out: bool) -> No
     for name, parameter in model.named_parameters():
         plain = base_name(name)
         before = stored.get(plain or "")
-        if before is None or id(parameter) in embedded or not is_comparable(torch, parameter, before):
+        if before is None or id(parameter) in embedded or is_saved_bias(model, adapters, name):
+            continue
+        if not is_comparable(torch, parameter, before):
             continue
         if differs(torch, parameter, before):
             raise UsageError(f"'{plain}' of this model is neither as in its base nor part of its adapter, so the change "

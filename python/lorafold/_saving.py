@@ -50,7 +50,7 @@ def find_source(model: Any, options: SaveOptions) -> Source:
     base = find_live_base(model, adapters, options)
     stored = _live.read_base(base.directory) if base.directory else {}
     resized = _live.are_resized(model, stored)
-    _live.check_unchanged(model, stored, resized)
+    _live.check_unchanged(model, adapters, stored, resized)
     return Source(base, None, model, tuple(adapters), resized)
 
 
