@@ -22,6 +22,8 @@ class MergeOptions(TypedDict, total=False):
 
     tokenizer: directory whose tokenizer files are taken, before those of adapter and base.
     save_method: "merged_16bit" (default), "merged_4bit" or "merged_4bit_forced", "lora", "same".
+    quant_type, single_quant, skip: of merged_4bit: "nf4" (default) or "fp4"; True: absmax stay
+        fp32; modules that stay in 16 bits, by name or the end of it.
     dtype: "keep" (default, dtypes as in the base), "bf16", "f16", "f32".
     tied: "exact" (default) or "shared", for an adapter that changes one side of tied embeddings.
     lora_b_layout: "auto" (default), "rank-major", "expert-major": columns of B of fused experts.
@@ -39,6 +41,9 @@ class MergeOptions(TypedDict, total=False):
 
     tokenizer: Path | None
     save_method: str
+    quant_type: Literal["nf4", "fp4"]
+    single_quant: bool
+    skip: Sequence[str]
     dtype: Literal["keep", "bf16", "f16", "f32"]
     tied: Literal["exact", "shared"]
     lora_b_layout: Literal["auto", "rank-major", "expert-major"]
@@ -61,13 +66,14 @@ SAVE_METHODS = {"merged_16bit": 0, "merged_4bit": 1, "merged_4bit_forced": 1, "l
 # Option -> field and the names of its values.
 NAMED: dict[str, tuple[str, dict[str, int]]] = {
     "save_method": ("save_method", SAVE_METHODS),
+    "quant_type": ("quant_type", {"nf4": 0, "fp4": 1}),
     "dtype": ("dtype", {"keep": 0, "bf16": 1, "f16": 2, "f32": 3}),
     "tied": ("tied", {"exact": 0, "shared": 1}),
     "lora_b_layout": ("b_layout", {"auto": 0, "rank-major": 1, "expert-major": 2}),
 }
 SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}
 TEXTS = {"tokenizer", "variant", "io_engine", "io_direct", "kernels"}
-FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "safe_serialization"}
+FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant", "safe_serialization"}
 
 # Options that lorafold.h may lack -> the one value that then asks for nothing.
 MAY_LACK: dict[str, Any] = {"variant": None, "safe_serialization": True}
@@ -110,12 +116,22 @@ def set_option(fields: Any, name: str, value: Any) -> None:
         setattr(fields, name, None if value is None else encode(value, name))
     elif name in FLAGS:
         setattr(fields, name, bool(value))
+    elif name == "skip":
+        set_skip(fields, value)
     elif name == "threads":
         if not 0 <= value < 2**31:
             raise UsageError(f"threads {value!r} is not a number of threads")
         fields.threads = value
     else:
         raise TypeError(f"there is no option {name!r}")
+
+
+def set_skip(fields: Any, modules: Sequence[str]) -> None:
+    if isinstance(modules, str):
+        raise TypeError("skip is a sequence of names of modules, not one string")
+    names = [encode(one, "skip") for one in modules]
+    fields.skip = (ctypes.c_char_p * len(names))(*names)
+    fields.skip_count = len(names)
 
 
 def read_adapters(adapters: AdapterLike | Sequence[AdapterLike]) -> list[lib.Adapter]:

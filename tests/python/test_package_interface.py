@@ -68,6 +68,7 @@ def test_enumerations_are_those_of_the_header():
         return list(dict(sorted({number: name for name, number in reversed(values.items())}.items())).values())
 
     assert ours(_options.NAMED["dtype"][1]) == names("lorafold_dtype", "LORAFOLD_DTYPE_")
+    assert ours(_options.NAMED["quant_type"][1]) == names("lorafold_quant_type", "LORAFOLD_")
     assert ours(_options.NAMED["tied"][1]) == names("lorafold_tied", "LORAFOLD_TIED_")
     assert ours(_options.NAMED["lora_b_layout"][1]) == names("lorafold_b_layout", "LORAFOLD_B_")
     methods = [one.replace("_", "-") for one in ours(_options.SAVE_METHODS)]
@@ -87,10 +88,10 @@ def test_functions_are_declared_in_the_header():
 
 def test_every_field_of_the_options_can_be_set():
     """Whoever adds an option to lorafold.h adds its name in Python."""
-    fixed = {"base", "adapters", "adapter_count", "output", "message", "progress", "context", "threads"}
+    fixed = {"base", "adapters", "adapter_count", "output", "message", "progress", "context", "threads", "skip", "skip_count"}
     named = {field for field, _ in _options.NAMED.values()} | set(_options.SIZES.values())
     assert _options.FIELDS == fixed | named | ((_options.TEXTS | _options.FLAGS) & _options.FIELDS)
-    options = set(_options.NAMED) | set(_options.SIZES) | _options.TEXTS | _options.FLAGS | {"threads"}
+    options = set(_options.NAMED) | set(_options.SIZES) | _options.TEXTS | _options.FLAGS | {"threads", "skip"}
     assert options == set(_options.MergeOptions.__annotations__)
     assert all(f"    {name}" in _options.MergeOptions.__doc__ or f", {name}" in _options.MergeOptions.__doc__
                for name in options)
