@@ -12,9 +12,10 @@ from pathlib import Path
 from lorafold import _progress
 from lorafold._errors import UsageError
 
-# Names of repositories (and directories) of quantised copies, whose stem is the name of the original.
-COPY_4BIT = re.compile(r"(.*?[^/])-(unsloth-)?bnb-4bit", re.IGNORECASE)
-COPY_FP8 = re.compile(r"(.*?[^/])-FP8(-[\w.]+)?", re.IGNORECASE)
+# Names of repositories (and directories) of quantised copies: the name of the original, and an ending.
+COPY = re.compile(
+    r"(.*?[^/])-(unsloth-bnb-4bit|bnb-[48]bit|[48]bit|FP8(-[\w.]+)?|NVFP4|MXFP4|AWQ|GPTQ(-Int[48])?|HQQ)", re.IGNORECASE
+)
 # Trained on the rounded weights, which the original is not close enough to.
 ONLY_ROUNDED = re.compile(r"(.*/)?falcon-?h1[^/]*", re.IGNORECASE)
 
@@ -45,16 +46,15 @@ def directory_of(name: str) -> Path | None:
 
 
 def original_of(name: str) -> str | None:
-    """The name of the 16-bit sibling, where the name says that this is a quantised copy."""
+    """The name of the 16-bit original, where the name says that this is a quantised copy.
+
+    None if the copy is here and the original is not: the copy is read then, as its files say.
+    """
     bare = name.rstrip("/")
-    if ONLY_ROUNDED.fullmatch(bare):
+    copy = COPY.fullmatch(bare)
+    if copy is None or ONLY_ROUNDED.fullmatch(bare):
         return None
-    copy = COPY_4BIT.fullmatch(bare)
-    if copy:
-        # A directory without its original beside it is all there is.
-        return copy[1] if not os.path.isdir(bare) or os.path.isdir(copy[1]) else None
-    copy = COPY_FP8.fullmatch(bare)
-    return copy[1] if copy and directory_of(copy[1]) else None
+    return copy[1] if directory_of(copy[1]) or not directory_of(bare) else None
 
 
 def find(named: str | None, commit: str | None, given: str | os.PathLike[str] | None) -> Base:

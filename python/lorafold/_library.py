@@ -50,6 +50,8 @@ class MergeOptionsStruct(Structure):
         ("output", c_char_p),
         ("tokenizer", c_char_p),
         ("save_method", c_int),
+        ("base_numerics", c_int),
+        ("original_base", c_char_p),
         ("quant_type", c_int),
         ("single_quant", c_bool),
         ("skip", POINTER(c_char_p)),

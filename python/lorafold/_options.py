@@ -22,6 +22,8 @@ class MergeOptions(TypedDict, total=False):
 
     tokenizer: directory whose tokenizer files are taken, before those of adapter and base.
     save_method: "merged_16bit" (default), "merged_4bit" or "merged_4bit_forced", "lora", "same".
+    base_numerics: "auto" (default), "original", "dequantised" or "nf4-roundtrip": which numbers of
+        a quantised base count.  original_base: its 16-bit model.
     quant_type, single_quant, skip: of merged_4bit: "nf4" (default) or "fp4"; True: absmax stay
         fp32; modules that stay in 16 bits, by name or the end of it.
     dtype: "keep" (default, dtypes as in the base), "bf16", "f16", "f32".
@@ -41,6 +43,8 @@ class MergeOptions(TypedDict, total=False):
 
     tokenizer: Path | None
     save_method: str
+    base_numerics: Literal["auto", "original", "dequantised", "nf4-roundtrip"]
+    original_base: Path | None
     quant_type: Literal["nf4", "fp4"]
     single_quant: bool
     skip: Sequence[str]
@@ -66,13 +70,14 @@ SAVE_METHODS = {"merged_16bit": 0, "merged_4bit": 1, "merged_4bit_forced": 1, "l
 # Option -> field and the names of its values.
 NAMED: dict[str, tuple[str, dict[str, int]]] = {
     "save_method": ("save_method", SAVE_METHODS),
+    "base_numerics": ("base_numerics", {"auto": 0, "original": 1, "dequantised": 2, "nf4-roundtrip": 3}),
     "quant_type": ("quant_type", {"nf4": 0, "fp4": 1}),
     "dtype": ("dtype", {"keep": 0, "bf16": 1, "f16": 2, "f32": 3}),
     "tied": ("tied", {"exact": 0, "shared": 1}),
     "lora_b_layout": ("b_layout", {"auto": 0, "rank-major": 1, "expert-major": 2}),
 }
 SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}
-TEXTS = {"tokenizer", "variant", "io_engine", "io_direct", "kernels"}
+TEXTS = {"tokenizer", "original_base", "variant", "io_engine", "io_direct", "kernels"}
 FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant", "safe_serialization"}
 
 # Options that lorafold.h may lack -> the one value that then asks for nothing.

@@ -152,7 +152,7 @@ def test_other_save_methods(method: str, base: Path, tmp_path: Path):
         assert config["quantization_config"]["load_in_4bit"]
 
 
-@pytest.mark.parametrize("copy", ["-bnb-4bit", "-unsloth-bnb-4bit", "-FP8", "-FP8-Dynamic"])
+@pytest.mark.parametrize("copy", ["-bnb-4bit", "-unsloth-bnb-4bit", "-FP8-Dynamic", "-GPTQ-Int4"])
 def test_the_original_of_a_quantised_base_is_read(copy: str, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     model = help.trained(base)
     named = f"{base}{copy}"
