@@ -81,12 +81,8 @@ class Place:
         new = sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file())
         self.is_kept = True
         try:
-            stale = stale_weights(self.directory) if self.is_model else set()
-            for name in (MANIFEST, CONFIG, INDEX) if self.is_model else ():
-                (self.directory / name).unlink(missing_ok=True)
-            sync(self.directory)
-            for name in stale - set(new):
-                (self.directory / name).unlink(missing_ok=True)
+            if self.is_model:
+                self.remove_old(set(new))
             for name in sorted(new, key=when):
                 (self.directory / name).parent.mkdir(exist_ok=True)
                 os.replace(built / name, self.directory / name)
@@ -97,11 +93,23 @@ class Place:
         self.is_kept = False
         return new
 
+    def remove_old(self, new: set[str]) -> None:
+        """What would make a model of a mixture, then the old weights, then their index."""
+        stale = stale_weights(self.directory)
+        for name in (MANIFEST, CONFIG):
+            (self.directory / name).unlink(missing_ok=True)
+        sync(self.directory)
+        for name in (*sorted(stale), INDEX):
+            if name not in new:
+                (self.directory / name).unlink(missing_ok=True)
+
 
 def when(name: str) -> int:
-    """Weights and the rest first, then what makes them a model, in this order."""
-    last = (INDEX, CONFIG, MANIFEST)
-    return last.index(name) + 1 if name in last else 0
+    """Configuration and manifest last, as they make the rest a model.
+
+    The index first: should this process die now, the next save reads there what to remove.
+    """
+    return {INDEX: -1, CONFIG: 1, MANIFEST: 2}.get(name, 0)
 
 
 def stale_weights(directory: Path) -> set[str]:
