@@ -123,20 +123,23 @@ def check_unchanged(model: Any, adapters: list[str], stored: dict[str, Stored], 
             continue
         if not is_comparable(torch, parameter, before):
             continue
-        if differs(torch, parameter, before):
+        is_cut = sorted(parameter.shape) != sorted(before.shape)  # pruned, or grown
+        if is_cut or differs(torch, parameter, before):
             raise UsageError(f"'{plain}' of this model is neither as in its base nor part of its adapter, so the change "
                              "would be lost: name its module in modules_to_save when the adapter is made, or fold the "
                              "adapter alone with lorafold.merge()")
 
 
 def is_comparable(torch: Any, parameter: Any, before: Stored) -> bool:
+    """Plain numbers, here, as many as in the file and not in another arrangement."""
     return (
         before.dtype in DTYPES
         and type(parameter) in (torch.nn.Parameter, torch.Tensor)
         and parameter.dtype in (torch.bfloat16, torch.float16, torch.float32)
         and parameter.device.type != "meta"
         and parameter.numel() > 0
-        and list(parameter.shape) == before.shape
+        and parameter.dim() == len(before.shape)
+        and (list(parameter.shape) == before.shape or sorted(parameter.shape) != sorted(before.shape))
     )
 
 

@@ -26,8 +26,8 @@ def save_pretrained_merged(
     is_main_process: bool = True,
     state_dict: Mapping[str, Any] | None = None,
     save_function: Any = None,
-    max_shard_size: Size = "5GB",
-    safe_serialization: bool = True,
+    max_shard_size: Size | None = "5GB",
+    safe_serialization: bool | None = True,
     variant: str | None = None,
     save_peft_format: bool = True,
     tags: list[str] | str | None = None,
@@ -52,7 +52,8 @@ def save_pretrained_merged(
     is_main_process: False returns None at once.
     state_dict: the adapter's tensors, where they are not those of the model (gathered ones).
     save_function, save_peft_format, use_temp_dir: only values that change nothing.
-    max_shard_size, safe_serialization, variant: as for merge().
+    max_shard_size, safe_serialization, variant: as for merge(); None: the default.  In `more`
+        dtype: None, dtypes as in the base; or one of torch's three floats, or its name.
     temporary_location: directory for the adapter and tokenizer meanwhile; None: in save_directory.
     maximum_memory_usage: fraction, up to 0.95, of the memory that is available; merge() takes
         128 MiB, or this if it is less.
@@ -83,9 +84,9 @@ def push_to_hub_merged(
     commit_message: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
-    max_shard_size: Size = "5GB",
+    max_shard_size: Size | None = "5GB",
     create_pr: bool = False,
-    safe_serialization: bool = True,
+    safe_serialization: bool | None = True,
     revision: str | None = None,
     commit_description: str | None = None,
     tags: list[str] | str | None = None,

@@ -15,6 +15,9 @@ from lorafold._options import Path, Size
 METHODS = ("merged_16bit", "merged_4bit", "merged_4bit_forced", "lora")
 MEMORY_BYTES = 128 * 2**20
 FRACTION_MAX = 0.95
+DEFAULT_SHARD = "5GB"
+# As torch and as lorafold name them.
+DTYPES = {"None": "keep", "bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 # Who writes files one tensor at a time; lorafold does that itself.
 WRITERS = ("torch", "accelerate", "transformers")
 
@@ -28,8 +31,8 @@ class SaveOptions:
     token: str | bool | None = None
     state_dict: Mapping[str, Any] | None = None
     save_function: Any = None
-    max_shard_size: Size = "5GB"
-    safe_serialization: bool = True
+    max_shard_size: Size | None = DEFAULT_SHARD
+    safe_serialization: bool | None = True
     variant: str | None = None
     save_peft_format: bool = True
     tags: list[str] | str | None = None
@@ -47,6 +50,15 @@ class SaveOptions:
     calibration_dataset: Any = None
     num_calibration_samples: int = 512
     max_seq_length: int = 2048
+    install_missing_dependencies: bool = True  # nothing is ever installed
+    dtype: Any = None
+
+    def __post_init__(self) -> None:
+        """None stands for the default where Unsloth's call says so."""
+        if self.safe_serialization is None:
+            self.safe_serialization = True
+        if self.max_shard_size is None:
+            self.max_shard_size = DEFAULT_SHARD
 
 
 # Without push_to_hub these would do nothing.
@@ -75,8 +87,15 @@ def check(options: SaveOptions) -> None:
         raise UsageError("save_peft_format=False is not supported: an adapter is written as PEFT names its tensors")
     if options.use_temp_dir is False:
         raise UsageError("use_temp_dir=False is not supported: what is kept is written by save_pretrained_merged()")
+    if dtype_name(options.dtype) not in DTYPES:
+        raise UsageError(f"dtype {options.dtype!r} is none of None, bfloat16, float16 and float32")
     check_writer(options.save_function)
     check_fraction(options.maximum_memory_usage)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Of a dtype of torch, or its name."""
+    return str(dtype).removeprefix("torch.")
 
 
 def check_writer(function: Any) -> None:
@@ -113,6 +132,7 @@ def merge_options(options: SaveOptions, tokenizer: Path | None) -> dict[str, Any
     """What goes to the library."""
     return {
         "save_method": options.save_method,
+        "dtype": DTYPES[dtype_name(options.dtype)],
         "max_shard_size": options.max_shard_size,
         "memory": memory_budget(options),
         "safe_serialization": options.safe_serialization,

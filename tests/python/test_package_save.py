@@ -204,6 +204,13 @@ def test_the_base_comes_from_the_cache(named: str, base: Path, tmp_path: Path):
     assert (about["name"], about["revision"][:4]) == ("team/tiny", "0123")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, "bfloat16", torch.float16], ids=str)
+def test_dtype(dtype, base: Path, tmp_path: Path):
+    lorafold.save_pretrained_merged(help.trained(base), tmp_path / "out", dtype=dtype)
+    wanted = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+    assert {one.dtype for one in models.load_tensors(tmp_path / "out").values()} == {wanted}
+
+
 def test_not_the_main_process(base: Path, tmp_path: Path):
     assert lorafold.save_pretrained_merged(None, tmp_path / "out", is_main_process=False) is None
     assert lorafold.push_to_hub_merged(None, "a/b", is_main_process=False) is None

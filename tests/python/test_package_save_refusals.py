@@ -38,6 +38,7 @@ BAD = [
     ({"calibration_dataset": []}, "calibrate"),
     ({"num_calibration_samples": 4}, "calibrate"),
     ({"max_seq_length": 4}, "calibrate"),
+    ({"dtype": "int8"}, "dtype 'int8' is none of"),
     ({"tags": ["x"]}, "tags is for a push"),
     ({"private": True}, "private is for a push"),
     ({"private": False}, "private is for a push"),
@@ -68,7 +69,19 @@ def test_parameters_that_the_library_may_lack(options: dict, model: peft.PeftMod
     refused(model, tmp_path, "this version of lorafold cannot do", **options)
 
 
-@pytest.mark.parametrize("options", [{"save_function": torch.save}, {"token": "hf_x"}, {"use_temp_dir": True}], ids=list)
+def test_a_pruned_model(model: peft.PeftModel, tmp_path: Path):
+    layer = model.get_base_model().model.layers[1].mlp
+    for one in (layer.gate_proj, layer.up_proj, layer.down_proj):
+        whole = one.base_layer.weight
+        one.base_layer.weight = torch.nn.Parameter(whole[:64, :64].clone(), requires_grad=False)
+    refused(model, tmp_path, "'model.layers.1.mlp.gate_proj.weight' of this model is neither")
+
+
+NOTHING = [{"save_function": torch.save}, {"token": "hf_x"}, {"use_temp_dir": True}, {"safe_serialization": None},
+           {"max_shard_size": None}, {"install_missing_dependencies": False}]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", NOTHING, ids=[",".join(one) for one in NOTHING])
 def test_values_that_change_nothing(options: dict, model: peft.PeftModel, tmp_path: Path):
     lorafold.save_pretrained_merged(model, tmp_path / "out", **options)
 
