@@ -20,6 +20,10 @@ from lorafold._save_options import SaveOptions
 MESSAGE = "Upload a model merged by lorafold"
 
 
+def as_list(names: list[str] | str | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or [])
+
+
 class Push:
     """One push: the repository is made when it is entered, one commit ends it.
 
@@ -89,10 +93,11 @@ class Push:
                 raise error_of(answer["exit"], answer["sentence"])
         raise MachineError("the helper for the Hub ended without an answer")
 
-    def send(self, directory: Path, files: list[str], tags: list[str]) -> str:
+    def send(self, directory: Path, files: list[str]) -> str:
         """Store the files and commit once; the address of the commit."""
         for name in files:
             self.ask("store", path=name, file=str(directory / name), delete=False)
-        done = self.ask("commit", message=self.options.commit_message or MESSAGE,
-                        description=self.options.commit_description or "", tags=tags)
+        options = self.options
+        done = self.ask("commit", message=options.commit_message or MESSAGE, description=options.commit_description or "",
+                        tags=as_list(options.tags), datasets=as_list(options.datasets))
         return str(done["url"])

@@ -78,8 +78,6 @@ def check(options: SaveOptions) -> None:
         for name in ONLY_PUSH:
             if getattr(options, name) != DEFAULTS[name]:
                 raise UsageError(f"{name} is for a push: give push_to_hub=True as well, or leave it out")
-    if options.datasets:
-        raise UsageError("datasets cannot be written into the model card by this version; add them on the Hub")
     for name in ONLY_CALIBRATION:
         if getattr(options, name) != DEFAULTS[name]:
             raise UsageError(f"{name} is for exports that calibrate, which lorafold does not make")

@@ -129,6 +129,5 @@ def save(model: Any, directory: Any, tokenizer: Any, options: SaveOptions, progr
             verify(built, progress=False)  # before what it replaces is gone
         files = place.publish(built)
         if push is not None:
-            tags = [options.tags] if isinstance(options.tags, str) else list(options.tags or [])
-            push.send(directory, files, tags)
+            push.send(directory, files)
     return report.moved(str(built), str(directory))

@@ -18,6 +18,7 @@ class Wanted:
 
     tags: list[str] = field(default_factory=list)
     base_model: Any = None
+    datasets: list[str] = field(default_factory=list)
 
 
 class UnreadableCard(Exception):
@@ -49,7 +50,8 @@ def make(existing: str | None, own: str | None, wanted: Wanted) -> str | None:
 
     `existing` is the Hub's, `own` the one of the directory that is pushed.
     """
-    asked = {"tags": wanted.tags} | ({"base_model": wanted.base_model} if wanted.base_model else {})
+    others = {"base_model": wanted.base_model, "datasets": wanted.datasets}
+    asked = {"tags": wanted.tags} | {name: value for name, value in others.items() if value}
     if existing is None:
         if own is None and not any(asked.values()):
             return None

@@ -95,7 +95,8 @@ class Session:
         message = field(request, "message", str)
         if not message.strip():
             raise Failure("option", "the message of a commit may not be empty")
-        wanted = Wanted([str(tag) for tag in tags], field(request, "base_model", (str, list)))
+        datasets = [str(one) for one in field(request, "datasets", list, [])]
+        wanted = Wanted([str(tag) for tag in tags], field(request, "base_model", (str, list)), datasets)
         text = Text(message, field(request, "description", str, ""), wanted)
         return Committer(self.push, text, self.channel).run()
 

@@ -51,7 +51,7 @@ def contents(hub: TestHub, repo: str, reference: str = "main") -> dict[str, byte
 
 
 def test_push(hub: TestHub, adapter: Path):
-    options = {"commit_message": "all", "commit_description": "of it", "private": True, "tags": ["x"], "max_shard_size": "60KB"}
+    options = {"commit_message": "all", "commit_description": "of it", "private": True, "tags": ["x"], "datasets": "team/data", "max_shard_size": "60KB"}
     report = call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN, **options)
     assert report["shards"] > 1, report
     repo, files = hub.state.repos["ada/new"], contents(hub, "ada/new")
@@ -59,7 +59,7 @@ def test_push(hub: TestHub, adapter: Path):
     assert hub.count("POST", "/commit/") == 1
     assert {"config.json", "lorafold.json", "model.safetensors.index.json", "README.md"} <= set(files)
     assert set(json.loads(files["model.safetensors.index.json"])["weight_map"].values()) <= set(files)
-    assert b"- x" in files["README.md"]
+    assert b"- x\n" in files["README.md"] and b"datasets:\n- team/data\n" in files["README.md"]
     assert not list((adapter.parent / "work").iterdir())
 
 
@@ -92,7 +92,7 @@ def test_the_hub_says_no_before_the_work(hub: TestHub, adapter: Path):
 
 
 def test_nothing_is_created_for_what_is_refused(hub: TestHub, adapter: Path):
-    for options in ({"save_method": "x"}, {"datasets": ["y"]}, {"max_shard_size": "0"}, {"tokenizer": "/nowhere"}):
+    for options in ({"save_method": "x"}, {"max_shard_size": "0"}, {"tokenizer": "/nowhere"}):
         assert call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN, **options)["code"] == 2
     assert call(hub, "push_to_hub_merged", adapter, "new", token=TOKEN)["code"] == 2
     assert not hub.state.repos
