@@ -23,7 +23,8 @@ class MergeOptions(TypedDict, total=False):
     tokenizer: directory whose tokenizer files are taken, before those of adapter and base.
     save_method: "merged_16bit" (default), "merged_4bit" or "merged_4bit_forced", "lora", "same".
     base_numerics: "auto" (default), "original", "dequantised" or "nf4-roundtrip": which numbers of
-        a quantised base count.  original_base: its 16-bit model.
+        a quantised base count.
+    original_base: its 16-bit model, a directory or org/name.
     quant_type, single_quant, skip: of merged_4bit: "nf4" (default) or "fp4"; True: absmax stay
         fp32; modules that stay in 16 bits, by name or the end of it.
     dtype: "keep" (default, dtypes as in the base), "bf16", "f16", "f32".
