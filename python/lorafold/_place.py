@@ -46,6 +46,9 @@ class Place:
             if self.is_model and (self.directory / "adapter_config.json").exists():
                 raise UsageError(f"'{self.directory}' holds an adapter (adapter_config.json), which loaders would put on "
                                  "top of the merged model; save into another directory")
+            if not self.is_model and self.holds_weights():
+                raise UsageError(f"'{self.directory}' holds a whole model, which loaders would not find beside an adapter; "
+                                 "save into another directory")
             self.lock = take_lock(self.work)
             for stale in self.work.iterdir():
                 if stale.name != LOCK:
@@ -70,8 +73,8 @@ class Place:
         path.mkdir(parents=True)
         return path
 
-    def holds_model(self) -> bool:
-        return any((self.directory / name).exists() for name in (CONFIG, INDEX, SINGLE))
+    def holds_weights(self) -> bool:
+        return any((self.directory / name).exists() for name in (INDEX, SINGLE))
 
     def publish(self, built: Path) -> list[str]:
         """Replace the model in the directory by the one in `built`; other files stay.  Names of what came.

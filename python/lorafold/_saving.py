@@ -125,7 +125,7 @@ def save(model: Any, directory: Any, tokenizer: Any, options: SaveOptions, progr
             plan(source.base.name, adapters, built, message=lambda *_: None, **more)
             stack.enter_context(push)  # the Hub says no before the work, or not at all
         report = merge(source.base.name, adapters, built, progress=progress, **more)
-        if place.holds_model():
+        if place.holds_weights():
             verify(built, progress=False)  # before what it replaces is gone
         files = place.publish(built)
         if push is not None:

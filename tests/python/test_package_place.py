@@ -80,6 +80,25 @@ def test_an_adapter_beside_the_model_is_refused(base: Path, tmp_path: Path):
     assert names(tmp_path / "out") == before
 
 
+def test_a_model_beside_the_adapter_is_refused(base: Path, tmp_path: Path):
+    model = help.trained(base)
+    lorafold.save_pretrained_merged(model, tmp_path / "out")
+    with pytest.raises(lorafold.UsageError, match="holds a whole model"):
+        lorafold.save_pretrained_merged(model, tmp_path / "out", save_method="lora")
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def test_an_adapter_is_replaced(base: Path, tmp_path: Path):
+    model, out = help.trained(base), tmp_path / "out"
+    lorafold.save_pretrained_merged(model, out, save_method="lora")
+    (out / "mine").write_text("mine")
+    help.train(model, seed=5)
+    lorafold.save_pretrained_merged(model, out, help.tokenizer_of(), save_method="lora")
+    loaded = models.peft_unmerged_model(base, out, torch.float32)
+    torch.testing.assert_close(help.logits(loaded), help.logits(model))
+    assert (out / "mine").exists() and (out / "tokenizer.json").exists()
+
+
 def test_a_failure_leaves_the_old_model(base: Path, tmp_path: Path):
     model, out = help.trained(base), tmp_path / "out"
     lorafold.save_pretrained_merged(model, out)
