@@ -96,6 +96,11 @@ static void add_preparation(const struct plan *plan, struct text *out)
         text_add_bytes(out, plan->repack_bytes);
         text_adds(out, ")\n");
     }
+    if (plan->bytes_rescaled) {
+        text_adds(out, "before    ");
+        text_add_bytes(out, plan->bytes_rescaled);
+        text_adds(out, " are read once more, because the scales of blocks need all of them\n");
+    }
     if (plan->bytes_read_twice) {
         text_adds(out, "before    ");
         text_add_bytes(out, plan->bytes_read_twice);

@@ -88,15 +88,9 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         (unsigned)options->tied > LORAFOLD_TIED_SHARED ||
         (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR ||
         (unsigned)options->base_numerics > LORAFOLD_NUMERICS_NF4_ROUNDTRIP ||
-        (unsigned)options->quant_type > LORAFOLD_FP4)
+        (unsigned)options->quant_type > LORAFOLD_FP4 ||
+        (unsigned)options->save_method > LORAFOLD_SAME)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
-    if (options->save_method != LORAFOLD_MERGED_16BIT &&
-        options->save_method != LORAFOLD_MERGED_4BIT && options->save_method != LORAFOLD_LORA)
-        return error_set(
-            err, ERR_USAGE,
-            "this version writes merged_16bit, merged_4bit and lora, save method %d is not "
-            "one of its own",
-            (int)options->save_method);
     if (writes_adapter(merge) && lora_check_options(options, err))
         return err->code;
     if (check_4bit(options, err) || original_check_options(options, err))
@@ -204,6 +198,21 @@ static uint64_t input_memory(const struct lorafold_merge *merge)
     return bytes;
 }
 
+static int check_same(const struct lorafold_merge *merge, struct error *err)
+{
+    if (merge->options.save_method != LORAFOLD_SAME)
+        return 0;
+    if (!merge->scheme.quantised)
+        log_say(&merge->log, LOG_NOTICE,
+                "the base is not quantised, so --save-method same is merged_16bit");
+    else if (merge->options.dtype != LORAFOLD_DTYPE_KEEP)
+        return error_set(err, ERR_USAGE,
+                         "--dtype means nothing with --save-method same, which keeps the scheme of "
+                         "the base (%s); leave it out",
+                         merge->scheme.summary);
+    return 0;
+}
+
 static int make_plan(struct lorafold_merge *merge, struct error *err)
 {
     static const enum edit_b_layout layouts[] = { EDIT_B_AUTO, EDIT_B_RANK_MAJOR,
@@ -219,6 +228,7 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .allow_unused = options->allow_unused,
         .b_layout = layouts[options->b_layout],
         .scheme = merge->scheme.quantised ? &merge->scheme : NULL,
+        .stored = keeps_scheme(merge) ? &merge->model : NULL,
         .roundtrip = options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP,
         .encode = options->save_method == LORAFOLD_MERGED_4BIT,
         .codes = options->quant_type == LORAFOLD_FP4 ? QUANT_FP4_BNB : QUANT_NF4,
@@ -228,6 +238,8 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
     };
     int status;
 
+    if (check_same(merge, err))
+        return err->code;
     if (writes_adapter(merge))
         status = lora_plan(merge, &plan_options, err);
     else
@@ -391,8 +403,8 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
         return lora_write_config(merge, outdir, err);
     if (!merge->config)
         return 0;
-    edits.unquantise = merge->scheme.quantised;
-    if (merge->plan.encoded) {
+    edits.unquantise = merge->scheme.quantised && !keeps_scheme(merge);
+    if (merge->options.save_method == LORAFOLD_MERGED_4BIT && merge->plan.encoded) {
         if (describe_4bit(merge, &quantise, err)) {
             text_release(&quantise);
             return err->code;

@@ -55,6 +55,7 @@ struct side_files {
     struct side_file *list; /* sorted by name */
     size_t count;
     size_t capacity;
+    bool scheme_too; /* also what describes how the weights of the base are quantised */
 };
 
 /* A file of the output, for the manifest. */
@@ -144,6 +145,12 @@ void output_files_release(struct output_files *files);
 static inline bool writes_adapter(const struct lorafold_merge *merge)
 {
     return merge->options.save_method == LORAFOLD_LORA;
+}
+
+/* Is a quantised base written back in its own scheme? */
+static inline bool keeps_scheme(const struct lorafold_merge *merge)
+{
+    return merge->options.save_method == LORAFOLD_SAME && merge->scheme.quantised;
 }
 
 /* One adapter with its own scale. */

@@ -61,15 +61,20 @@ static bool is_tokenizer_file(const char *name)
     return starts(name, "tokenizer") || ends(name, ".tiktoken");
 }
 
+/* How the weights are quantised, beside config.json. */
+static bool describes_scheme(const char *name)
+{
+    return strcmp(name, "hf_quant_config.json") == 0 || strcmp(name, "quantize_config.json") == 0 ||
+           strcmp(name, "quant_config.json") == 0 || strcmp(name, "quantization_config.json") == 0;
+}
+
 /* What else is copied from a base. */
-static bool is_model_file(const char *name)
+static bool is_model_file(const struct side_files *files, const char *name)
 {
     static const char *const endings[] = { ".json", ".txt", ".model", ".py", ".jinja", ".md" };
 
     if (strcmp(name, "config.json") == 0 || strcmp(name, "README.md") == 0 ||
-        strcmp(name, "hf_quant_config.json") == 0 || strcmp(name, "quantize_config.json") == 0 ||
-        strcmp(name, "quant_config.json") == 0 || strcmp(name, "quantization_config.json") == 0 ||
-        ends(name, ".index.json") || starts(name, "adapter_") || starts(name, "lorafold.") ||
+        (!files->scheme_too && describes_scheme(name)) || ends(name, ".index.json") || starts(name, "adapter_") || starts(name, "lorafold.") ||
         starts(name, "trainer_state") || starts(name, "consolidated") || starts(name, "."))
         return false;
     if (starts(name, "LICENSE") || starts(name, "LICENCE") || starts(name, "NOTICE") ||
@@ -163,7 +168,7 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
             (int)sizeof(name))
         return error_set(err, ERR_FORMAT, "'%s/%s': the path is too long", directory, entry);
     if (stat(path, &st) < 0) {
-        if (tokenizer_only ? is_tokenizer_file(entry) : is_model_file(entry))
+        if (tokenizer_only ? is_tokenizer_file(entry) : is_model_file(files, entry))
             return error_set(err, ERR_FORMAT, "'%s' is a link to a file that is not there", path);
         return 0;
     }
@@ -172,7 +177,7 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
         return scan(files, path, entry, false, err);
     if (!S_ISREG(st.st_mode) ||
         !(tokenizer_only ? is_tokenizer_file(entry)
-                         : is_model_file(entry) || (*inside && is_module_file(entry))))
+                         : is_model_file(files, entry) || (*inside && is_module_file(entry))))
         return 0;
     if ((uint64_t)st.st_size > SIDE_FILE_BYTES_MAX)
         return error_set(err, ERR_FORMAT,
@@ -221,6 +226,7 @@ int side_files_find(struct lorafold_merge *merge, struct error *err)
     struct side_files *files = &merge->side_files;
     size_t before;
 
+    files->scheme_too = keeps_scheme(merge);
     if (merge->model.directory &&
         scan(files, merge->model.directory, "", writes_adapter(merge), err))
         return err->code;

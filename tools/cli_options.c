@@ -9,14 +9,13 @@
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
 #define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
-#define NOT_HERE "this version writes merged_16bit, merged_4bit and lora only"
 
 static const struct cli_choice save_methods[] = {
     { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },
     { "merged_4bit", LORAFOLD_MERGED_4BIT, NULL },
     { "merged_4bit_forced", LORAFOLD_MERGED_4BIT, NULL },
     { "lora", LORAFOLD_LORA, NULL },
-    { "same", 0, NOT_HERE },
+    { "same", LORAFOLD_SAME, NULL },
     { 0 },
 };
 
@@ -75,7 +74,8 @@ const struct cli_option cli_options[] = {
       "the model directory to make; not needed for a plan" },
     { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
       "merged_16bit (default): a complete model; merged_4bit: the same, quantised as bitsandbytes "
-      "does it; lora: the one adapter as PEFT saves it, with tokenizer files, and its base is only "
+      "does it; same: a quantised base back in its own scheme, where that needs no calibration; lora: "
+      "the one adapter as PEFT saves it, with tokenizer files, and its base is only "
       "needed for checks and these files" },
     { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
       "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "

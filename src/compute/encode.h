@@ -19,6 +19,7 @@
 #include "base/dtype.h"
 #include "compute/quant.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -107,5 +108,27 @@ float encode_nvfp4_step(uint8_t code, enum quant_scale scale, float whole);
 float encode_fp8_scale(float amax, enum dtype dtype);
 /* `base`, unless amax is more than 448 of it: then that. */
 float encode_fp8_keep(float base, float amax, enum dtype dtype);
+
+/* Scale of integers of 8 bits: the same with amax / 127. */
+float encode_int8_scale(float amax, enum dtype dtype);
+
+/*
+ * Writing a weight back in its own scheme: one scale of the matrix as it is stored.  `base` is what
+ * the tensor had and stays, unless an element of magnitude `amax` would be more than half a step
+ * from its code, or for FP8 above 448 of it; `whole` is that of struct quant_whole.  The matrix has
+ * codes QUANT_E4M3, QUANT_E2M1 with E8M0 or E4M3 scales, or QUANT_SIGNED without zero points.  For
+ * FP8 an F32 scale that is a power of two is replaced by one.  False: amax is beyond what any scale
+ * of NVFP4 reaches.
+ */
+bool encode_keep(uint8_t *out, const uint8_t *base, float amax, const struct quant_matrix *matrix,
+                 float whole);
+/* The step that a stored scale of such a matrix stands for, as encode_ops.scaled() takes it. */
+float encode_step(const uint8_t *stored, const struct quant_matrix *matrix, float whole);
+
+/*
+ * Integers of 8 bits: x / s to the nearest even, limited to -128..127; 0 where s is 0, and for NaN.
+ * As encode_ops.scaled() but for any scale that is not negative.
+ */
+void encode_int8(uint8_t *out, const float *src, size_t count, const float *scales, size_t block);
 
 #endif

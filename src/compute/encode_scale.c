@@ -11,6 +11,7 @@
 
 #define E2M1_MAX 6.0f
 #define E4M3_MAX_FLOAT 448.0f
+#define INT8_MAX_FLOAT 127.0f
 
 uint8_t encode_mxfp4_scale(float amax)
 {
@@ -61,9 +62,9 @@ static float limited(float x, float least, float largest)
     return x < least ? least : x > largest ? largest : x;
 }
 
-float encode_fp8_scale(float amax, enum dtype dtype)
+static float fresh_scale(float amax, float largest, enum dtype dtype)
 {
-    float scale = amax / E4M3_MAX_FLOAT;
+    float scale = amax / largest;
 
     if (amax == 0.0f)
         return 1.0f;
@@ -79,6 +80,16 @@ float encode_fp8_scale(float amax, enum dtype dtype)
     default:
         return limited(scale, 0x1p-149f, 0x1.fffffep127f);
     }
+}
+
+float encode_fp8_scale(float amax, enum dtype dtype)
+{
+    return fresh_scale(amax, E4M3_MAX_FLOAT, dtype);
+}
+
+float encode_int8_scale(float amax, enum dtype dtype)
+{
+    return fresh_scale(amax, INT8_MAX_FLOAT, dtype);
 }
 
 float encode_fp8_keep(float base, float amax, enum dtype dtype)

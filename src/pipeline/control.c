@@ -119,7 +119,7 @@ static bool codes_ready(const struct control *control, const struct plan_block *
         const struct plan_tensor *tensor = &tensors[block->tensor_first + i];
         bool own;
 
-        if (tensor->action != PLAN_COMPANION)
+        if (tensor->action != PLAN_COMPANION || tensor->encoding->same)
             continue;
         own = tensor->encoding->tensor >= block->tensor_first;
         if (control->codes_left[tensor->encoding->number] > own)

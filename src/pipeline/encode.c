@@ -15,32 +15,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Merge elements [first, end) of a tensor into encoder.middle. */
-static int merge_piece(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
-                       const struct plan_tensor *tensor, uint64_t first, uint64_t end,
-                       struct error *err)
+int encode_merge(const struct crew *crew, const struct scratch *scratch,
+                 const struct block_run *whole, uint64_t end, struct error *err)
 {
     const struct plan *plan = crew->plan;
+    const struct plan_tensor *tensor = whole->tensor;
     uint64_t width = dtype_bytes(tensor->encoding->middle);
     uint64_t cols = tensor->encoding->cols;
-    uint32_t next = plan_find_target(plan, tensor, first / cols);
+    uint32_t next = plan_find_target(plan, tensor, whole->first / cols);
 
-    for (uint64_t at = first; at < end;) {
+    for (uint64_t at = whole->first; at < end;) {
         bool any = next < tensor->target_first + tensor->target_count;
         const struct plan_target *target = any ? &plan->targets[next] : NULL;
         uint64_t begin = target ? target->row_first * cols : end;
         uint64_t stop = min_u64(end, begin);
-        struct block_run run;
+        uint64_t done = at - whole->first;
+        struct block_run run = *whole;
 
         if (at >= begin) {
             stop = min_u64(end, begin + target->rows * cols);
+            run.target = target;
+            run.first = at - begin;
             next++;
         } else {
-            target = NULL;
+            run.first = at;
         }
-        run = block_run_of(slot, tensor, target, at);
         run.count = stop - at;
-        run.dst = scratch->encoder.middle + (at - first) * width;
+        run.dst = scratch->encoder.middle + done * width;
+        if (run.src)
+            run.src += done * dtype_bytes(run.dtype_in);
         if (run_fold(crew, scratch, &run, err))
             return err->code;
         at = stop;
@@ -61,8 +64,9 @@ int encode_part(const struct crew *crew, const struct scratch *scratch, struct s
         uint64_t blocks = (count + PLAN_ENCODING_BLOCK - 1) / PLAN_ENCODING_BLOCK;
         uint64_t from = max_u64(part.first, first / 2);
         uint64_t to = min_u64(part.end, (first + count + 1) / 2);
+        const struct block_run run = block_run_of(slot, tensor, NULL, first);
 
-        if (merge_piece(crew, scratch, slot, tensor, first, first + count, err))
+        if (encode_merge(crew, scratch, &run, first + count, err))
             return err->code;
         crew->ops->decode(encoder->values, encoder->middle, encoding->middle, count);
         /* What is not finite has been found where it was rounded, or is allowed. */

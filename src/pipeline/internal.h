@@ -196,6 +196,26 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
                  const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,
                  struct error *err);
 
+/*
+ * Merge the elements [whole->first, end) of a tensor that is encoded into encoder.middle; `whole` is
+ * a run of the tensor without a target, of which src or codes are looked at.
+ */
+int encode_merge(const struct crew *crew, const struct scratch *scratch,
+                 const struct block_run *whole, uint64_t end, struct error *err);
+
+/* The bytes [first, end) of a tensor's codes in the base's own scheme; its scales are there. */
+int same_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+              const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+              struct error *err);
+
+/* The bytes [first, end) of its scales. */
+int same_scales(const struct crew *crew, const struct plan_tensor *tensor, struct plan_part part,
+                uint8_t *out, struct error *err);
+
+/* The scale of all its blocks of such a tensor (QUANT_SCALE_TIMES_WHOLE and OVER_WHOLE), or 1. */
+int same_whole(const struct crew *crew, const struct plan_tensor *tensor, float *whole,
+               struct error *err);
+
 /* The bytes [first, end) of the codes of a tensor that is encoded; its absmax go to crew.repacked.
  */
 int encode_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,

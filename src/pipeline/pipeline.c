@@ -111,6 +111,8 @@ static int prepare(struct control *control, const atomic_int *cancelled, struct 
     status = prepare_factors(&control->crew, scratch, control->directory_fd, cancelled, err);
     if (!status)
         status = prepare_norms(&control->crew, scratch, cancelled, err);
+    if (!status)
+        status = prepare_scales(&control->crew, scratch, cancelled, err); /* deltas need norms */
     fold_environment_leave(&environment);
     return status;
 }

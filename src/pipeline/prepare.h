@@ -1,7 +1,7 @@
 /*
- * prepare.h - what is made before the first block: repacked factors, norms of DoRA
+ * prepare.h - what is made before the first block: repacked factors, norms of DoRA, scales
  *
- * Both run on the calling thread, with the scratch of a worker that has nothing to
+ * All run on the calling thread, with the scratch of a worker that has nothing to
  * do yet.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -24,6 +24,10 @@ int prepare_factors(struct crew *crew, const struct scratch *scratch, int direct
  */
 int repack_wide(struct crew *crew, const struct scratch *scratch, const struct plan_repack *repacks,
                 size_t count, uint64_t row_floats, const atomic_int *cancelled, struct error *err);
+
+/* The scales of tensors that are written back in the base's own scheme, into crew.repacked. */
+int prepare_scales(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
+                   struct error *err);
 
 /* Fill crew.norms: the factors of DoRA that no worker can make from its block alone. */
 int prepare_norms(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,

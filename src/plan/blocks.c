@@ -41,6 +41,9 @@ struct plan_elements plan_part_elements(const struct plan_tensor *tensor, struct
                                        min_u64(align_up((part.end + width - 1) / width,
                                                         PLAN_ENCODING_BLOCK),
                                                tensor->out_bytes / width) };
+    if (tensor->action == PLAN_ENCODE && tensor->encoding->same)
+        return (struct plan_elements){ part.first * plan_codes_per_byte(tensor),
+                                       part.end * plan_codes_per_byte(tensor) };
     if (tensor->action == PLAN_ENCODE)
         return (struct plan_elements){ align_down(2 * part.first, PLAN_ENCODING_BLOCK),
                                        min_u64(align_up(2 * part.end, PLAN_ENCODING_BLOCK),
@@ -237,7 +240,10 @@ void plan_target_blocks(const struct plan *plan, const struct plan_target *targe
     uint64_t begin = target->row_first * target->cols;
     uint64_t end = begin + target->rows * target->cols;
 
-    if (tensor->action == PLAN_ENCODE) {
+    if (tensor->action == PLAN_ENCODE && tensor->encoding->same) {
+        begin /= plan_codes_per_byte(tensor);
+        end /= plan_codes_per_byte(tensor);
+    } else if (tensor->action == PLAN_ENCODE) {
         /* The other way round than plan_part_elements(). */
         begin = align_down(begin, PLAN_ENCODING_BLOCK) / 2;
         end = min_u64(align_up(end, PLAN_ENCODING_BLOCK) / 2, tensor->out_bytes);

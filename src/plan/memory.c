@@ -54,7 +54,7 @@ static bool may_be_resident(const struct plan *plan, const struct plan_target *t
     const struct plan_tensor *tensor = &plan->tensors[target->tensor];
     uint64_t elements = target->rows * target->cols;
     uint64_t bytes = tensor->action == PLAN_ENCODE
-                         ? elements / 2
+                         ? elements / (tensor->encoding->same ? plan_codes_per_byte(tensor) : 2)
                          : elements * dtype_bytes((enum dtype)tensor->dtype_out);
 
     return bytes >= RESIDENT_BLOCKS_MIN * PLAN_BLOCK_BYTES && !exceeds_fold(target);
@@ -105,7 +105,7 @@ static bool needs_tiles(const struct plan *plan)
 
 static uint64_t norm_bytes(const struct plan *plan)
 {
-    return plan->norm_count * sizeof(float) + plan->sum_count * sizeof(double) +
+    return (plan->norm_count + plan->scale_count) * sizeof(float) + plan->sum_count * sizeof(double) +
            plan->cut_count * sizeof(*plan->cuts);
 }
 

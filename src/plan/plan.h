@@ -72,6 +72,8 @@ struct plan_options {
     bool allow_unused;
     enum edit_b_layout b_layout;
     const struct scheme_base *scheme; /* whose view the model is; NULL: nothing is quantised */
+    const struct model *stored;       /* the base as it is stored: write it back in its own scheme;
+                                         NULL: in 16 bits, or as `encode` says */
     bool roundtrip;                   /* take linear layers of a 16-bit base through NF4 */
     bool encode;                      /* to 4 bits, as bitsandbytes does it */
     enum quant_codes codes;           /* then QUANT_NF4 or QUANT_FP4_BNB */
@@ -101,7 +103,7 @@ enum plan_action {
     PLAN_FOLD,
     PLAN_PATCH,
     PLAN_ENCODE,   /* codes of a quantised output: what would be folded or converted, encoded */
-    PLAN_COMPANION /* a companion of such codes */
+    PLAN_COMPANION /* a companion of such codes; their scales where they are written back */
 };
 
 /* The companions of bitsandbytes' 4-bit codes. */
@@ -115,19 +117,22 @@ enum plan_companion {
 };
 
 /*
- * How a tensor is quantised on its way out, as bitsandbytes does it: the merged weight is rounded
+ * How a tensor is quantised on its way out.  As bitsandbytes does it: the merged weight is rounded
  * to `middle` and encoded in blocks of PLAN_ENCODING_BLOCK elements.  The absmax of all blocks go,
  * as fp32, to the file of repacked factors first, because what is written of them depends on all of
  * them.
  */
 struct plan_encoding {
+    const struct scheme_tensor *same; /* instead, written back in this scheme of the base: `middle`
+                                         is F32, and the scales, as they will be stored, are made
+                                         before the work in place of the absmax */
     uint64_t tensor; /* index of plan.tensors: the codes; its companions follow it */
     uint64_t elements;
     uint64_t rows; /* of the logical tensor */
     uint64_t cols;
     uint64_t absmax_count;
     uint64_t absmax_offset; /* in the file of repacked factors */
-    enum quant_codes codes; /* QUANT_NF4 or QUANT_FP4_BNB */
+    enum quant_codes codes; /* unless same: QUANT_NF4 or QUANT_FP4_BNB */
     enum dtype middle;      /* BF16, F16 or F32 */
     bool nested;
     uint32_t number; /* in the order of the output */
@@ -274,6 +279,7 @@ struct plan {
     struct plan_cut *cuts;
     size_t cut_count;
     size_t cut_capacity;
+    uint64_t scale_count;             /* scales in the widest row of blocks that is written back */
     uint64_t norm_count;              /* fp32 factors in the table of norms */
     uint64_t sum_count;               /* columns of the widest target with norms of columns */
     struct plan_encoding **encodings; /* each allocated alone, so that they stay where they are */
@@ -285,6 +291,7 @@ struct plan {
     size_t repack_capacity;
     uint64_t repack_bytes; /* of the file of repacked factors, beside the output while it is made */
     uint64_t bytes_read_twice; /* of tensors whose norms need all of them first */
+    uint64_t bytes_rescaled;   /* of tensors whose scales are made before the work, read once more */
     void **kept;               /* names and shapes that the base does not have */
     size_t kept_count;
     size_t kept_capacity;
@@ -420,6 +427,12 @@ struct plan_elements plan_part_elements(const struct plan_tensor *tensor, struct
 static inline enum dtype plan_rounded_dtype(const struct plan_tensor *tensor)
 {
     return tensor->action == PLAN_ENCODE ? tensor->encoding->middle : (enum dtype)tensor->dtype_out;
+}
+
+/* Of a tensor that is written back in its scheme; where there are two, rows are even. */
+static inline uint64_t plan_codes_per_byte(const struct plan_tensor *tensor)
+{
+    return 8 / tensor->encoding->same->matrix.bits;
 }
 
 /* Bytes of codes that the elements [first, end) of a transposed tensor need at once. */

@@ -3,7 +3,8 @@
  *
  * match.c: the edits of all adapters, sorted; tied.c: which of them mean which side
  * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
- * targets and deltas; factors.c: how factors lie; layout.c: files; blocks.c: blocks; norms.c: DoRA;
+ * targets and deltas; encode.c, same.c: outputs in 4 bits, or in the base's own scheme; factors.c:
+ * how factors lie; layout.c: files; blocks.c: blocks; norms.c: DoRA;
  * memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -93,6 +94,17 @@ void plan_set_roundtrip(const struct plan *plan, struct plan_tensor *tensor,
 /* Make tensors[0], number `index` of the plan, codes, and list its companions behind it. */
 int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 1], size_t *count,
                 uint64_t index, const struct plan_options *options, struct error *err);
+
+/*
+ * same.c: with options->stored.  The newest tensor, number `number` of the view, as it is stored: a
+ * copy, or codes made anew.  ERR_FORMAT: its scheme is not written back.
+ */
+int plan_same(const struct plan_maker *maker, struct model_ref ref, uint64_t number,
+              struct error *err);
+/* Fill in a tensor as it is stored, to be copied. */
+void plan_stored(struct plan_tensor *out, const struct model *stored, struct model_ref ref);
+/* When all are listed: the scales of codes that are made anew. */
+int plan_same_scales(struct plan *plan, struct error *err);
 
 /* Where factors of an edit are, or will be once they are repacked. */
 int plan_add_factors(struct plan *plan, const struct plan_adapter *adapter,

@@ -210,7 +210,8 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
         if (!status)
             plan_set_roundtrip(plan, &plan->tensors[plan->tensor_count - 1], maker->options);
         if (!status)
-            status = encode_newest(maker, capacity, err);
+            status = maker->options->stored ? plan_same(maker, ref, number, err)
+                                            : encode_newest(maker, capacity, err);
         if (status)
             return status;
         replica++;
@@ -379,11 +380,14 @@ void plan_count_actions(struct plan *plan)
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[i];
         bool patched = tensor->patch_count > 0;
-        uint64_t parameters = tensor->action != PLAN_COMPANION;
+        /* In its own scheme all of a base counts as it is stored: the caller knows the difference.
+         */
+        bool fresh = tensor->encoding && !tensor->encoding->same;
+        uint64_t parameters = !fresh || tensor->action != PLAN_COMPANION;
 
-        if (tensor->action == PLAN_ENCODE)
+        if (fresh && tensor->action == PLAN_ENCODE)
             parameters = tensor->encoding->elements;
-        for (unsigned d = 0; d < tensor->shape_count && !tensor->encoding; d++)
+        for (unsigned d = 0; d < tensor->shape_count && !fresh; d++)
             parameters *= tensor->shape[d]; /* the header's parser has checked this product */
         plan->parameter_count += parameters;
         plan->bytes_in += tensor->in_bytes;
@@ -405,12 +409,34 @@ void plan_count_actions(struct plan *plan)
     }
 }
 
+/* Where the base is written back: tensors that the view lacks, before its tensor `number`. */
+static int add_companions(const struct plan_maker *maker, uint32_t shard, uint32_t *stored,
+                          uint64_t number, size_t *capacity, struct error *err)
+{
+    const struct model *model = maker->options->stored;
+    struct plan *plan = maker->plan;
+    size_t end;
+
+    if (!model)
+        return 0;
+    end = number == UINT64_MAX ? model->shards[shard].header.tensor_count
+                               : maker->options->scheme->stored[number];
+    for (; *stored < end; (*stored)++) {
+        if (new_tensor(plan, capacity, err))
+            return err->code;
+        plan_stored(&plan->tensors[plan->tensor_count - 1], model,
+                    (struct model_ref){ shard, *stored });
+    }
+    return 0;
+}
+
 static int list_tensors(const struct plan_maker *maker, struct error *err)
 {
     struct plan *plan = maker->plan;
     const struct plan_matches *matches = maker->matches;
-    size_t capacity = maker->model->tensor_count + 1; /* growing would take half as much again */
-    size_t next = 0;                                  /* first match that is not used */
+    const struct model *stored = maker->options->stored ? maker->options->stored : maker->model;
+    size_t capacity = stored->tensor_count + 1; /* growing would take half as much again */
+    size_t next = 0;                            /* first match that is not used */
     uint64_t number = 0;
     enum dtype dtype;
 
@@ -421,11 +447,19 @@ static int list_tensors(const struct plan_maker *maker, struct error *err)
     if (!plan->tensors || !plan->targets || !plan->deltas)
         return error_no_memory(err, "the plan");
     for (uint32_t s = 0; s < maker->model->shard_count; s++) {
+        uint32_t place = 0; /* of the next tensor as it is stored */
+
         for (uint32_t t = 0; t < maker->model->shards[s].header.tensor_count; t++) {
-            if (add_base_tensor(maker, (struct model_ref){ s, t }, number++, &next, &capacity, err))
+            if (add_companions(maker, s, &place, number, &capacity, err) ||
+                add_base_tensor(maker, (struct model_ref){ s, t }, number++, &next, &capacity, err))
                 return err->code;
+            place++;
         }
+        if (add_companions(maker, s, &place, UINT64_MAX, &capacity, err))
+            return err->code;
     }
+    if (maker->options->stored && plan_same_scales(plan, err))
+        return err->code;
     dtype = main_dtype(plan);
     for (; next < matches->count && !matches->list[next].head; next++) {
         if (add_new_tensor(maker, &matches->list[next], dtype, &capacity, err))
@@ -436,6 +470,18 @@ static int list_tensors(const struct plan_maker *maker, struct error *err)
     if (add_head(maker, next, &capacity, err))
         return err->code;
     return add_head_bias(maker, &capacity, err);
+}
+
+/* The headers' parser has bounded each tensor by its file. */
+static uint64_t count_elements(const struct model *model)
+{
+    uint64_t count = 0;
+
+    for (size_t s = 0; s < model->shard_count; s++) {
+        for (size_t t = 0; t < model->shards[s].header.tensor_count; t++)
+            count += model->shards[s].header.tensors[t].element_count;
+    }
+    return count;
 }
 
 int plan_list_tensors(struct plan *plan, const struct model *model,
@@ -453,7 +499,10 @@ int plan_list_tensors(struct plan *plan, const struct model *model,
         status = list_tensors(&maker, err);
     if (!status)
         status = plan_list_skipped(&maker, err);
-    if (!status)
-        plan_count_actions(plan);
-    return status;
+    if (status)
+        return status;
+    plan_count_actions(plan);
+    if (options->stored)
+        plan->parameter_count += count_elements(model) - count_elements(options->stored);
+    return 0;
 }

@@ -11,6 +11,7 @@ void scheme_release(struct scheme_base *base)
 {
     model_release(&base->view);
     free(base->tensors);
+    free(base->stored);
     *base = (struct scheme_base){ 0 };
 }
 

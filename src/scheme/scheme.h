@@ -69,6 +69,7 @@ struct scheme_base {
     bool quantised;               /* false: nothing else is set, the model is used as it is */
     struct model view;            /* shards, paths and identities of the model; other tensors */
     struct scheme_tensor *tensors; /* one per tensor of the view: shards in order, tensors in order */
+    uint32_t *stored; /* for each of them: which tensor of its shard in the model has the codes */
     size_t quantised_count;
     size_t companion_count; /* tensors of the model that the view does not have */
     char summary[128];      /* "bitsandbytes nf4, 224 tensors", for people */

@@ -129,6 +129,7 @@ static int make_shard(struct scheme_base *base, const struct scheme_find *find, 
             return err->code;
         if (entry.item)
             base->tensors[base->view.tensor_count] = entry.item->tensor;
+        base->stored[base->view.tensor_count] = (uint32_t)i;
         base->view.tensor_count++;
     }
     if (!add_u64(base->view.data_bytes, to->header.data_bytes, &base->view.data_bytes))
@@ -157,10 +158,11 @@ int view_make(struct scheme_base *base, const struct scheme_find *find, struct e
     bool metadata = keeps_metadata(find);
 
     base->tensors = calloc(model->tensor_count + 1, sizeof(*base->tensors));
+    base->stored = calloc(model->tensor_count + 1, sizeof(*base->stored));
     view->shards = calloc(model->shard_count + 1, sizeof(*view->shards));
     view->directory = model->directory ? strdup(model->directory) : NULL;
     view->has_index = model->has_index;
-    if (!base->tensors || !view->shards || (model->directory && !view->directory))
+    if (!base->tensors || !base->stored || !view->shards || (model->directory && !view->directory))
         return error_no_memory(err, "the decoded model");
     for (size_t i = 0; i < model->shard_count; i++) {
         if (make_shard(base, find, i, metadata, err))

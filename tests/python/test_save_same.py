@@ -1,0 +1,223 @@
+"""`--save-method same`: what is written in the base's own scheme, against the definition of each format."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import models
+import quantised
+import reference
+from conftest import Run
+from quantised import E2M1, F8
+from quantised_schemes import SCHEMES
+from test_quantised_bases import make_adapter, make_base, probe, same_tensors
+
+E8M0 = torch.float8_e8m0fnu
+BLOCKS = {
+    "fp8_blocks": (32, 32), "fp8_blocks_bf16": (32, 32), "fp8_blocks_e8m0": (32, 32), "fp8_blocks_u8": (32, 32),
+    "fp8_blocks_ragged": (24, 40), "fp8_blocks_usual": (128, 128), "fp8_tensor_static": (0, 0),
+    "fp8_rows_fbgemm": (1, 0), "fp8_modelopt": (0, 0), "mxfp8": (1, 32), "ct_fp8_tensor": (0, 0),
+    "ct_fp8_channel": (1, 0), "ct_fp8_group": (1, 16), "ct_fp8_block": (24, 40), "ct_mxfp8": (1, 32),
+    "int8_rows_bnb": (1, 0), "ct_int8_channel": (1, 0), "ct_int8_tensor": (0, 0),
+    "nvfp4_modelopt": (1, 16), "ct_nvfp4": (1, 16), "fp4_deepseek": (1, 32), "ct_mxfp4": (1, 32),
+}  # fmt: skip
+SCALES = (".weight_scale_inv", ".weight_scale", ".scale", ".SCB")
+CODES = (".weight", ".weight_packed")
+
+
+def find(tensors: dict[str, torch.Tensor], stem: str, endings: tuple[str, ...]) -> str:
+    return next(stem + end for end in endings if stem + end in tensors)
+
+
+def stored_scale(tensors: dict[str, torch.Tensor], stem: str) -> torch.Tensor:
+    """As fp32; powers of two of a byte each as well."""
+    scale = tensors[find(tensors, stem, SCALES)]
+    if scale.dtype in (torch.uint8, E8M0):
+        return torch.ldexp(torch.ones(()), scale.view(torch.uint8).int() - 127)
+    return scale.float()
+
+
+def step_of(tensors: dict[str, torch.Tensor], stem: str) -> torch.Tensor:
+    scale = stored_scale(tensors, stem)
+    if f"{stem}.weight_scale_2" in tensors:
+        return scale * tensors[f"{stem}.weight_scale_2"]
+    if f"{stem}.weight_global_scale" in tensors:
+        return scale / tensors[f"{stem}.weight_global_scale"]
+    return scale
+
+
+def wide(step: torch.Tensor, name: str, shape: torch.Size) -> torch.Tensor:
+    rows, cols = BLOCKS[name]
+    block = (rows or shape[0], cols or shape[1])
+    grid = (-(-shape[0] // block[0]), -(-shape[1] // block[1]))
+    return quantised.spread(step.reshape(grid), block, shape)
+
+
+def block_amax(values: torch.Tensor, name: str) -> torch.Tensor:
+    rows, cols = BLOCKS[name]
+    parts = [
+        [part.abs().max() for part in line.split(cols or values.shape[1], 1)]
+        for line in values.split(rows or values.shape[0], 0)
+    ]
+    return torch.tensor(parts)
+
+
+def numbers(codes: torch.Tensor) -> torch.Tensor:
+    """Of codes of four bits, in units of a step."""
+    packed = codes.view(torch.uint8)
+    return E2M1[torch.stack([packed & 15, packed >> 4], -1).flatten(1).int()]
+
+
+def nearest_e2m1(v: torch.Tensor) -> torch.Tensor:
+    """Ties to the even code, as the format rounds."""
+    magnitude = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    distance = (v.abs().clamp(max=6).unsqueeze(-1) - magnitude).abs()
+    even_first = distance.double() + torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]) * 1e-12
+    return magnitude[even_first.argmin(-1)] * v.sign()
+
+
+def check_weight(name: str, base: dict, out: dict, stem: str, merged: torch.Tensor, exact: torch.Tensor) -> int:
+    """Returns how many scales are new."""
+    codes = out[find(out, stem, CODES)]
+    step = wide(step_of(out, stem), name, merged.shape)
+    amax = block_amax(merged, name)
+    before = step_of(base, stem).reshape(amax.shape)
+    after = step_of(out, stem).reshape(amax.shape)
+    if name == "int8_rows_bnb":
+        half = merged.half().float()
+        assert torch.equal(codes, (half * (127 / step)).round().clamp(-127, 127).to(torch.int8))
+        amax, most = amax.half().float(), 1.0
+        got, unit, largest = codes.double() * step.double() / 127, step / 127, 1.0
+        slack = half.abs() * 2.0**-11
+        assert torch.equal(after, torch.maximum(before, amax))
+    elif name.startswith("ct_int8"):
+        assert torch.equal(codes, (merged / step).round().clamp(-128, 127).to(torch.int8))
+        got, unit, largest, most, slack = codes.double() * step.double(), step, 127.0, 127.5, 0.0
+    elif codes.dtype == F8:
+        assert torch.equal(codes.float(), (merged / step).clamp(-448, 448).to(F8).float())
+        v = codes.double()
+        _, exponent = torch.frexp(codes.float())
+        unit = torch.ldexp(step, (exponent - 4).clamp(min=-9))
+        got, largest, most, slack = v * step.double(), 448.0, 448.0, 0.0
+    else:
+        v = numbers(codes)
+        assert torch.equal(v, nearest_e2m1(merged / step))
+        unit = step * torch.where(v.abs() >= 4, 2.0, torch.where(v.abs() >= 2, 1.0, 0.5))
+        got, largest, most, slack = v.double() * step.double(), 6.0, 7.0, 0.0
+    # Where the exact value passes the bound of two codes by less than the fp32 sum is off.
+    allowed = 0.5 * unit.double() + slack + exact.abs().max() * 2.0**-20
+    assert ((got - exact).abs() <= allowed).all(), (stem, ((got - exact).abs() / unit).max())
+    kept = amax <= most * before
+    assert torch.equal(after[kept], before[kept])
+    if kept.all():
+        assert torch.equal(out[find(out, stem, SCALES)].view(torch.uint8), base[find(base, stem, SCALES)].view(torch.uint8))
+    new = ~kept
+    assert (after[new] >= before[new]).all()
+    # The new scale is the least that will do, but for its own rounding, and powers of two.
+    assert (amax[new] / after[new] > largest / 2.3).all()
+    return int(new.sum())
+
+
+def as_bytes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    return {name: (t.dtype, t.shape, t.contiguous().view(-1).view(torch.uint8).numpy().tobytes()) for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one_file", "two_shards"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_base_is_written_back(name: str, split: bool, lorafold: Run, tmp_path: Path):
+    base, decoded = make_base(tmp_path, name, split)
+    adapter, out = make_adapter(tmp_path, decoded), tmp_path / "out"
+    # The global scale of NVFP4 is kept, and its largest block is as large as can be.
+    weight = 0.02 if "nvfp4" in name else 1.0
+    lorafold("merge", base, "-a", f"{adapter}:{weight}", "-o", out, "--save-method", "same")
+    before, after = models.load_tensors(base), models.load_tensors(out)
+    assert list(before) == list(after)
+    deltas = models.deltas_of([(adapter, weight)])
+    touched, new = set(), 0
+    for key in deltas:
+        stem = key.removesuffix(".weight")
+        touched |= {find(before, stem, CODES), find(before, stem, SCALES)}
+        merged = reference.fold(decoded[key], deltas[key], torch.float32)
+        exact = torch.from_numpy(reference.exact_sum(decoded[key], deltas[key]))
+        assert after[find(after, stem, CODES)].shape == before[find(before, stem, CODES)].shape
+        new += check_weight(name, before, after, stem, merged, exact)
+    assert 0 < new, "no block has grown: the test says nothing of new scales"
+    untouched = [key for key in before if key not in touched]
+    assert as_bytes({key: after[key] for key in untouched}) == as_bytes({key: before[key] for key in untouched})
+    assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
+    for file in base.glob("hf_quant_config.json"):
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    # What decoding makes of it, as any base: the program reads what it has written.
+    summary, read = probe(out, tmp_path / "read.safetensors")
+    assert summary == f"{SCHEMES[name].summary}, 14 tensors"
+    assert read.keys() == decoded.keys()
+    if split:
+        assert {file.name for file in out.glob("model*")} == {file.name for file in base.glob("model*")}
+    verify = lorafold("verify", out)
+    assert verify.returncode == 0
+
+
+def test_nvfp4_beyond_its_global_scale(lorafold: Run, tmp_path: Path, nothing_left: None):
+    base, decoded = make_base(tmp_path, "nvfp4_modelopt", split=False)
+    adapter = make_adapter(tmp_path, decoded)
+    words = ["merge", base, "-a", f"{adapter}:30", "-o", tmp_path / "out", "--save-method", "same"]
+    done = lorafold(*words, status=3)
+    assert "global scale" in done.stderr and "merged_16bit" in done.stderr
+
+
+REFUSED = {
+    "nf4": "merged_4bit", "fp4_nested": "merged_4bit", "gptq_4": "GPTQ is a calibration problem",
+    "awq": "AWQ is a calibration problem", "ct_w4a16": "packed integers", "ct_int8_zero_points": "zero points",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str, lorafold: Run, tmp_path: Path, nothing_left: None):
+    base, decoded = make_base(tmp_path, name, split=False)
+    adapter = make_adapter(tmp_path, decoded)
+    done = lorafold("merge", base, "-a", adapter, "-o", tmp_path / "out", "--save-method", "same", status=3)
+    assert REFUSED[name] in done.stderr and "--save-method merged_" in done.stderr
+
+
+def test_dtype_is_refused(lorafold: Run, tmp_path: Path, nothing_left: None):
+    base, decoded = make_base(tmp_path, "fp8_blocks", split=False)
+    adapter = make_adapter(tmp_path, decoded)
+    words = ["merge", base, "-a", adapter, "-o", tmp_path / "out", "--save-method", "same", "--dtype", "f16"]
+    assert "--dtype" in lorafold(*words, status=2).stderr
+
+
+def test_16_bit_base(lorafold: Run, tmp_path: Path):
+    models.tiny_llama(torch.bfloat16, 64, 128, 96, 2).save_pretrained(tmp_path / "base")
+    models.make_adapter(tmp_path / "base", tmp_path / "adapter", torch.float32, 3, r=6, target_modules=["q_proj"])
+    for method in ("same", "merged_16bit"):
+        done = lorafold(
+            "merge", tmp_path / "base", "-a", tmp_path / "adapter", "-o", tmp_path / method, "--save-method", method
+        )
+        assert ("is merged_16bit" in done.stderr) == (method == "same")
+    files = [(tmp_path / method / "model.safetensors").read_bytes() for method in ("same", "merged_16bit")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", ["fp8_blocks", "ct_fp8_channel", "ct_int8_channel", "int8_rows_bnb", "ct_mxfp4"])
+def test_other_packages_read_it(name: str, lorafold: Run, tmp_path: Path):
+    """Loaded by transformers, which decodes with the package of the format."""
+    base, decoded = make_base(tmp_path, name, split=False)
+    adapter, out = make_adapter(tmp_path, decoded), tmp_path / "out"
+    lorafold("merge", base, "-a", adapter, "-o", out, "--save-method", "same")
+    tensors = models.load_tensors(out)
+    loaded = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+    _, read = probe(out, tmp_path / "read.safetensors")
+    if name == "fp8_blocks":
+        state = loaded.state_dict()
+        same_tensors({key: state[key] for key in read}, read)
+        return
+    assert tensors
+    plain = models.tiny_llama(torch.bfloat16, 64, 128, 96, 2)
+    plain.load_state_dict({key: tensor.to(torch.bfloat16) for key, tensor in read.items()})
+    got, wanted = models.logits_16(loaded), models.logits_16(plain)
+    assert (got - wanted).abs().max() <= 0.02 * wanted.abs().max()
