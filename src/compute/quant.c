@@ -23,19 +23,23 @@ static bool codes_fit(const struct quant_matrix *matrix)
 
     switch (matrix->packing) {
     case QUANT_BYTES:
-        return bits == 8 && (matrix->codes == QUANT_E4M3 || matrix->codes == QUANT_SIGNED);
+        return bits == 8 && !is_table(matrix->codes);
     case QUANT_HIGH_FLAT:
         return bits == 4 && is_table(matrix->codes) && !matrix->transposed;
     case QUANT_LOW_FIRST:
         return bits == 4 && is_table(matrix->codes);
     case QUANT_WORDS:
         return matrix->codes == QUANT_UNSIGNED &&
-               (bits == 2 || bits == 3 || bits == 4 || bits == 8);
+               (bits == 2 || bits == 3 || bits == 4 || bits == 8 ||
+                ((bits == 5 || bits == 6) && matrix->zeros == QUANT_ZEROS_BIASES));
     case QUANT_WORDS_DOWN:
         return matrix->codes == QUANT_UNSIGNED && matrix->transposed &&
                (bits == 2 || bits == 3 || bits == 4 || bits == 8);
     case QUANT_WORDS_AWQ:
         return matrix->codes == QUANT_UNSIGNED && matrix->transposed && bits == 4;
+    case QUANT_BANDS:
+        return matrix->codes == QUANT_UNSIGNED && !matrix->transposed &&
+               (bits == 2 || bits == 4) && matrix->rows % (8 / bits) == 0;
     }
     return false;
 }
@@ -54,6 +58,10 @@ static bool zeros_fit(const struct quant_matrix *matrix)
     case QUANT_ZEROS_WORDS_1:
     case QUANT_ZEROS_DOWN:
         return matrix->codes == QUANT_UNSIGNED;
+    case QUANT_ZEROS_NUMBERS:
+    case QUANT_ZEROS_BIASES:
+        return matrix->codes == QUANT_UNSIGNED && matrix->scale == QUANT_SCALE_PLAIN &&
+               matrix->scale_dtype == matrix->result_dtype;
     }
     return false;
 }

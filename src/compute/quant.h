@@ -9,6 +9,12 @@
  *     w = fl(v * s)                                 for ROW_127 fl(fl(v * s) * fl(1 / 127))
  *     result = w rounded to result_dtype, then widened, as the reference of the format does
  *
+ * Zero points z and biases b that are numbers (HQQ, MLX) are worked with in the result's dtype, to
+ * which r() rounds:
+ *
+ *     QUANT_ZEROS_NUMBERS    result = r(fl(r(fl(q - z)) * s))
+ *     QUANT_ZEROS_BIASES     result = r(fl(r(fl(q * s)) + b))
+ *
  * So schemes differ in data and not in code paths: struct quant_matrix is filled from a header,
  * and a decoder reads nothing else.  docs/NUMERICS.md has the tables of codes; quant_scalar.c is
  * the definition, and every other table gives its bits (tests/kernel).
@@ -50,7 +56,9 @@ enum quant_packing {
     QUANT_LOW_FIRST,  /* two in a byte, the first in the low half */
     QUANT_WORDS,      /* 32-bit little-endian words, from bit 0 up along the row, across words */
     QUANT_WORDS_DOWN, /* the same, but along a column: word [k][j] holds rows of column j (GPTQ) */
-    QUANT_WORDS_AWQ   /* eight 4-bit codes of a word are columns 0 2 4 6 1 3 5 7, from bit 0 up */
+    QUANT_WORDS_AWQ,  /* eight 4-bit codes of a word are columns 0 2 4 6 1 3 5 7, from bit 0 up */
+    QUANT_BANDS       /* the rows are 8 / bits bands of as many rows: byte [k][j] holds row k of each
+                         band at column j, the first band in the highest bits (HQQ) */
 };
 
 /*
@@ -66,8 +74,8 @@ enum quant_scale {
 };
 
 /*
- * Integer zero points, one for each block.  QUANT_UNSIGNED always has them, QUANT_SIGNED may have
- * QUANT_ZEROS_BYTES, tables have none.
+ * Zero points, one for each block; integers but for the last two.  QUANT_UNSIGNED always has them,
+ * QUANT_SIGNED may have QUANT_ZEROS_BYTES, tables have none.
  */
 enum quant_zeros {
     QUANT_ZEROS_NONE,
@@ -77,7 +85,9 @@ enum quant_zeros {
     QUANT_ZEROS_WORDS_1, /* the same, less one: each word + 0x11111111 for 4 bits, 0x01010101 for
                             8, 0x55555555 for 2; fields apart, modulo 8, for 3 (GPTQ v1) */
     QUANT_ZEROS_AWQ,     /* packed as QUANT_WORDS_AWQ */
-    QUANT_ZEROS_DOWN     /* packed as QUANT_WORDS_DOWN (compressed-tensors, asymmetric) */
+    QUANT_ZEROS_DOWN,    /* packed as QUANT_WORDS_DOWN (compressed-tensors, asymmetric) */
+    QUANT_ZEROS_NUMBERS, /* of scale_dtype, which is result_dtype: z above (HQQ) */
+    QUANT_ZEROS_BIASES   /* the same: b above, and no zero point (MLX) */
 };
 
 /* What is read of a tensor's parts, by part; the whole-tensor parts stand in struct quant_whole. */
@@ -92,7 +102,7 @@ struct quant_matrix {
 
     enum quant_codes codes;
     enum quant_packing packing;
-    unsigned bits; /* 2, 3, 4 or 8; 4 for 4-bit tables, 8 for E4M3 */
+    unsigned bits; /* 2, 3, 4 or 8, with BIASES 5 and 6; 4 for 4-bit tables, 8 for E4M3 */
 
     enum quant_scale scale;
     enum dtype scale_dtype; /* F32, BF16, F16, F8_E4M3, F8_E8M0; U8 where NESTED */
@@ -143,6 +153,23 @@ struct quant_reads {
     uint64_t stride; /* 0 where count is 1 */
     uint64_t count;
 };
+
+/* Do codes that are behind one another in the tensor lie apart in the file? */
+static inline bool quant_is_strided(const struct quant_matrix *matrix)
+{
+    return matrix->transposed || matrix->packing == QUANT_BANDS;
+}
+
+/*
+ * Elements that should be read together: a range that passes a multiple of it needs more than its
+ * own codes, of QUANT_BANDS all of them.
+ */
+static inline uint64_t quant_span(const struct quant_matrix *matrix)
+{
+    uint64_t bands = matrix->packing == QUANT_BANDS ? 8 / matrix->bits : 1;
+
+    return matrix->rows / bands * matrix->cols;
+}
 
 /*
  * What has to be read to decode elements [first, first + count), which lie in one matrix (in any

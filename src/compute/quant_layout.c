@@ -63,6 +63,11 @@ static void zeros_packing(struct quant_plane *plane, const struct quant_matrix *
     case QUANT_ZEROS_DOWN:
         plane->packing = QUANT_WORDS_DOWN;
         return;
+    case QUANT_ZEROS_NUMBERS:
+    case QUANT_ZEROS_BIASES:
+        plane->packing = QUANT_BYTES;
+        plane->bits = dtype_bits(matrix->scale_dtype);
+        return;
     }
 }
 
@@ -94,6 +99,10 @@ static bool set_lines(struct quant_plane *plane)
     case QUANT_WORDS_DOWN:
         return words_of(plane->rows, plane->bits, &plane->lines) &&
                mul_u64(plane->cols, 4, &plane->line_bytes);
+    case QUANT_BANDS:
+        plane->lines = plane->rows / (8 / plane->bits);
+        plane->line_bytes = plane->cols;
+        return true;
     }
     return false;
 }
@@ -144,6 +153,10 @@ static void byte_range(const struct quant_plane *plane, uint64_t first, uint64_t
         *begin = first * 4;
         *end = last * 4 + 4;
         return;
+    case QUANT_BANDS:
+        *begin = first;
+        *end = last + 1;
+        return;
     }
 }
 
@@ -156,7 +169,19 @@ static void line_range(const struct quant_plane *plane, uint64_t first, uint64_t
     if (plane->packing == QUANT_WORDS_DOWN) {
         *begin = first * plane->bits / 32;
         *end = (last * plane->bits + plane->bits - 1) / 32 + 1;
+    } else if (plane->packing == QUANT_BANDS) {
+        bool across = first / plane->lines != last / plane->lines;
+
+        *begin = across ? 0 : first % plane->lines;
+        *end = across ? plane->lines : last % plane->lines + 1;
     }
+}
+
+/* Do fields of these rows, the first and the last one, share lines with those between them? */
+static bool shares_lines(const struct quant_plane *plane, uint64_t first, uint64_t last)
+{
+    return plane->packing == QUANT_WORDS_DOWN ||
+           (plane->packing == QUANT_BANDS && first / plane->lines != last / plane->lines);
 }
 
 /* A range of elements in one stored matrix, last ones included. */
@@ -179,9 +204,11 @@ static struct quant_reads read_run(const struct quant_plane *plane, const struct
     line_range(plane, row, last_row, &line, &line_end);
     /* Where the range goes on in the same fields from column 0, or comes from their last one. */
     if (range->row < range->last_row) {
-        if ((range->row + 1) / block_rows == row || plane->packing == QUANT_WORDS_DOWN)
+        bool shared = shares_lines(plane, row, last_row);
+
+        if ((range->row + 1) / block_rows == row || shared)
             col = 0;
-        if ((range->last_row - 1) / block_rows == last_row || plane->packing == QUANT_WORDS_DOWN)
+        if ((range->last_row - 1) / block_rows == last_row || shared)
             last_col = plane->cols - 1;
     }
     byte_range(plane, col, plane->cols - 1, &begin, &unused);

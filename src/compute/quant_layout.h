@@ -44,6 +44,11 @@ struct quant_view {
     uint64_t bias;   /* what is missing before its first byte */
 };
 
+static inline bool quant_zeros_are_numbers(const struct quant_matrix *matrix)
+{
+    return matrix->zeros == QUANT_ZEROS_NUMBERS || matrix->zeros == QUANT_ZEROS_BIASES;
+}
+
 static inline uint64_t quant_ceil(uint64_t value, uint64_t unit)
 {
     return value / unit + (value % unit != 0);

@@ -64,6 +64,9 @@ static uint32_t field(const struct quant_view *view, uint64_t matrix, uint64_t i
         return (uint32_t)(pair >> bit % 32) & mask;
     case QUANT_WORDS_AWQ: /* columns 0 2 4 6 in the low half of the word, 1 3 5 7 in the high one */
         return word_at(view, line, j / 8 * 4) >> (j % 2 * 16 + j % 8 / 2 * 4) & mask;
+    case QUANT_BANDS:
+        line = matrix * plane->lines + i % plane->lines;
+        return *quant_at(view, line, j) >> (8 - bits * (i / plane->lines + 1)) & mask;
     }
     return 0;
 }
@@ -121,7 +124,7 @@ static int zero_of(const struct quant_matrix *matrix, const struct quant_view *z
     int middle = matrix->codes == QUANT_UNSIGNED ? 1 << (matrix->bits - 1) : 0;
     uint32_t stored;
 
-    if (matrix->zeros == QUANT_ZEROS_NONE)
+    if (matrix->zeros == QUANT_ZEROS_NONE || quant_zeros_are_numbers(matrix))
         return 0;
     if (matrix->zeros == QUANT_ZEROS_MIDDLE)
         return middle;
@@ -159,6 +162,30 @@ static uint32_t round_to(enum dtype dtype, uint32_t bits)
     return f32_encode(bits);
 }
 
+/* The rounded product of number and scale, with a zero point or bias that is a number. */
+static float weight_of(const struct quant_matrix *matrix, const struct quant_view *zeros,
+                       const struct element *element, float v, float s)
+{
+    uint64_t line = element->matrix * zeros->plane.lines + element->block_row;
+    volatile float w = v;
+    float zero = 0.0f;
+
+    if (quant_zeros_are_numbers(matrix))
+        zero = stored_scale(zeros, matrix->scale_dtype, line, element->block_col);
+    if (matrix->zeros == QUANT_ZEROS_NUMBERS) {
+        w = w - zero;
+        w = f32_from_bits(round_to(matrix->result_dtype, f32_bits(w)));
+    }
+    w = w * s;
+    if (matrix->zeros == QUANT_ZEROS_BIASES) {
+        w = f32_from_bits(round_to(matrix->result_dtype, f32_bits(w)));
+        w = w + zero;
+    }
+    if (matrix->scale == QUANT_SCALE_ROW_127)
+        w = w * (1.0f / 127.0f);
+    return w;
+}
+
 static struct element element_of(const struct quant_matrix *matrix, const struct quant_grid *grid,
                                  const struct quant_whole *whole, uint64_t index)
 {
@@ -191,12 +218,10 @@ static size_t decode(float *dst, const struct quant_matrix *matrix,
         uint32_t code = field(&views[QUANT_PART_CODES], element.matrix, element.row, element.col);
         int zero = zero_of(matrix, &views[QUANT_PART_ZEROS], &element);
         float s = scale_of(matrix, &views[QUANT_PART_SCALES], source->whole, &element);
-        volatile float w = number_of(matrix->codes, code, zero) * s;
-        uint32_t bits;
+        float w = weight_of(matrix, &views[QUANT_PART_ZEROS], &element,
+                            number_of(matrix->codes, code, zero), s);
+        uint32_t bits = round_to(matrix->result_dtype, f32_bits(w));
 
-        if (matrix->scale == QUANT_SCALE_ROW_127)
-            w = w * (1.0f / 127.0f);
-        bits = round_to(matrix->result_dtype, f32_bits(w));
         dst[i] = f32_from_bits(bits);
         if ((bits & F32_MAGNITUDE) >= F32_INFINITY && bad == FOLD_FINITE)
             bad = i;

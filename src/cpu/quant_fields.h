@@ -44,7 +44,7 @@ QUANT_INLINE void eight_fields(uint8_t out[8], const uint8_t *src, unsigned bits
         out[k] = (uint8_t)(all >> (k * bits) & ((1u << bits) - 1));
 }
 
-/* Fields [j, j + count) of 2, 3 or 4 bits. */
+/* Fields [j, j + count) of fewer than 8 bits; those of 5 and 6 one by one. */
 static void unpack_stream(uint8_t *out, struct stream stream, uint64_t j, size_t count)
 {
     for (; count && j % 8; count--, j++)
@@ -130,6 +130,16 @@ static void unpack_awq(uint8_t *out, const struct quant_view *view, uint64_t lin
     }
 }
 
+/* Bytes of `src`, of which each has one field of this row. */
+static void unpack_band(uint8_t *out, const uint8_t *src, unsigned bits, unsigned shift,
+                        size_t count)
+{
+    const unsigned mask = (1u << bits) - 1;
+
+    for (size_t c = 0; c < count; c++)
+        out[c] = (uint8_t)(src[c] >> shift & mask);
+}
+
 /* Fields [j, j + count) of row i; count is at most QUANT_RUN. */
 static void unpack(uint8_t *out, const struct quant_view *view, uint64_t matrix, uint64_t i,
                    uint64_t j, size_t count)
@@ -142,6 +152,10 @@ static void unpack(uint8_t *out, const struct quant_view *view, uint64_t matrix,
         unpack_down(out, view, matrix, i, j, count);
     } else if (plane->packing == QUANT_WORDS_AWQ) {
         unpack_awq(out, view, line, j, count);
+    } else if (plane->packing == QUANT_BANDS) {
+        line = matrix * plane->lines + i % plane->lines;
+        unpack_band(out, quant_at(view, line, j), plane->bits,
+                    8 - plane->bits * (unsigned)(i / plane->lines + 1), count);
     } else if (plane->word_add) {
         unpack_added(out, view, line, j, count);
     } else if (plane->bits == 8) {

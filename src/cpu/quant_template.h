@@ -98,12 +98,29 @@ static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t 
     }
 }
 
+/* Zero points, or biases with the other sign: both are subtracted. */
+static void load_numbers(struct work *work, uint64_t matrix, uint64_t block_row, uint64_t cell,
+                         size_t count)
+{
+    const struct quant_view *view = &work->views[QUANT_PART_ZEROS];
+    const enum dtype dtype = work->matrix->scale_dtype;
+    uint64_t line = matrix * view->plane.lines + block_row;
+
+    QUANT_FOLD.decode(work->cells, quant_at(view, line, cell * dtype_bytes(dtype)), dtype, count);
+    for (size_t c = 0; work->matrix->zeros == QUANT_ZEROS_BIASES && c < count; c++)
+        work->cells[c] = -work->cells[c];
+}
+
 static void load_zeros(struct work *work, uint64_t matrix, uint64_t block_row, uint64_t cell,
                        size_t count)
 {
     const int middle = work->matrix->codes == QUANT_UNSIGNED ? 1 << (work->matrix->bits - 1) : 0;
     uint8_t *fields = work->fields;
 
+    if (quant_zeros_are_numbers(work->matrix)) {
+        load_numbers(work, matrix, block_row, cell, count);
+        return;
+    }
     unpack(fields, &work->views[QUANT_PART_ZEROS], matrix, block_row, cell, count);
     if (work->matrix->zeros == QUANT_ZEROS_BYTES) {
         for (size_t c = 0; c < count; c++)
@@ -166,6 +183,7 @@ static void load_blocks(struct work *work, uint64_t matrix, uint64_t row, uint64
 struct kind {
     enum quant_codes codes;
     bool row_127;
+    enum quant_zeros zeros; /* NUMBERS, BIASES, or NONE for all others */
     enum dtype result;
 };
 
@@ -176,9 +194,20 @@ QUANT_INLINE QUANT_VECTOR numbers_of(const struct work *work, struct kind kind,
         return q_e4m3(work->codes + k);
     if (kind.codes == QUANT_SIGNED)
         return q_sub(q_signed(work->codes + k), q_load(work->zeros + k));
+    if (kind.codes == QUANT_UNSIGNED && kind.zeros == QUANT_ZEROS_BIASES)
+        return q_unsigned(work->codes + k);
     if (kind.codes == QUANT_UNSIGNED)
         return q_sub(q_unsigned(work->codes + k), q_load(work->zeros + k));
     return q_lookup(numbers, work->codes + k);
+}
+
+QUANT_INLINE QUANT_VECTOR rounded(QUANT_VECTOR x, enum dtype dtype)
+{
+    if (dtype == DTYPE_BF16)
+        return q_round_bf16(x);
+    if (dtype == DTYPE_F16)
+        return q_round_f16(x);
+    return x;
 }
 
 /* Always inlined with a constant kind.  Returns whether a result is not finite. */
@@ -195,15 +224,21 @@ QUANT_INLINE bool multiply_as(float *dst, const struct work *work, size_t count,
     else if (kind.result == DTYPE_F16)
         overflow = F16_OVERFLOW;
     for (size_t k = 0; k < count; k += QUANT_WIDTH) {
-        QUANT_VECTOR w = q_mul(numbers_of(work, kind, numbers, k), q_load(work->scales + k));
+        QUANT_VECTOR w = numbers_of(work, kind, numbers, k);
 
+        if (kind.zeros == QUANT_ZEROS_NUMBERS) {
+            peak = q_peak(peak, w);
+            w = rounded(w, kind.result);
+        }
+        w = q_mul(w, q_load(work->scales + k));
+        if (kind.zeros == QUANT_ZEROS_BIASES) {
+            peak = q_peak(peak, w);
+            w = q_sub(rounded(w, kind.result), q_load(work->zeros + k));
+        }
         if (kind.row_127)
             w = q_mul(w, q_set(1.0f / 127.0f));
         peak = q_peak(peak, w);
-        if (kind.result == DTYPE_BF16)
-            w = q_round_bf16(w);
-        else if (kind.result == DTYPE_F16)
-            w = q_round_f16(w);
+        w = rounded(w, kind.result);
         if (__builtin_expect(count - k >= QUANT_WIDTH, 1)) {
             q_store(dst + k, w);
         } else {
@@ -215,15 +250,15 @@ QUANT_INLINE bool multiply_as(float *dst, const struct work *work, size_t count,
 }
 
 QUANT_INLINE bool multiply_codes(float *dst, const struct work *work, size_t count,
-                                 enum quant_codes codes, bool row_127)
+                                 enum quant_codes codes, bool row_127, enum quant_zeros zeros)
 {
     const enum dtype result = work->matrix->result_dtype;
 
     if (result == DTYPE_BF16)
-        return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_BF16 });
+        return multiply_as(dst, work, count, (struct kind){ codes, row_127, zeros, DTYPE_BF16 });
     if (result == DTYPE_F16)
-        return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_F16 });
-    return multiply_as(dst, work, count, (struct kind){ codes, row_127, DTYPE_F32 });
+        return multiply_as(dst, work, count, (struct kind){ codes, row_127, zeros, DTYPE_F16 });
+    return multiply_as(dst, work, count, (struct kind){ codes, row_127, zeros, DTYPE_F32 });
 }
 
 /* Elements [col, col + count) of a stored row; count is at most QUANT_RUN. */
@@ -234,15 +269,19 @@ static bool decode_run(struct work *work, float *dst, uint64_t matrix, uint64_t 
     load_blocks(work, matrix, row, col, count);
     switch (work->matrix->codes) {
     case QUANT_E4M3:
-        return multiply_codes(dst, work, count, QUANT_E4M3, false);
+        return multiply_codes(dst, work, count, QUANT_E4M3, false, QUANT_ZEROS_NONE);
     case QUANT_SIGNED:
         if (work->matrix->scale == QUANT_SCALE_ROW_127)
-            return multiply_codes(dst, work, count, QUANT_SIGNED, true);
-        return multiply_codes(dst, work, count, QUANT_SIGNED, false);
+            return multiply_codes(dst, work, count, QUANT_SIGNED, true, QUANT_ZEROS_NONE);
+        return multiply_codes(dst, work, count, QUANT_SIGNED, false, QUANT_ZEROS_NONE);
     case QUANT_UNSIGNED:
-        return multiply_codes(dst, work, count, QUANT_UNSIGNED, false);
+        if (work->matrix->zeros == QUANT_ZEROS_NUMBERS)
+            return multiply_codes(dst, work, count, QUANT_UNSIGNED, false, QUANT_ZEROS_NUMBERS);
+        if (work->matrix->zeros == QUANT_ZEROS_BIASES)
+            return multiply_codes(dst, work, count, QUANT_UNSIGNED, false, QUANT_ZEROS_BIASES);
+        return multiply_codes(dst, work, count, QUANT_UNSIGNED, false, QUANT_ZEROS_NONE);
     default:
-        return multiply_codes(dst, work, count, QUANT_NF4, false);
+        return multiply_codes(dst, work, count, QUANT_NF4, false, QUANT_ZEROS_NONE);
     }
 }
 

@@ -34,7 +34,7 @@ static void set_codes(struct block_run *run, const struct slot *slot)
                                                        plan_block_part(&slot->block, tensor));
     struct quant_reads reads[QUANT_PART_COUNT];
 
-    if (!tensor->quant->matrix.transposed) {
+    if (!quant_is_strided(&tensor->quant->matrix)) {
         quant_reads_of(reads, &tensor->quant->matrix, elements.first, 1);
         run->codes_first = reads[QUANT_PART_CODES].offset;
     }

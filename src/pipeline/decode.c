@@ -2,7 +2,7 @@
  * decode.c - runs of quantised tensors: codes and companions to fp32, then as any run
  *
  * Codes that lie in one piece come with the block.  Scales and zero points, and codes
- * that lie transposed, are read here, through the page cache: they are small, or many
+ * that lie apart, are read here, through the page cache: they are small, or many
  * pieces of pages that the next blocks need as well.
  */
 #include "pipeline/internal.h"
@@ -82,16 +82,16 @@ static bool companions_fit(const struct quant_reads reads[QUANT_PART_COUNT])
            reads[QUANT_PART_ZEROS].bytes * reads[QUANT_PART_ZEROS].count <= PLAN_COMPANION_BYTES;
 }
 
-/* Elements from `first` on that are decoded from one reading, at most `count`, in one matrix. */
+/* Elements from `first` on that are decoded from one reading, at most `count`, in one span. */
 static uint64_t fit(const struct plan_tensor *tensor, uint64_t first, uint64_t count,
                     struct quant_reads reads[QUANT_PART_COUNT])
 {
     const struct quant_matrix *matrix = &tensor->quant->matrix;
-    uint64_t in_matrix = matrix->rows * matrix->cols;
+    uint64_t span = quant_span(matrix);
 
-    count = min_u64(count, in_matrix - first % in_matrix);
+    count = min_u64(count, span - first % span);
     /* Where pieces are read, many rows at once; otherwise a tile, and whole rows if they fit. */
-    if (!matrix->transposed) {
+    if (!quant_is_strided(matrix)) {
         count = min_u64(count, PLAN_DECODED_FLOATS);
         if (count > matrix->cols)
             count -= (first + count) % matrix->cols;
@@ -126,7 +126,7 @@ static int read_source(const struct crew *crew, const struct scratch *scratch,
     const struct plan_tensor *tensor = run->tensor;
     const struct scheme_part *parts = tensor->quant->parts;
     struct decoder *decoder = scratch->decoder;
-    bool strided = tensor->quant->matrix.transposed;
+    bool strided = quant_is_strided(&tensor->quant->matrix);
     const struct quant_reads *codes = &reads[QUANT_PART_CODES];
 
     *source = (struct quant_source){ .whole = &decoder->whole, .first = first, .count = count };
@@ -233,7 +233,7 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
         quant_reads_of(reads, &tensor->quant->matrix, first, 1);
         run.codes = scratch->raw;
         run.codes_first = reads[QUANT_PART_CODES].offset;
-        if (!tensor->quant->matrix.transposed) {
+        if (!quant_is_strided(&tensor->quant->matrix)) {
             struct quant_reads last[QUANT_PART_COUNT];
             uint64_t end;
 
@@ -243,7 +243,7 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
                           scratch->raw, end - run.codes_first, err))
                 return err->code;
         } else {
-            /* Each element of a transposed row is a piece of its own: four bytes at most. */
+            /* Each element of a row may be a piece of its own: four bytes at most. */
             part = min_u64(part, tensor->quant->matrix.cols - first % tensor->quant->matrix.cols);
         }
         if (decode_pieces(crew, scratch, &run, first, part, copy_decoded, err))

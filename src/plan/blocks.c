@@ -17,12 +17,12 @@ struct plan_part plan_block_part(const struct plan_block *block, const struct pl
 uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, uint64_t end)
 {
     const struct quant_matrix *matrix = &tensor->quant->matrix;
-    uint64_t in_matrix = matrix->rows * matrix->cols;
+    uint64_t span = quant_span(matrix);
     uint64_t most = 0;
 
-    /* Pieces are read for one matrix after the other into the same place. */
+    /* Pieces are read for one span after the other into the same place. */
     while (first < end) {
-        uint64_t next = min_u64(end, (first / in_matrix + 1) * in_matrix);
+        uint64_t next = min_u64(end, (first / span + 1) * span);
         struct quant_reads reads[QUANT_PART_COUNT];
 
         quant_reads_of(reads, matrix, first, next - first);
@@ -52,7 +52,7 @@ struct plan_elements plan_part_elements(const struct plan_tensor *tensor, struct
 }
 
 /*
- * The codes of a part.  Where they lie transposed it is pieces that are needed, which the worker
+ * The codes of a part.  Where they lie apart it is pieces that are needed, which the worker
  * reads one behind the other: then this is their number of bytes from the start of the tensor.
  */
 static struct plan_part quant_input(const struct plan_tensor *tensor, struct plan_part part)
@@ -64,7 +64,7 @@ static struct plan_part quant_input(const struct plan_tensor *tensor, struct pla
 
     if (elements.first == elements.end)
         return (struct plan_part){ 0, 0 };
-    if (matrix->transposed)
+    if (quant_is_strided(matrix))
         return (struct plan_part){ tensor->in_offset,
                                    tensor->in_offset +
                                        plan_strided_bytes(tensor, elements.first, elements.end) };
@@ -198,7 +198,7 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
             block->room_bytes = max_u64(block->room_bytes, input.end - input.first);
             continue;
         }
-        if (tensor->quant && tensor->quant->matrix.transposed) {
+        if (tensor->quant && quant_is_strided(&tensor->quant->matrix)) {
             if (block->read_count == PLAN_READS_MAX)
                 return false;
             block->reads[block->read_count++] = (struct plan_read){

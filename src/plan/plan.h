@@ -435,7 +435,7 @@ static inline uint64_t plan_codes_per_byte(const struct plan_tensor *tensor)
     return 8 / tensor->encoding->same->matrix.bits;
 }
 
-/* Bytes of codes that the elements [first, end) of a transposed tensor need at once. */
+/* Bytes of codes that the elements [first, end) of a tensor whose codes lie apart need at once. */
 uint64_t plan_strided_bytes(const struct plan_tensor *tensor, uint64_t first, uint64_t end);
 
 /* Where in the slot of a block the input byte `in_offset` of a tensor lies. */

@@ -48,6 +48,8 @@ static inline uint64_t packed_bytes(enum quant_packing packing, unsigned bits, u
         return rows * test_ceil(cols * bits, 32) * 4;
     case QUANT_WORDS_DOWN:
         return cols * test_ceil(rows * bits, 32) * 4;
+    case QUANT_BANDS:
+        return rows * bits / 8 * cols;
     }
     return 0;
 }
@@ -66,6 +68,9 @@ static inline uint64_t zeros_bytes(const struct quant_matrix *m, uint64_t rows, 
         return packed_bytes(QUANT_WORDS, m->bits, rows, cols);
     case QUANT_ZEROS_DOWN:
         return packed_bytes(QUANT_WORDS_DOWN, m->bits, rows, cols);
+    case QUANT_ZEROS_NUMBERS:
+    case QUANT_ZEROS_BIASES:
+        return rows * cols * dtype_bytes(m->scale_dtype);
     }
     return 0;
 }

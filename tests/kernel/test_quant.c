@@ -43,9 +43,22 @@ static const struct scheme schemes[] = {
     { QUANT_UNSIGNED, QUANT_WORDS_DOWN, 0, QUANT_SCALE_PLAIN, QUANT_ZEROS_WORDS_1, true },
     { QUANT_UNSIGNED, QUANT_WORDS_DOWN, 0, QUANT_SCALE_PLAIN, QUANT_ZEROS_DOWN, true },
     { QUANT_UNSIGNED, QUANT_WORDS_AWQ, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_AWQ, true },
+    { QUANT_UNSIGNED, QUANT_BYTES, 8, QUANT_SCALE_PLAIN, QUANT_ZEROS_NUMBERS, false },
+    { QUANT_UNSIGNED, QUANT_BANDS, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_NUMBERS, false },
+    { QUANT_UNSIGNED, QUANT_BANDS, 2, QUANT_SCALE_PLAIN, QUANT_ZEROS_NUMBERS, false },
+    { QUANT_UNSIGNED, QUANT_WORDS_DOWN, 0, QUANT_SCALE_PLAIN, QUANT_ZEROS_NUMBERS, true },
+    { QUANT_UNSIGNED, QUANT_WORDS, 0, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
+    { QUANT_UNSIGNED, QUANT_WORDS, 5, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
+    { QUANT_UNSIGNED, QUANT_WORDS, 6, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
 };
 
 static const unsigned widths[] = { 2, 3, 4, 8 };
+
+/* Zero points and biases that are numbers of the result's dtype. */
+static bool are_numbers(enum quant_zeros zeros)
+{
+    return zeros == QUANT_ZEROS_NUMBERS || zeros == QUANT_ZEROS_BIASES;
+}
 
 static enum dtype random_scale_dtype(uint64_t *rng, enum quant_scale scale)
 {
@@ -99,19 +112,23 @@ static void random_matrix(struct quant_matrix *m, uint64_t *rng, bool small)
         m->cols = sizes[random_in(rng, 0, COUNT_OF(sizes) - 1)];
         m->rows = random_in(rng, 1, 20);
     }
+    if (m->packing == QUANT_BANDS)
+        m->rows = test_ceil(m->rows, 8 / m->bits) * (8 / m->bits);
+    if (are_numbers(m->zeros))
+        m->scale_dtype = m->result_dtype;
     m->block_cols = random_block(rng, m->transposed ? m->rows : m->cols);
     if (m->packing != QUANT_HIGH_FLAT)
         m->block_rows = random_block(rng, m->transposed ? m->cols : m->rows);
 }
 
-/* Scales; with rarity 0 no result is infinite or NaN. */
-static void fill_scales(uint64_t *rng, struct quant_case *c, uint64_t rarity)
+/* Scales, or zeros of their dtype; with rarity 0 no result is infinite or NaN. */
+static void fill_scales(uint64_t *rng, struct quant_case *c, enum quant_part part, uint64_t rarity)
 {
     const enum dtype dtype = c->matrix.scale_dtype;
     const size_t bytes = dtype_bytes(dtype);
-    unsigned char *scales = c->parts[QUANT_PART_SCALES];
+    unsigned char *scales = c->parts[part];
 
-    for (uint64_t i = 0; i < c->part_bytes[QUANT_PART_SCALES]; i += bytes) {
+    for (uint64_t i = 0; i < c->part_bytes[part]; i += bytes) {
         uint32_t word = f32_bits(random_value(rng, rarity));
         uint16_t half = dtype == DTYPE_BF16 ? bf16_encode(word) : f16_encode(word);
         uint8_t byte = (uint8_t)random_next(rng);
@@ -134,7 +151,7 @@ static void fill_case(struct quant_case *c, uint64_t *rng, uint64_t rarity)
 {
     uint64_t groups;
 
-    fill_scales(rng, c, rarity);
+    fill_scales(rng, c, QUANT_PART_SCALES, rarity);
     for (uint64_t i = 0; i < c->part_bytes[QUANT_PART_CODES]; i++) {
         c->parts[QUANT_PART_CODES][i] = (unsigned char)random_next(rng);
         if (c->matrix.codes == QUANT_E4M3 && !(rarity && random_one_in(rng, 4 * rarity)))
@@ -142,6 +159,8 @@ static void fill_case(struct quant_case *c, uint64_t *rng, uint64_t rarity)
     }
     for (uint64_t i = 0; i < c->part_bytes[QUANT_PART_ZEROS]; i++)
         c->parts[QUANT_PART_ZEROS][i] = (unsigned char)random_next(rng);
+    if (are_numbers(c->matrix.zeros))
+        fill_scales(rng, c, QUANT_PART_ZEROS, rarity);
     fill_floats(rng, c->whole.map, 256, rarity ? rarity * 100 : 0);
     fill_floats(rng, c->nested, c->nested_count, rarity);
     c->whole.offset = random_value(rng, rarity);
