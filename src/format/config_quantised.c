@@ -2,8 +2,9 @@
 
 #include <string.h>
 
-/* The second stands in older files of compressed-tensors. */
-static const char *const quantisation_keys[] = { "quantization_config", "compression_config" };
+/* The second stands in older files of compressed-tensors, the third is MLX's. */
+static const char *const quantisation_keys[] = { "quantization_config", "compression_config",
+                                                 "quantization" };
 
 /*
  * Take away a member: with the comma before it, or, if no member before it stays, with the comma

@@ -125,6 +125,22 @@ static int read_groups(struct scheme_config *config, const cJSON *quantization, 
     return 0;
 }
 
+/* MLX: as much for all modules, and for some of them again under their names. */
+static int read_mlx(struct scheme_config *config, const cJSON *quantization, struct error *err)
+{
+    const cJSON *module;
+
+    config->quantised = true;
+    if (read_group(config, quantization, err))
+        return err->code;
+    cJSON_ArrayForEach(module, quantization)
+    {
+        if (cJSON_IsObject(module) && read_group(config, module, err))
+            return err->code;
+    }
+    return 0;
+}
+
 static int read_quantization(struct scheme_config *config, const cJSON *quantization,
                              struct error *err)
 {
@@ -229,7 +245,7 @@ static int parse(cJSON **out, const char *json, size_t bytes, const char *what, 
 static int read_config(struct scheme_config *config, const char *json, size_t bytes,
                        struct error *err)
 {
-    const cJSON *quantization;
+    const cJSON *quantization, *mlx;
     cJSON *root = NULL;
     int status = parse(&root, json, bytes, "the base's config.json", err);
 
@@ -238,12 +254,15 @@ static int read_config(struct scheme_config *config, const char *json, size_t by
     quantization = find_object(root, "quantization_config");
     if (!quantization)
         quantization = find_object(root, "compression_config");
+    mlx = get(root, "quantization");
     config->has_dtype = find_dtype(&config->dtype, root);
     config->conv1d = is_conv1d(root);
     if (quantization && !cJSON_IsObject(quantization))
         status = error_set(err, ERR_FORMAT, "the quantization_config is not a JSON object");
     else if (quantization)
         status = read_quantization(config, quantization, err);
+    if (!status && cJSON_IsObject(mlx))
+        status = read_mlx(config, mlx, err);
     cJSON_Delete(root);
     if (status)
         error_prefix(err, "the base's config.json");

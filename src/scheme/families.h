@@ -30,6 +30,8 @@ int find_packed(struct scheme_find *find, const struct scheme_anchor *anchor, st
 int find_int8(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
 int find_gptq(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
 int find_awq(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
+int find_hqq(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
+int find_mlx(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
 int find_torchao(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err);
 
 /* Call the recognisers with every tensor of the model. */

@@ -24,8 +24,6 @@ static const struct {
     { ".indices", ".centroids.weight", MASK_ANY, "VPTQ" },
     { ".Qidxs", "", MASK_INTEGERS, "QuIP#" },
     { ".weight", ".weight_scales", MASK_INTEGERS, "EETQ" },
-    { ".W_q", "", MASK_ANY, "HQQ" },
-    { ".weight", ".scales", DTYPE_MASK(DTYPE_U32), "MLX" },
     { ".qweight", ".qweight_type", MASK_ANY, "GGUF blocks" },
     { ".qweight_type", "", MASK_ANY, "GGUF blocks" },
     { ".weight._data", "", MASK_ANY, "quanto" },
@@ -61,6 +59,7 @@ static const struct {
     { ".weight_packed", true },
     { ".weight_global_scale", true },
     { ".weight_scale_2", true },
+    { ".quant_zero", true },
     { ".quant_map", false },
     { "_proj_scale_inv", false },
     { ".weight_scale", false },
@@ -69,6 +68,7 @@ static const struct {
     { ".pre_quant_scale", false },
     { "_proj_weight_scale_2", false },
     { ".weight_shape", false },
+    { ".biases", false },
 };
 
 struct leftover {
@@ -142,7 +142,8 @@ static bool is_known_method(const char *method)
 {
     static const char *const methods[] = { "bitsandbytes", "fp8",      "fbgemm_fp8",
                                            "gptq",         "awq",      "mxfp4",
-                                           "torchao",      "modelopt", "compressed-tensors" };
+                                           "torchao",      "modelopt", "compressed-tensors",
+                                           "hqq" };
 
     for (size_t i = 0; i < COUNT_OF(methods); i++) {
         if (strcmp(methods[i], method) == 0)

@@ -40,9 +40,11 @@ static const char *kind_name(const struct scheme_tensor *tensor)
         return "AWQ";
     case SCHEME_TORCHAO:
         return "torchao";
-    case SCHEME_PLAIN:
     case SCHEME_HQQ:
+        return "HQQ";
     case SCHEME_MLX:
+        return "MLX";
+    case SCHEME_PLAIN:
         break;
     }
     return "tensors under other names";

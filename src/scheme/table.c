@@ -20,6 +20,8 @@ static const struct family {
     { "_blocks", MASK_COMPUTED, find_decoded_experts },
     { ".qweight", DTYPE_MASK(DTYPE_I32), find_gptq },
     { ".qweight", DTYPE_MASK(DTYPE_I32), find_awq },
+    { ".W_q", MASK_ANY, find_hqq },
+    { ".weight", DTYPE_MASK(DTYPE_U32), find_mlx },
     { "._weight_qdata", MASK_ANY, find_torchao },
     { "",
       DTYPE_MASK(DTYPE_F8_E4M3) | DTYPE_MASK(DTYPE_F8_E5M2) | DTYPE_MASK(DTYPE_F8_E4M3FNUZ) |

@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Metadata of torchao describes the parts that the view does not have. */
+/* That of torchao describes the parts that the view does not have; that of MLX names its library. */
 static bool keeps_metadata(const struct scheme_find *find)
 {
     for (size_t i = 0; i < find->item_count; i++) {
-        if (find->items[i].tensor.kind == SCHEME_TORCHAO)
+        enum scheme_kind kind = find->items[i].tensor.kind;
+
+        if (kind == SCHEME_TORCHAO || kind == SCHEME_MLX)
             return false;
     }
     return true;

@@ -143,13 +143,62 @@ add("gptq_marlin", GPTQ, ["marlin"], CONFIG | {"checkpoint_format": "marlin"})
 add("awq_gemv", {".qweight": tensor("I32", [HIDDEN, 2]), ".qzeros": GPTQ[".qzeros"], ".scales": GPTQ[".scales"]},
     ["gemv"], {"quant_method": "awq", "version": "gemv"})
 
+# ---- zero points and biases that are numbers ----
+
+
+def number(value, dtype="I32"):
+    return tensor(dtype, [], struct.pack("<i" if dtype == "I32" else "<B", value))
+
+
+def word(text):
+    return tensor("U8", [len(text)], text.encode())
+
+
+def shape_of(*sizes):
+    return tensor("I64", [len(sizes)], struct.pack(f"<{len(sizes)}q", *sizes))
+
+
+HQQ = {".W_q": tensor("U8", [HIDDEN // 2, HIDDEN]), ".scale": tensor("F16", [HIDDEN, 1]),
+       ".zero": tensor("F16", [HIDDEN, 1]), ".nbits": number(4), ".group_size": number(HIDDEN), ".axis": number(1),
+       ".view_as_float": number(0, "U8"), ".quant_scale": number(0, "U8"), ".quant_zero": number(0, "U8"),
+       ".packing": word("4bit_u8"), ".compute_dtype": word("torch.float16"), ".shape": shape_of(HIDDEN, HIDDEN)}
+W_Q = f"{STEM}.W_q"
+for end in (".scale", ".zero", ".nbits", ".packing", ".shape"):
+    add(f"hqq_without_{end[1:]}", HQQ, [W_Q, end, "missing"], **{end: None})
+add("hqq_without_codes", HQQ, ["companion", "missing"], **{".W_q": None})
+add("hqq_axis_0", HQQ, [W_Q, "axis 0"], **{".axis": number(0)})
+add("hqq_3_bits", HQQ, [W_Q, "3 bits"], **{".nbits": number(3)})
+add("hqq_group_0", HQQ, [W_Q, "groups of 0"], **{".group_size": number(0)})
+add("hqq_group_negative", HQQ, [W_Q, "groups"], **{".group_size": number(-1)})
+add("hqq_numbers_of_two", HQQ, [W_Q, "one number"], **{".nbits": tensor("I32", [2])})
+add("hqq_numbers_of_none", HQQ, [W_Q, "one number"], **{".nbits": tensor("I32", [0])})
+add("hqq_packing_empty", HQQ, [W_Q, "packing"], **{".packing": word("")})
+add("hqq_packing_long", HQQ, [W_Q, "packing"], **{".packing": word("4bit_u8" * 9)})
+add("hqq_shape_huge", HQQ, [W_Q, "overflows"], **{".shape": shape_of(2**62, 2**62)})
+add("hqq_shape_negative", HQQ, [W_Q], **{".shape": shape_of(-HIDDEN, -HIDDEN)})
+add("hqq_shape_empty", HQQ, [W_Q], **{".shape": shape_of(0, 0)})
+add("hqq_codes_short", HQQ, [W_Q, "codes"], **{".W_q": tensor("U8", [HIDDEN // 2 - 1, HIDDEN])})
+add("hqq_as_float", HQQ, [W_Q, "F32"], **{".W_q": tensor("F32", [HIDDEN // 2, HIDDEN // 4])})
+add("hqq_zero_nan", HQQ, [Q, "finite"], **{".zero": tensor("F16", [HIDDEN, 1], b"\0\x7e" * HIDDEN)})
+
+MLX = {".weight": tensor("U32", [HIDDEN, 2]), ".scales": tensor("F16", [HIDDEN, 1]),
+       ".biases": tensor("F16", [HIDDEN, 1])}
+MLX_SIZES = {"bits": 4, "group_size": HIDDEN}
+add("mlx_without_config", MLX, [Q, "MLX"])
+add("mlx_without_biases", MLX, [Q, "MLX", "affine"], MLX_SIZES, **{".biases": None})
+add("mlx_without_codes", MLX, ["companion"], MLX_SIZES, **{".weight": None})
+add("mlx_bits_0", MLX, ["bits"], MLX_SIZES | {"bits": 0})
+add("mlx_bits_7", MLX, [Q, "MLX"], MLX_SIZES | {"bits": 7})
+add("mlx_group_huge", MLX, [Q, "MLX"], MLX_SIZES | {"group_size": 2**31 - 1})
+add("mlx_scales_flat", MLX, [Q, "scales"], MLX_SIZES, **{".scales": tensor("F16", [HIDDEN])})
+add("mlx_biases_dtype", MLX, [Q, "F32"], MLX_SIZES, **{".biases": tensor("F32", [HIDDEN, 1])})
+add("mlx_bias_nan", MLX, [Q, "finite"], MLX_SIZES, **{".biases": tensor("F16", [HIDDEN, 1], b"\0\x7e" * HIDDEN)})
+
 # ---- not decoded ----
 
 WEIGHT = tensor("I8", [HIDDEN, HIDDEN])
 add("aqlm", {".codes": WEIGHT, ".codebooks": tensor("F16", [4])}, ["AQLM"])
 add("eetq", {".weight": WEIGHT, ".weight_scales": tensor("F16", [4])}, ["EETQ"])
-add("hqq", {".W_q": tensor("U8", [HIDDEN, HIDDEN]), ".scale": tensor("F16", [4])}, ["HQQ"])
-add("mlx", {".weight": tensor("U32", [HIDDEN, 2]), ".scales": tensor("F16", [4])}, ["MLX"])
 add("unknown", {".weight": WEIGHT}, [Q, "newest"], {"quant_method": "newest"})
 add("config_number", {".weight": WEIGHT}, ["quantization_config"], 4)
 add("extra_damaged", NVFP4, ["hf_quant_config.json"], MODELOPT, '{"quantization": ')
@@ -157,6 +206,6 @@ add("extra_damaged", NVFP4, ["hf_quant_config.json"], MODELOPT, '{"quantization"
 # ---- sound, so that the one broken thing is what refuses the others ----
 
 SOUND = {"nf4": (NF4, None), "nf4_nested": (NESTED, None), "int8": (INT8, None), "fp8": (FP8, BLOCKS),
-         "nvfp4": (NVFP4, MODELOPT), "packed": (PACKED, INT4), "gptq": (GPTQ, CONFIG)}
+         "nvfp4": (NVFP4, MODELOPT), "packed": (PACKED, INT4), "gptq": (GPTQ, CONFIG), "hqq": (HQQ, None), "mlx": (MLX, MLX_SIZES)}
 for name, (parts, config) in SOUND.items():
     case(f"scheme_sound_{name}", 0)(lambda c, parts=parts, config=config: write(c, parts, config))

@@ -25,6 +25,7 @@ class Scheme:
     summary: str
     package: str | None = None
     extra: dict = field(default_factory=dict)  # hf_quant_config.json
+    config_key: str = "quantization_config"
 
 
 def write(directory: Path, tensors: Tensors, config: dict, split: bool, extra: dict | None = None) -> None:

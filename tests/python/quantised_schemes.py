@@ -17,6 +17,7 @@ from quantised import (
     gptq_config,
     nvfp4_modelopt,
 )
+from quantised_numbers import HQQ, hqq, mlx, mlx_config
 
 E8M0 = torch.float8_e8m0fnu
 BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True}
@@ -33,6 +34,10 @@ def bnb_scheme(kind: str, nested: bool, blocksize: int, storage: torch.dtype = t
 def gptq_scheme(bits: int, group_size: int, act_order: bool, less_one: bool) -> Scheme:
     config = gptq_config(bits, group_size, less_one)
     return Scheme(gptq(bits, group_size, act_order, less_one), config, "GPTQ")
+
+
+def mlx_scheme(bits: int, group_size: int, dtype: torch.dtype = torch.bfloat16) -> Scheme:
+    return Scheme(mlx(bits, group_size, dtype), mlx_config(bits, group_size), "MLX", config_key="quantization")
 
 
 ROWS = "FP8 with scales of rows or tensors"
@@ -100,4 +105,17 @@ SCHEMES = {
     "gptq_v2_4": gptq_scheme(4, 32, True, False),
     "gptq_v2_3": gptq_scheme(3, 32, False, False),
     "awq": Scheme(awq(32), AWQ, "AWQ"),
+    "hqq_4": Scheme(hqq(4, 32), HQQ, "HQQ"),
+    "hqq_4_f16": Scheme(hqq(4, 64, torch.float16), HQQ, "HQQ"),
+    "hqq_4_f32": Scheme(hqq(4, 32, torch.float32), HQQ, "HQQ"),
+    "hqq_8": Scheme(hqq(8, 64), HQQ, "HQQ"),
+    "hqq_2": Scheme(hqq(2, 16), HQQ, "HQQ"),
+    "mlx_4": mlx_scheme(4, 64),
+    "mlx_4_f16": mlx_scheme(4, 32, torch.float16),
+    "mlx_4_f32": mlx_scheme(4, 32, torch.float32),
+    "mlx_2": mlx_scheme(2, 32),
+    "mlx_3": mlx_scheme(3, 64),
+    "mlx_5": mlx_scheme(5, 32),
+    "mlx_6": mlx_scheme(6, 64, torch.float16),
+    "mlx_8": mlx_scheme(8, 32),
 }  # fmt: skip

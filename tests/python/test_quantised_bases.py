@@ -36,7 +36,7 @@ def make_base(directory: Path, name: str, split: bool) -> tuple[Path, dict[str, 
         else:
             stored[key] = expected[key] = tensor
     if scheme.config:
-        config["quantization_config"] = scheme.config
+        config[scheme.config_key] = scheme.config
     base = directory / "base"
     quantised.write(base, stored, config, split, scheme.extra)
     return base, expected
@@ -92,7 +92,7 @@ def test_every_scheme_is_merged(name: str, lorafold: Run, tmp_path: Path):
         expected[key] = reference.fold(expected[key], deltas)
     same_tensors(models.load_tensors(out), expected)
     config = json.loads((out / "config.json").read_text())
-    assert not keys_at_every_depth(config) & {"quantization_config", "compression_config"}
+    assert not keys_at_every_depth(config) & {"quantization_config", "compression_config", "quantization"}
     assert not (out / "hf_quant_config.json").exists()
     plain = models.load(tmp_path / "decoded", torch.float32)
     plain.load_state_dict({key: tensor.float() for key, tensor in expected.items()})

@@ -27,7 +27,6 @@ static void test_refused__by_name(void **state)
         { "m.q.indices", DTYPE_I32, "m.q.centroids.weight", DTYPE_F16, "VPTQ" },
         { "m.q.Qidxs", DTYPE_I16, NULL, DTYPE_F16, "QuIP#" },
         { "m.q.weight", DTYPE_I8, "m.q.weight_scales", DTYPE_F16, "EETQ" },
-        { "m.q.W_q", DTYPE_U8, "m.q.scale", DTYPE_F16, "HQQ" },
         { "m.q.weight", DTYPE_U32, "m.q.scales", DTYPE_F16, "MLX" },
         { "m.q.qweight", DTYPE_U8, "m.q.qweight_type", DTYPE_U8, "GGUF" },
         { "m.q.weight._data", DTYPE_I8, "m.q.weight._scale", DTYPE_F16, "quanto" },
