@@ -80,7 +80,7 @@ int original_find(struct lorafold_merge *merge, struct error *err)
         merge->original = true;
         return 0;
     }
-    /* A base that was given, or whose scheme is kept, is taken literally, unless asked otherwise. */
+    /* What was given, or whose scheme is kept, is taken literally, unless asked otherwise. */
     if (options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL ||
         (options->base_numerics == LORAFOLD_NUMERICS_AUTO && !options->base &&
          options->save_method != LORAFOLD_SAME))

@@ -114,9 +114,9 @@ float encode_int8_scale(float amax, enum dtype dtype);
 
 /*
  * Writing a weight back in its own scheme: one scale of the matrix as it is stored.  `base` is what
- * the tensor had and stays unless `amax`, the largest magnitude of the block, is more than 448 of it
- * (FP8), 6 (NVFP4), 7 (MXFP4), 127.5 (integers) or 1 (LLM.int8): every element is then within half a
- * step of its code.  `whole` is that of struct quant_whole.  The matrix has
+ * the tensor had and stays unless `amax`, the largest magnitude of the block, is more than 448 of
+ * it (FP8), 6 (NVFP4), 7 (MXFP4), 127.5 (integers) or 1 (LLM.int8): every element is then within
+ * half a step of its code.  `whole` is that of struct quant_whole.  The matrix has
  * codes QUANT_E4M3, QUANT_E2M1 with E8M0 or E4M3 scales, or QUANT_SIGNED without zero points.  For
  * FP8 an F32 scale that is a power of two is replaced by one.  False: amax is beyond what any scale
  * of NVFP4 reaches.

@@ -174,9 +174,10 @@ static int make_part(const struct crew *crew, const struct scratch *scratch, str
     if (tensor->action == PLAN_PATCH)
         return patches_apply(crew, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
                              part.end, out, err);
+    if (tensor->encoding && tensor->encoding->same && tensor->action == PLAN_COMPANION)
+        return same_scales(crew, tensor, part, out, err);
     if (tensor->encoding && tensor->encoding->same)
-        return tensor->action == PLAN_ENCODE ? same_part(crew, scratch, slot, tensor, part, out, err)
-                                             : same_scales(crew, tensor, part, out, err);
+        return same_part(crew, scratch, slot, tensor, part, out, err);
     if (tensor->action == PLAN_ENCODE)
         return encode_part(crew, scratch, slot, tensor, part, out, err);
     if (tensor->action == PLAN_COMPANION)

@@ -291,7 +291,7 @@ struct plan {
     size_t repack_capacity;
     uint64_t repack_bytes; /* of the file of repacked factors, beside the output while it is made */
     uint64_t bytes_read_twice; /* of tensors whose norms need all of them first */
-    uint64_t bytes_rescaled;   /* of tensors whose scales are made before the work, read once more */
+    uint64_t bytes_rescaled;   /* of tensors whose scales are made before the work */
     void **kept;               /* names and shapes that the base does not have */
     size_t kept_count;
     size_t kept_capacity;

@@ -1,6 +1,6 @@
 /*
- * Scales that a base's own scheme keeps or gets, against numbers worked out by hand and against what
- * they are for: every element within half a step of a code.
+ * Scales that a base's own scheme keeps or gets, against numbers worked out by hand and against
+ * what they are for: every element within half a step of a code.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -50,7 +50,8 @@ static void check_fp8(void)
     CHECK(step_of(&fp8_bf16, 0x3f80, 448.0f) == 1.0f, "BF16, kept");
     CHECK(f32_bits(step_of(&fp8_bf16, 0x3a80, 1.0f)) == 0x3b120000, "BF16, a new one");
     CHECK(step_of(&fp8_f16, 0x3c00, 448.0f) == 1.0f, "F16, kept");
-    CHECK(step_of(&fp8_e8m0, 127, 448.0f) == 1.0f && step_of(&fp8_e8m0, 127, 449.0f) == 2.0f, "E8M0");
+    CHECK(step_of(&fp8_e8m0, 127, 448.0f) == 1.0f, "E8M0, kept");
+    CHECK(step_of(&fp8_e8m0, 127, 449.0f) == 2.0f, "E8M0, a new one");
     CHECK(step_of(&fp8_e8m0, 0, 0.0f) == 0x1p-127f, "the least E8M0");
     CHECK(step_of(&fp8_e8m0, 255, 448.0f) == 1.0f, "a NaN of E8M0 is not kept");
 }
@@ -65,8 +66,8 @@ static void check_fp4(void)
     CHECK(step_of(&mxfp4, 130, 1.0f) == 8.0f, "kept");
     CHECK(step_of(&nvfp4, 0x38, 6.0f) == 1.0f && step_of(&nvfp4, 0x38, 12.0f) == 2.0f, "NVFP4");
     CHECK(step_of(&nvfp4, 0x01, 8.0f * 0x1p-9f) == 2 * 0x1p-9f, "nearest is too small");
-    CHECK(encode_keep(&out, &base, 7.0f * 448.0f, &nvfp4, 1.0f) && out == 0x7e, "as far as it goes");
-    CHECK(!encode_keep(&out, &base, 7.1f * 448.0f, &nvfp4, 1.0f), "beyond the whole tensor's scale");
+    CHECK(encode_keep(&out, &base, 7.0f * 448.0f, &nvfp4, 1.0f) && out == 0x7e, "the largest");
+    CHECK(!encode_keep(&out, &base, 7.1f * 448.0f, &nvfp4, 1.0f), "beyond its reach");
 }
 
 static void check_integers(void)
