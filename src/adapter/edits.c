@@ -107,13 +107,32 @@ static int add_saved(struct adapter_edits *edits, const struct edits_context *co
     return edits_refuse_unknown(context, saved->name, err);
 }
 
+/* T5, BART and their kin have one embedding of this name under several others as well. */
+static bool is_shared_embedding(const struct adapter_pair *pair)
+{
+    const char *dot = strrchr(pair->module, '.');
+
+    return pair->layer == ADAPTER_LAYER_EMBEDDING &&
+           strcmp(dot ? dot + 1 : pair->module, "shared") == 0;
+}
+
 static void say_notes(const struct edits_context *context)
 {
     const struct edits_notes *notes = context->notes;
     const char *name = context->adapter->name;
     char quoted[QUOTED_BYTES];
+    char module[QUOTED_BYTES];
 
     error_quote(quoted, sizeof(quoted), name, strlen(name));
+    for (size_t i = 0; i < context->adapter->pair_count; i++) {
+        if (is_shared_embedding(&context->adapter->pairs[i]))
+            log_say(context->log, LOG_WARNING,
+                    "adapter '%s': its factors of '%s' change all uses of that embedding now, "
+                    "while PEFT changes none or some of them: compare the output",
+                    quoted,
+                    error_quote(module, sizeof(module), context->adapter->pairs[i].module,
+                                strlen(context->adapter->pairs[i].module)));
+    }
     if (notes->doubled_count)
         log_say(context->log, LOG_NOTICE,
                 "adapter '%s': PEFT adds the delta of out_proj in an attention layer twice, in "

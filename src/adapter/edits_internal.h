@@ -54,10 +54,16 @@ int edits_mirror_rows(struct adapter_edits *edits, struct error *err);
 int edits_check_twice(const struct adapter_edits *edits, const struct adapter *adapter,
                       struct error *err);
 
+/* Is the edit of a tensor that the base lacks? */
+static inline bool edits_is_new(const struct adapter_edit *edit)
+{
+    return edit->side == EDIT_UNTIED && edit->new_name;
+}
+
 /*
  * An embedding or head that the adapter gives another number of rows than the base's: the other one
  * must get them too.  Where the base ties both, the adapter's copy of one stands for the other and
- * is added; ERR_FORMAT where no such copy was saved.
+ * is added; ERR_FORMAT where no such copy was saved.  So must the bias of a head.
  */
 int edits_complete_rows(struct adapter_edits *edits, const struct edits_context *context,
                         struct error *err);

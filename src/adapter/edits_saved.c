@@ -1,4 +1,5 @@
 #include "adapter/edits_find.h"
+#include "adapter/tied.h"
 #include "base/text.h"
 
 #include <inttypes.h>
@@ -45,9 +46,10 @@ static size_t count_free_dims(const char *name, const struct st_tensor *tensor)
     size_t bytes = strlen(name);
 
     if (is_task_head(name))
-        return tensor->shape_count > 1 ||
-               (tensor->shape_count == 1 && bytes > strlen(bias) &&
-                strcmp(name + bytes - strlen(bias), bias) == 0);
+        return tensor->shape_count > 1 || (tensor->shape_count == 1 && bytes > strlen(bias) &&
+                                           strcmp(name + bytes - strlen(bias), bias) == 0);
+    if (tied_is_head_bias(name, bytes))
+        return tensor->shape_count == 1;
     return tensor->shape_count > 1 && adapter_tensor_use(name, bytes) != EDIT_UNTIED;
 }
 
@@ -105,6 +107,32 @@ static int add_new(struct adapter_edits *edits, const struct adapter_saved *save
     return edits_add(edits, &edit, err);
 }
 
+/*
+ * BERT and its kin have one bias under two names, "x.bias" and "x.decoder.bias", of which the base
+ * holds the first, and PEFT saves both.
+ */
+static int is_saved_twice(bool *twice, const struct adapter_edits *edits,
+                          const struct adapter *adapter, const struct adapter_saved *saved,
+                          struct model_ref ref, struct error *err)
+{
+    static const char end[] = ".decoder.bias";
+    size_t bytes = strlen(saved->name);
+
+    *twice = false;
+    if (bytes < strlen(end) || strcmp(saved->name + bytes - strlen(end), end) != 0)
+        return 0;
+    for (size_t i = 0; i < edits->count && !*twice; i++) {
+        const struct adapter_edit *edit = &edits->list[i];
+
+        if (edit->kind == EDIT_REPLACE && edit->tensor.shard == ref.shard &&
+            edit->tensor.tensor == ref.tensor && !edit->new_name &&
+            st_same_data(twice, adapter->weights_path, &adapter->header, edit->source,
+                         saved->tensor, err))
+            return err->code;
+    }
+    return 0;
+}
+
 static int replace(struct adapter_edits *edits, bool *placed, const struct edits_context *context,
                    const struct adapter_saved *saved, struct error *err)
 {
@@ -114,6 +142,7 @@ static int replace(struct adapter_edits *edits, bool *placed, const struct edits
     struct adapter_edit edit;
     struct edits_place place;
     enum dtype dtype;
+    bool twice;
     char quoted[2][QUOTED_BYTES];
 
     if (edits_find(&place, context, saved->name, tensor_fits, &wanted, err))
@@ -123,6 +152,10 @@ static int replace(struct adapter_edits *edits, bool *placed, const struct edits
         return *placed ? add_new(edits, saved, &place, err) : 0;
     if (place.answer == EDITS_OTHER_SHAPE)
         return refuse_shape(context, saved, place.tensor, err);
+    if (is_saved_twice(&twice, edits, context->adapter, saved, place.tensor, err) || twice) {
+        free(place.new_name);
+        return err->code;
+    }
     dtype = (enum dtype)model_tensor(context->model, place.tensor)->dtype;
     if (dtype != (enum dtype)tensor->dtype &&
         !(dtype_is_computed(dtype) && dtype_is_computed((enum dtype)tensor->dtype))) {

@@ -252,6 +252,10 @@ const struct naming_rule naming_rules[] = {
     { "attn_ln", "post_attention_layernorm" },
     { "mlp_ln", "post_mlp_layernorm" },
 
+    /* Heads of a BERT and its kin, whose bias has two names */
+    { "predictions.decoder.bias", "predictions.bias" },
+    { "lm_head.decoder.bias", "lm_head.bias" },
+
     /* Files of older libraries */
     { "LayerNorm.gamma", "LayerNorm.weight" },
     { "LayerNorm.beta", "LayerNorm.bias" },

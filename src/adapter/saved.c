@@ -45,10 +45,12 @@ struct adapter_pair *adapter_find_pair(const struct adapter *adapter, const char
 /* PEFT saves input and output embeddings whole when they have been resized. */
 static bool is_in_embedding(const char *name)
 {
-    static const char *const embeddings[] = { "embed_tokens",    "lm_head",       "wte",
-                                              "embed_in",        "embed_out",     "embeddings",
-                                              "embedding",       "output",        "shared",
-                                              "word_embeddings", "tok_embeddings" };
+    static const char *const embeddings[] = { "embed_tokens",      "lm_head",          "wte",
+                                              "embed_in",          "embed_out",        "embeddings",
+                                              "embedding",         "output",           "shared",
+                                              "word_embeddings",   "tok_embeddings",   "head",
+                                              "output_projection", "proj_out",         "decoder",
+                                              "vocab_projector",   "generator_lm_head" };
     size_t bytes = module_bytes(name);
     size_t begin = bytes;
 

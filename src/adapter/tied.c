@@ -71,20 +71,37 @@ static bool ends_with_any(const char *name, size_t bytes, const char *const *end
     return false;
 }
 
-enum edit_side adapter_tensor_use(const char *name, size_t bytes)
+/* Of a module; EDIT_UNTIED inside a numbered layer, where the names stand for something else. */
+static enum edit_side module_use(const char *module, size_t bytes)
 {
     size_t begin;
     size_t end;
 
+    if (adapter_name_layer(module, bytes, &begin, &end))
+        return EDIT_UNTIED;
+    if (ends_with_any(module, bytes, embeddings, COUNT(embeddings)))
+        return EDIT_EMBEDDING;
+    /* RWKV's; behind anything it is the head of a task or of a tower. */
+    if (bytes == strlen("head") && memcmp(module, "head", bytes) == 0)
+        return EDIT_HEAD;
+    return ends_with_any(module, bytes, heads, COUNT(heads)) ? EDIT_HEAD : EDIT_UNTIED;
+}
+
+enum edit_side adapter_tensor_use(const char *name, size_t bytes)
+{
     if (!ends_at_dot(name, bytes, WEIGHT + 1) || bytes <= WEIGHT_BYTES)
         return EDIT_UNTIED;
-    /* Inside a numbered layer the same names stand for something else. */
-    if (adapter_name_layer(name, bytes, &begin, &end))
-        return EDIT_UNTIED;
-    bytes -= WEIGHT_BYTES;
-    if (ends_with_any(name, bytes, embeddings, COUNT(embeddings)))
-        return EDIT_EMBEDDING;
-    return ends_with_any(name, bytes, heads, COUNT(heads)) ? EDIT_HEAD : EDIT_UNTIED;
+    return module_use(name, bytes - WEIGHT_BYTES);
+}
+
+bool tied_is_head_bias(const char *name, size_t bytes)
+{
+    static const char bias[] = ".bias";
+    size_t module_bytes = bytes - strlen(bias);
+
+    return ends_at_dot(name, bytes, bias + 1) && bytes > strlen(bias) &&
+           (module_use(name, module_bytes) == EDIT_HEAD ||
+            ends_at_dot(name, module_bytes, "predictions"));
 }
 
 /* Classes such as LlamaModel and LlamaForSequenceClassification have no head to tie. */

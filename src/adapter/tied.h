@@ -28,6 +28,9 @@ struct tied_uses {
 void tied_read_uses(struct tied_uses *out, const struct model *model,
                     const struct config_facts *facts);
 
+/* Is a vector of this name the bias of an output head? */
+bool tied_is_head_bias(const char *name, size_t bytes);
+
 /* Does the tensor stand for a head too, which the base does not hold? */
 bool tied_is_shared(const struct tied_uses *uses, const struct model *model, struct model_ref ref);
 

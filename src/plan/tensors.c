@@ -318,7 +318,7 @@ static int add_head(const struct plan_maker *maker, size_t first, size_t *capaci
 
 /*
  * Where model code ties "x.decoder.bias" to "x.bias" (BERT and its kin), untying the weight unties
- * the bias as well: the head gets a copy of its own.
+ * the bias as well: the head gets its own of what became of it.
  */
 static int add_head_bias(const struct plan_maker *maker, size_t *capacity, struct error *err)
 {
@@ -326,16 +326,21 @@ static int add_head_bias(const struct plan_maker *maker, size_t *capacity, struc
     struct plan *plan = maker->plan;
     const char *head = plan->tied_head;
     size_t bytes = strlen(head);
-    struct model_ref ref, unused;
+    struct model_ref unused;
     struct text name = { 0 };
     struct plan_tensor *tensor;
+    size_t bias = 0;
     int status = 0;
 
     if (bytes < sizeof(ending) || strcmp(head + bytes - strlen(ending), ending) != 0)
         return 0;
     text_add(&name, head, bytes - strlen(ending));
     text_adds(&name, ".bias");
-    if (name.failed || !model_find(maker->model, name.data, name.bytes, &ref))
+    while (!name.failed && bias < plan->tensor_count &&
+           (plan->tensors[bias].name_bytes != name.bytes ||
+            memcmp(plan->tensors[bias].name, name.data, name.bytes) != 0))
+        bias++;
+    if (name.failed || bias == plan->tensor_count)
         goto out;
     text_clear(&name);
     text_add(&name, head, bytes - strlen("weight"));
@@ -346,11 +351,11 @@ static int add_head_bias(const struct plan_maker *maker, size_t *capacity, struc
     if (status)
         goto out;
     tensor = &plan->tensors[plan->tensor_count - 1];
-    status = fill_tensor(tensor, maker, ref, plan_model_number(maker->model, ref), err);
+    *tensor = plan->tensors[bias];
     tensor->name = plan_keep(plan, name.data, name.bytes);
     tensor->name_bytes = (uint32_t)name.bytes;
     tensor->shard = tensor[-1].shard;
-    if (!status && !tensor->name)
+    if (!tensor->name)
         status = error_no_memory(err, "a tensor name");
 out:
     if (!status && name.failed)
