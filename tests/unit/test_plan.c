@@ -403,12 +403,30 @@ static void test_plan__a_block_with_copies_finds_each_read(void **state)
     }
 }
 
-static void test_plan__too_many_copies_in_one_block_are_refused(void **state)
+static void test_plan__copies_in_one_block_are_no_reads(void **state)
 {
-    struct fixture *fixture = copied_targets(33, 400);
+    struct fixture *fixture = copied_targets(5, 4000);
+    struct plan_block block;
 
     (void)state;
-    assert_int_equal(make_plan(fixture, &keep, -1), ERR_FORMAT);
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    check_blocks(&fixture->plan);
+    plan_block(&fixture->plan, 0, 0, &block);
+    assert_true(block.in_place);
+    assert_int_equal(block.read_count, 1);
+    end(fixture);
+}
+
+/* Matrices that are quantised on their way out are taken from reads. */
+static void test_plan__too_many_copies_in_one_block_are_refused(void **state)
+{
+    struct fixture *fixture = copied_targets(5, 4000);
+    struct plan_options options = keep;
+
+    (void)state;
+    options.encode = true;
+    options.codes = QUANT_NF4;
+    assert_int_equal(make_plan(fixture, &options, -1), ERR_FORMAT);
     assert_non_null(strstr(fixture->error.text, "block 0 of 'model.safetensors'"));
     end(fixture);
 }
@@ -762,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_plan__empty_tensors_are_kept_and_not_read),
         cmocka_unit_test(test_plan__very_many_tiny_tensors_share_a_block),
         cmocka_unit_test(test_plan__a_block_with_copies_finds_each_read),
+        cmocka_unit_test(test_plan__copies_in_one_block_are_no_reads),
         cmocka_unit_test(test_plan__too_many_copies_in_one_block_are_refused),
         cmocka_unit_test(test_plan__a_tied_head_becomes_a_tensor),
         cmocka_unit_test(test_plan__an_output_inside_a_layer_unties_nothing),
