@@ -8,7 +8,8 @@
  *
  * Every directory that lorafold may delete on its own holds the marker file OUTDIR_MARKER, which
  * is also what is locked: the lock of a file works on file systems that refuse that of a directory.
- * The marker is made before anything else in the directory and removed after everything else.
+ * The marker is made before anything else in the directory and removed after everything else.  One
+ * that cannot be removed from a finished directory gets OUTDIR_SPENT_BYTES, and marks no more.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -22,6 +23,7 @@
 #include <sys/stat.h>
 
 #define OUTDIR_MARKER ".lorafold-work"
+#define OUTDIR_SPENT_BYTES 1 /* of a marker that is otherwise empty */
 #define OUTDIR_INSIDE_NAME ".lorafold.partial"
 #define OUTDIR_PARTIAL_SUFFIX ".partial"
 #define OUTDIR_OLD_SUFFIX ".lorafold-old"

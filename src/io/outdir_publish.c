@@ -268,7 +268,14 @@ static void finish(struct outdir *outdir)
         (void)outdir_sync(place->out_fd, place->shown, &err);
         return;
     }
-    (void)unlinkat(outdir->work.fd, OUTDIR_MARKER, 0);
+    if (unlinkat(outdir->work.fd, OUTDIR_MARKER, 0) < 0) {
+        error_set_errno(&err, "'%s' is finished, but '%s' cannot be removed from it", place->shown,
+                        OUTDIR_MARKER);
+        log_say(outdir->log, LOG_WARNING, "%s", err.text);
+        if (ftruncate(outdir->work.lock_fd, OUTDIR_SPENT_BYTES) < 0)
+            log_say(outdir->log, LOG_WARNING, "remove it: a later run may take '%s' for a leftover",
+                    place->shown);
+    }
     (void)outdir_sync(outdir->work.fd, place->shown, &err);
     (void)sync_parent(outdir, &err);
     outdir_work_close(&outdir->work);

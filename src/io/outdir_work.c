@@ -37,7 +37,8 @@ static int look_inside(enum outdir_state *out, bool *has_files, int fd, const ch
         return status;
     *has_files = status == FOUND;
     /* After the listing: a marker is made before anything else. */
-    if (fstatat(fd, OUTDIR_MARKER, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+    if (fstatat(fd, OUTDIR_MARKER, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+        st.st_size == 0)
         *out = OUTDIR_MARKED;
     else
         *out = *has_files ? OUTDIR_FOREIGN : OUTDIR_EMPTY;

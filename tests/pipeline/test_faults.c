@@ -98,8 +98,11 @@ static bool check_one(enum fault_kind kind, unsigned number, const char *engine,
     }
     if (status == 0 || overwrite) {
         char mark[700];
+        struct stat st;
 
         snprintf(mark, sizeof(mark), "%s/.lorafold-work", output);
+        CHECK(status || lstat(mark, &st) < 0 || st.st_size, "%s %u: OUT is marked as unfinished",
+              fault_names[kind], number);
         remove(mark);                       /* it stays if its removal was the fault */
         made_check_same(reference, output); /* the new one, or the old one */
     }

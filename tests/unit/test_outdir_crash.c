@@ -172,6 +172,21 @@ static void test_outdir_crash__stale_links_are_not_followed(void **state)
     assert_int_equal(entry_count("out"), 2);
 }
 
+/* A finished directory, from which only its marker could not be removed, is no leftover. */
+static void test_outdir_crash__a_spent_marker_marks_nothing(void **state)
+{
+    struct outdir *outdir = NULL;
+    struct error err = { 0 };
+
+    (void)state;
+    assert_true(run_and_kill("out", false, OUTDIR_STEP_LOCKED));
+    make_model("out.partial/inner", "mine");
+    assert_int_equal(truncate("out.partial/" OUTDIR_MARKER, OUTDIR_SPENT_BYTES), 0);
+    assert_int_equal(outdir_open(&outdir, "out", false, NULL, 0, &the_log, &err), ERR_USAGE);
+    assert_non_null(strstr(err.text, "was not left by an unfinished run"));
+    assert_true(holds("out.partial/inner/config.json", "mine"));
+}
+
 /* ---- two at once ---- */
 
 #define RACERS 4
@@ -299,6 +314,7 @@ int main(void)
         TEST(killed_while_moving_in),
         TEST(killed_inside_before_moving),
         TEST(stale_links_are_not_followed),
+        TEST(a_spent_marker_marks_nothing),
         TEST(race_for_a_new_one),
         TEST(race_for_an_empty_one),
         TEST(race_to_overwrite),
