@@ -51,6 +51,8 @@ static int refuse_shape(const struct layer *layer, const struct model *model, st
                    shape[1] && layer->a_shape[1] > shape[1] && layer->a_shape[1] % shape[1] == 0;
     bool transposed = !embedding && tensor->shape_count == 2 && shape[0] == layer->in &&
                       shape[1] == layer->out;
+    bool resized = tensor->shape_count == 2 && layer->resizable &&
+                   shape[1] == (embedding ? layer->out : layer->in);
     char quoted[QUOTED_BYTES];
 
     /* Quantised weights have odd shapes, which are not what is wrong. */
@@ -64,6 +66,9 @@ static int refuse_shape(const struct layer *layer, const struct model *model, st
             tensor->shape_count > 2 ? " (outputs, inputs times kernel)" : "",
             grouped ? ": a convolution in groups, for which the product of the factors is not "
                       "defined; PEFT does not merge it either"
+            : resized
+                ? ": the vocabulary was resized, and no copy of the tensor with its new rows was "
+                  "saved; give a base that was saved after it was resized"
             : transposed
                 ? ": the base stores it transposed, as GPT-2's Conv1D layers are, but neither "
                   "its model type nor fan_in_fan_out of the adapter says so"

@@ -436,6 +436,13 @@ static const struct {
         BASE(T("lm_head.weight", 7, 4), T("lm_head.bias", 7)) },
       ERR_FORMAT,
       "the output head gets 7 rows, but its bias 'lm_head.bias' 9 elements" },
+    /* resized, and the factors are all that was saved of the head */
+    { { .config = "",
+        ADAPTER(A("lm_head", 2, 4), B("lm_head", 9, 2)),
+        BASE(T("model.embed_tokens.weight", 7, 4)),
+        .tied = 1 },
+      ERR_MISMATCH,
+      "the vocabulary was resized, and no copy of the tensor" },
     /* the two names of one bias, which differ */
     { { .config = ",\"bias\":\"all\"",
         ADAPTER(A("q", 2, 4), B("q", 3, 2), T(P "cls.predictions.bias", 7),
