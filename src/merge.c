@@ -192,7 +192,8 @@ static uint64_t input_memory(const struct lorafold_merge *merge)
         bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
     if (merge->scheme.quantised)
         bytes += merge->scheme.view.tensor_count *
-                 (sizeof(*merge->scheme.tensors) + sizeof(*merge->model.by_name));
+                 (sizeof(*merge->scheme.tensors) + sizeof(*merge->scheme.stored) +
+                  sizeof(*merge->model.by_name));
     for (size_t i = 0; merge->scheme.quantised && i < merge->scheme.view.shard_count; i++)
         bytes += header_memory(&merge->scheme.view.shards[i].header) + sizeof(struct model_shard);
     return bytes;

@@ -150,8 +150,11 @@ int plan_same(const struct plan_maker *maker, struct model_ref ref, uint64_t num
                          "an adapter with layer_replication is not written in the scheme of a "
                          "quantised base; take --save-method merged_16bit");
     if (quant->kind == SCHEME_PLAIN) {
-        tensor->name = stored.name;
-        tensor->name_bytes = stored.name_bytes;
+        /* The view gives decoded experts of gpt-oss another name. */
+        if (strcmp(tensor->name, stored.name) != 0) {
+            tensor->name = stored.name;
+            tensor->name_bytes = stored.name_bytes;
+        }
         return 0;
     }
     if (!tensor->quant)

@@ -352,3 +352,61 @@ def test_more_than_one_block(lorafold: Run, tmp_path: Path):
         assert check_weight("fp8_blocks_usual", before, after, stem, merged, exact) > 0
     kept = [key for key in before if "v_proj" in key]
     assert as_bytes({key: after[key] for key in kept}) == as_bytes({key: before[key] for key in kept})
+
+
+def test_whole_modules_of_the_adapter(lorafold: Run, tmp_path: Path):
+    """A head that the base has in 16 bits is replaced; a quantised weight is not."""
+    base, decoded = make_base(tmp_path, "fp8_blocks", split=False)
+    make_adapter(tmp_path, decoded)
+    for kept, status in (("lm_head", 0), ("k_proj", 3)):
+        adapter, out = tmp_path / kept, tmp_path / f"out_{kept}"
+        lora = {"r": 3, "target_modules": ["q_proj"], "modules_to_save": [kept]}
+        models.make_adapter(tmp_path / "decoded", adapter, torch.bfloat16, 5, **lora)
+        done = lorafold("merge", base, "-a", adapter, "-o", out, "--save-method", "same", status=status)
+        if status:
+            assert "replaces all of it" in done.stderr and not out.exists()
+            continue
+        before, after = models.load_tensors(base), models.load_tensors(out)
+        assert list(before) == list(after)
+        changed = {name for name in before if as_bytes({"": before[name]}) != as_bytes({"": after[name]})}
+        assert {name for name in changed if "q_proj" not in name} <= {"lm_head.weight"}
+        assert any("q_proj.weight" in name for name in changed)
+
+
+def test_a_code_that_is_no_number(lorafold: Run, tmp_path: Path, nothing_left: None):
+    base, decoded = make_base(tmp_path, "fp8_blocks", split=False)
+    adapter = make_adapter(tmp_path, decoded)
+    tensors = models.load_tensors(base)
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name].view(torch.uint8)[3, 5] = 0x7F
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    words = ["merge", base, "-a", adapter, "-o", tmp_path / "out", "--save-method", "same"]
+    assert name in lorafold(*words, status=3).stderr
+
+
+def test_untied_head(lorafold: Run, tmp_path: Path):
+    """A tied head that an adapter changes becomes a tensor of its own beside quantised layers."""
+    model = models.from_config(
+        models.transformers.LlamaConfig(**(models.SMALL | {"tie_word_embeddings": True})), torch.bfloat16
+    )
+    stored, decoded = {}, {}
+    for key, tensor in model.state_dict().items():
+        if key == "lm_head.weight":
+            continue
+        decoded[key] = stored[key] = tensor
+        if key.endswith("_proj.weight"):
+            parts, decoded[key] = quantised.fp8((32, 32), torch.float32, ".weight_scale_inv")(tensor)
+            stored |= {key.removesuffix(".weight") + end: part for end, part in parts.items()}
+    config = json.loads(model.config.to_json_string()) | {"quantization_config": quantised.block_config(32, 32)}
+    base, adapter, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
+    quantised.write(base, stored, config, split=False)
+    model.save_pretrained(tmp_path / "plain")
+    models.make_adapter(tmp_path / "plain", adapter, torch.float32, 3, r=3, target_modules=["lm_head", "v_proj"])
+    lorafold("merge", base, "-a", adapter, "-o", out, "--save-method", "same")
+    after = models.load_tensors(out)
+    assert set(after) - set(stored) == {"lm_head.weight"}
+    deltas = models.deltas_of([(adapter, 1.0)])
+    head = deltas.get("lm_head.weight") or deltas["model.embed_tokens.weight"]
+    assert torch.equal(after["lm_head.weight"], reference.fold(decoded["model.embed_tokens.weight"], head))
+    said = json.loads((out / "config.json").read_text())
+    assert said["quantization_config"] == config["quantization_config"] and said["tie_word_embeddings"] is False
