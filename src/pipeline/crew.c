@@ -91,7 +91,8 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
         encoder->values = memory + PLAN_ENCODED_ELEMENTS;
         encoder->absmax = encoder->values + PLAN_ENCODED_ELEMENTS;
         encoder->codes = (uint8_t *)(encoder->absmax + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK);
-        memory = (float *)(encoder->codes + PLAN_ENCODED_ELEMENTS / 2);
+        encoder->amax = (float *)(encoder->codes + PLAN_ENCODED_ELEMENTS / 2);
+        memory = encoder->amax + align_up(worker->crew->plan->scale_count, PLAN_SCALES_UNIT);
     }
     if (quants) {
         scratch->decoder = decoder;

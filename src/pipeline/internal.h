@@ -60,6 +60,7 @@ struct encoder {
     float *values;
     float *absmax;
     uint8_t *codes;
+    float *amax; /* plan.scale_count */
 };
 
 /* What one worker has to itself (sizes in plan.h). */
@@ -125,6 +126,14 @@ void crew_give(struct crew *crew, struct slot *slot);            /* to compute *
 void crew_give_region(struct crew *crew, struct region *region); /* to load */
 /* What was finished since the last call, linked by next. */
 void crew_take(struct crew *crew, struct slot **slots, struct region **regions);
+
+/*
+ * While the workers have nothing to do: call `share` with the scratch of each, on as many threads,
+ * and wait for all.  The error is that of the first in the order of workers.
+ */
+int crew_share(struct crew *crew,
+               int (*share)(void *context, const struct scratch *scratch, struct error *err),
+               void *context, struct error *err);
 
 /* Compute and hash the block in a slot. */
 int block_compute(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
@@ -197,8 +206,8 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
                  struct error *err);
 
 /*
- * Merge the elements [whole->first, end) of a tensor that is encoded into encoder.middle; `whole` is
- * a run of the tensor without a target, of which src or codes are looked at.
+ * Merge the elements [whole->first, end) of a tensor that is encoded into encoder.middle; `whole`
+ * is a run of the tensor without a target, of which src or codes are looked at.
  */
 int encode_merge(const struct crew *crew, const struct scratch *scratch,
                  const struct block_run *whole, uint64_t end, struct error *err);

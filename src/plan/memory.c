@@ -105,7 +105,7 @@ static bool needs_tiles(const struct plan *plan)
 
 static uint64_t norm_bytes(const struct plan *plan)
 {
-    return (plan->norm_count + plan->scale_count) * sizeof(float) + plan->sum_count * sizeof(double) +
+    return plan->norm_count * sizeof(float) + plan->sum_count * sizeof(double) +
            plan->cut_count * sizeof(*plan->cuts);
 }
 
@@ -117,7 +117,7 @@ static uint64_t worker_bytes(const struct plan *plan, bool tiles)
 
     if (plan->encoded || plan->roundtrips)
         floats += 2 * PLAN_ENCODED_ELEMENTS + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK +
-                  PLAN_ENCODED_ELEMENTS / 8;
+                  PLAN_ENCODED_ELEMENTS / 8 + align_up(plan->scale_count, PLAN_SCALES_UNIT);
     return floats * sizeof(float) + PLAN_RAW_BYTES + (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 

@@ -59,6 +59,7 @@
 #define PLAN_GROUPS_MAX (UINT64_C(64) * 1024)   /* inputs with a group of their own */
 /* Where the output is quantised: a piece of a tensor that is encoded at once. */
 #define PLAN_ENCODED_ELEMENTS (UINT64_C(64) * 1024)
+#define PLAN_SCALES_UNIT 16u /* floats: scratch is cut at whole cache lines */
 #define PLAN_DELTAS_MAX 64u /* of one target that are folded at once */
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
