@@ -35,9 +35,9 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 OUT = Path(__file__).resolve().parent / "quant"
 
 CODES = ["nf4", "fp4_bnb", "e2m1", "e4m3", "signed", "unsigned"]
-PACKINGS = ["bytes", "high_flat", "low_first", "words", "words_down", "words_awq"]
+PACKINGS = ["bytes", "high_flat", "low_first", "words", "words_down", "words_awq", "bands"]
 SCALES = ["plain", "nested", "times_whole", "over_whole", "row_127"]
-ZEROS = ["none", "middle", "bytes", "words", "words_1", "awq", "down"]
+ZEROS = ["none", "middle", "bytes", "words", "words_1", "awq", "down", "numbers", "biases"]
 DTYPES = {"u8": 4, "e4m3": 7, "e8m0": 8, "f16": 13, "bf16": 14, "f32": 17}
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
@@ -301,6 +301,54 @@ def ct_packed():
         )  # fmt: skip
 
 
+# -------------------------------------------------------------------------------------- HQQ and MLX
+
+
+def hqq(bits, group, dtype):
+    from hqq.core.quantize import Quantizer
+
+    torch.manual_seed(bits)
+    weight = normal(24, 96, dtype=dtype)
+    packed, meta = Quantizer.quantize(weight, nbits=bits, group_size=group, axis=1, device="cpu", compute_dtype=dtype)
+    scale, zero = meta["scale"].to(dtype), meta["zero"].to(dtype)
+    meta |= {"scale": scale, "zero": zero, "compute_dtype": dtype}
+    write(
+        f"hqq{bits}_{RESULTS[dtype]}", "hqq.core.quantize.Quantizer.dequantize",
+        Quantizer.dequantize(packed, meta), (1, 24, 96), "unsigned", "bytes" if bits == 8 else "bands",
+        bits, RESULTS[dtype], (1, group), [packed, scale, zero], zeros="numbers"
+    )  # fmt: skip
+
+
+def mlx(bits, group, dtype, shape=(24, 128)):
+    import mlx.core as mx
+
+    def as_torch(x):
+        return torch.from_numpy(np.array(x.astype(mx.float32))).to(dtype)
+
+    torch.manual_seed(bits)
+    mx.set_default_device(mx.cpu)
+    kind = {BF16: mx.bfloat16, F16: mx.float16, F32: mx.float32}[dtype]
+    weight = mx.array(normal(*shape).numpy()).astype(kind)
+    words, scales, biases = mx.quantize(weight, group_size=group, bits=bits)
+    decoded = mx.dequantize(words, scales, biases, group_size=group, bits=bits)
+    matrices = shape[0] if len(shape) == 3 else 1
+    write(
+        f"mlx{bits}_{RESULTS[dtype]}" + "_experts" * (matrices > 1), "mlx.core.dequantize", as_torch(decoded),
+        (matrices, *shape[-2:]), "unsigned", "words", bits, RESULTS[dtype], (1, group),
+        [np.array(words), as_torch(scales), as_torch(biases)], zeros="biases"
+    )  # fmt: skip
+
+
+def numbers():
+    for bits, group, dtype in ((8, 32, BF16), (4, 32, BF16), (4, 16, F16), (4, 96, F32), (2, 16, BF16), (2, 32, F16)):
+        hqq(bits, group, dtype)
+    for bits, group in ((2, 64), (3, 32), (4, 64), (5, 32), (6, 64), (8, 128)):
+        mlx(bits, group, BF16)
+    mlx(4, 32, F16)
+    mlx(4, 64, F32)
+    mlx(4, 32, BF16, (3, 8, 64))
+
+
 # ------------------------------------------------------------------------------- worked out in NumPy
 
 
@@ -385,7 +433,8 @@ def main():
         gptq(f"gptq{bits}_v2", bits, 2, False)
     awq()
     fbgemm()
-    packages = ["torch", "transformers", "bitsandbytes", "compressed-tensors", "numpy"]
+    numbers()
+    packages = ["torch", "transformers", "bitsandbytes", "compressed-tensors", "hqq", "mlx", "numpy"]
     versions = {name: importlib.metadata.version(name) for name in packages}
     record = {"versions": versions, "decoded_by": sources}
     (OUT / "sources.json").write_text(json.dumps(record, indent=1) + "\n")
