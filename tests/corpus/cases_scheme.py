@@ -190,7 +190,7 @@ add("mlx_without_codes", MLX, ["companion"], MLX_SIZES, **{".weight": None})
 add("mlx_bits_0", MLX, ["bits"], MLX_SIZES | {"bits": 0})
 add("mlx_bits_7", MLX, [Q, "MLX"], MLX_SIZES | {"bits": 7})
 add("mlx_group_huge", MLX, [Q, "MLX"], MLX_SIZES | {"group_size": 2**31 - 1})
-add("mlx_scales_flat", MLX, [Q, "scales"], MLX_SIZES, **{".scales": tensor("F16", [HIDDEN])})
+add("mlx_scales_flat", MLX, [Q, "[16, 1]"], MLX_SIZES, **{".scales": tensor("F16", [HIDDEN])})
 add("mlx_biases_dtype", MLX, [Q, "F32"], MLX_SIZES, **{".biases": tensor("F32", [HIDDEN, 1])})
 add("mlx_bias_nan", MLX, [Q, "finite"], MLX_SIZES, **{".biases": tensor("F16", [HIDDEN, 1], b"\0\x7e" * HIDDEN)})
 
