@@ -102,7 +102,7 @@ struct quant_matrix {
 
     enum quant_codes codes;
     enum quant_packing packing;
-    unsigned bits; /* 2, 3, 4 or 8, with BIASES 5 and 6; 4 for 4-bit tables, 8 for E4M3 */
+    unsigned bits; /* 2, 3, 4 or 8, with BIASES 5 and 6, in BANDS 1; 4 for tables, 8 for E4M3 */
 
     enum quant_scale scale;
     enum dtype scale_dtype; /* F32, BF16, F16, F8_E4M3, F8_E8M0; U8 where NESTED */

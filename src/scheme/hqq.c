@@ -107,9 +107,9 @@ static int check_meta(const struct scheme_find *find, const struct scheme_anchor
     const enum dtype dtype = (enum dtype)model_tensor(find->model, anchor->ref)->dtype;
     char packing[sizeof(meta->packing)];
 
-    if (meta->bits != 8 && meta->bits != 4 && meta->bits != 2)
+    if (meta->bits != 8 && meta->bits != 4 && meta->bits != 2 && meta->bits != 1)
         return find_refuse(find, anchor->ref, err,
-                           "HQQ of %" PRIu32 " bits is not decoded, only that of 8, 4 and 2 is; "
+                           "HQQ of %" PRIu32 " bits is not decoded, only that of 8, 4, 2 and 1 is; "
                            WAY_OUT,
                            meta->bits);
     if (meta->axis != 1)

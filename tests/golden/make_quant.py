@@ -340,7 +340,7 @@ def mlx(bits, group, dtype, shape=(24, 128)):
 
 
 def numbers():
-    for bits, group, dtype in ((8, 32, BF16), (4, 32, BF16), (4, 16, F16), (4, 96, F32), (2, 16, BF16), (2, 32, F16)):
+    for bits, group, dtype in ((8, 32, BF16), (4, 32, BF16), (4, 16, F16), (4, 96, F32), (2, 16, BF16), (2, 32, F16), (1, 16, BF16)):
         hqq(bits, group, dtype)
     for bits, group in ((2, 64), (3, 32), (4, 64), (5, 32), (6, 64), (8, 128)):
         mlx(bits, group, BF16)

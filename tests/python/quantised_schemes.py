@@ -109,6 +109,7 @@ SCHEMES = {
     "hqq_4_f16": Scheme(hqq(4, 64, torch.float16), HQQ, "HQQ"),
     "hqq_4_f32": Scheme(hqq(4, 32, torch.float32), HQQ, "HQQ"),
     "hqq_8": Scheme(hqq(8, 64), HQQ, "HQQ"),
+    "hqq_1": Scheme(hqq(1, 16), HQQ, "HQQ"),
     "hqq_2": Scheme(hqq(2, 16), HQQ, "HQQ"),
     "mlx_4": mlx_scheme(4, 64),
     "mlx_4_f16": mlx_scheme(4, 32, torch.float16),

@@ -45,6 +45,21 @@ static const struct quant_matrix gptq = {
     .result_dtype = DTYPE_F16,
 };
 
+/* HQQ: bands of 12 of 24 rows, groups of 16. */
+static const struct quant_matrix hqq = {
+    .matrices = 1,
+    .rows = 24,
+    .cols = 32,
+    .codes = QUANT_UNSIGNED,
+    .packing = QUANT_BANDS,
+    .bits = 4,
+    .scale_dtype = DTYPE_BF16,
+    .block_rows = 1,
+    .block_cols = 16,
+    .zeros = QUANT_ZEROS_NUMBERS,
+    .result_dtype = DTYPE_BF16,
+};
+
 static void refused(const struct quant_matrix *matrix, uint64_t codes, uint64_t scales,
                     uint64_t zeros, const char *sentence)
 {
@@ -140,6 +155,32 @@ static void test_quant_check__schemes(void **state)
     refused(&m, 0, 0, 0, "a block of 0 x 1 weights is not decoded");
 }
 
+static void test_quant_check__numbers(void **state)
+{
+    struct quant_matrix m = hqq;
+
+    (void)state;
+    accepted(&m, 12 * 32, 24 * 2 * 2, 24 * 2 * 2);
+    refused(&m, 12 * 32, 24 * 2 * 2, 24 * 2,
+            "its zero points have 48 bytes and its shape [1, 24, 32] with blocks of 1 x 16 needs 96");
+    m.rows = 23;
+    refused(&m, 0, 0, 0, "weights of 4 bits in this packing are not decoded");
+    m = hqq;
+    m.result_dtype = DTYPE_F32; /* zero points are worked with in the dtype of the result */
+    refused(&m, 0, 0, 0, "these zero points do not belong to such codes");
+    m = hqq;
+    m.codes = QUANT_SIGNED;
+    m.packing = QUANT_BYTES;
+    m.bits = 8;
+    refused(&m, 0, 0, 0, "these zero points do not belong to such codes");
+    m = hqq;
+    m.packing = QUANT_WORDS;
+    m.bits = 5;
+    refused(&m, 0, 0, 0, "weights of 5 bits in this packing are not decoded");
+    m.zeros = QUANT_ZEROS_BIASES;
+    accepted(&m, 24 * 5 * 4, 24 * 2 * 2, 24 * 2 * 2);
+}
+
 static void test_quant_check_whole(void **state)
 {
     struct quant_matrix m = nf4;
@@ -198,14 +239,32 @@ static void test_quant_reads_of(void **state)
     expect(&reads[QUANT_PART_SCALES], 0, 3 * 64 * 2, 0, 1);
 }
 
+/* A range in one band is one piece of it; one that passes its end needs all. */
+static void test_quant_reads_of__bands(void **state)
+{
+    struct quant_reads reads[QUANT_PART_COUNT];
+
+    (void)state;
+    assert_true(quant_is_strided(&hqq));
+    assert_int_equal(quant_span(&hqq), 12 * 32);
+    quant_reads_of(reads, &hqq, 13 * 32 + 3, 2 * 32);
+    expect(&reads[QUANT_PART_CODES], 32 + 3, 64, 0, 1);
+    expect(&reads[QUANT_PART_ZEROS], 13 * 4, 2 * 4 + 2, 0, 1);
+    quant_reads_of(reads, &hqq, 11 * 32, 2 * 32);
+    expect(&reads[QUANT_PART_CODES], 0, 12 * 32, 0, 1);
+    expect(&reads[QUANT_PART_SCALES], 11 * 4, 2 * 4, 0, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quant_check__sizes),
         cmocka_unit_test(test_quant_check__sizes_that_overflow),
         cmocka_unit_test(test_quant_check__schemes),
+        cmocka_unit_test(test_quant_check__numbers),
         cmocka_unit_test(test_quant_check_whole),
         cmocka_unit_test(test_quant_reads_of),
+        cmocka_unit_test(test_quant_reads_of__bands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
