@@ -23,9 +23,9 @@
  * with "emb" in them, and those that end with "head".
  */
 static const char *const never[] = {
-    "wte", "wpe", "shared", "relative_attention_bias",             /* tables */
-    "output", "score", "classifier", "pre_classifier", "decoder",  /* heads */
-    "qa_outputs", "proj_out"                                       /* heads */
+    "wte",        "wpe",     "shared",     "relative_attention_bias",            /* tables */
+    "output",     "score",   "classifier", "pre_classifier",          "decoder", /* heads */
+    "qa_outputs", "proj_out"                                                     /* heads */
 };
 
 /* Components anywhere in the name of a module that is a router, or part of one. */
@@ -304,11 +304,11 @@ static int check_skips(const struct plan_maker *maker, struct error *err)
                     has_components(tensor->name, tensor->name_bytes, options->skip[s]);
         }
         if (!found)
-            return error_set(err, ERR_USAGE,
-                             "--skip '%s' is the name of no module of the base, nor part of one "
-                             "between dots",
-                             error_quote(quoted, sizeof(quoted), options->skip[s],
-                                         strlen(options->skip[s])));
+            return error_set(
+                err, ERR_USAGE,
+                "--skip '%s' is the name of no module of the base, nor part of one "
+                "between dots",
+                error_quote(quoted, sizeof(quoted), options->skip[s], strlen(options->skip[s])));
     }
     return 0;
 }

@@ -120,8 +120,7 @@ static void check_kind(enum fault_kind kind, const char *engine, bool overwrite)
     while (number < NUMBER_MAX && check_one(kind, number, engine, overwrite))
         number += save_method == LORAFOLD_MERGED_4BIT ? 1 + number / 50 : 1;
     printf("%s, %s%s%s: of %u calls one failed in turn\n", fault_names[kind], engine,
-           overwrite ? ", overwrite" : "", method_names[save_method],
-           number - 1);
+           overwrite ? ", overwrite" : "", method_names[save_method], number - 1);
     fflush(stdout);
     CHECK(number > 1, "no call of this kind was made");
     CHECK(number < NUMBER_MAX, "there is no end");
