@@ -38,8 +38,10 @@ bool made_is_linear(const struct made_edits *made, const struct made_tensor *ten
         for (size_t e = 0; e < made->edits[a].count; e++) {
             const struct adapter_edit *edit = &made->edits[a].list[e];
 
-            if (edit->kind != EDIT_DELTA && edit->tensor.shard == ref.shard &&
-                edit->tensor.tensor == ref.tensor)
+            bool replaces = edit->kind == EDIT_REPLACE ||
+                            (edit->kind == EDIT_ROWS && edit->row_list_count);
+
+            if (replaces && edit->tensor.shard == ref.shard && edit->tensor.tensor == ref.tensor)
                 return false;
         }
     }
