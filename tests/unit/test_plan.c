@@ -420,7 +420,7 @@ static void test_plan__copies_in_one_block_are_no_reads(void **state)
 /* Matrices that are quantised on their way out are taken from reads. */
 static void test_plan__too_many_copies_in_one_block_are_refused(void **state)
 {
-    struct fixture *fixture = copied_targets(5, 4000);
+    struct fixture *fixture = copied_targets(33, 400);
     struct plan_options options = keep;
 
     (void)state;
