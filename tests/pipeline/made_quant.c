@@ -236,4 +236,5 @@ void made_quantise(struct made_edits *made)
     shards->identity = file.identity;
     file_close(&file);
     made->scheme.quantised = true;
+    made->scheme.view.tensor_count = made->base.tensor_count; /* all that is asked of it */
 }
