@@ -57,8 +57,8 @@ enum quant_packing {
     QUANT_WORDS,      /* 32-bit little-endian words, from bit 0 up along the row, across words */
     QUANT_WORDS_DOWN, /* the same, but along a column: word [k][j] holds rows of column j (GPTQ) */
     QUANT_WORDS_AWQ,  /* eight 4-bit codes of a word are columns 0 2 4 6 1 3 5 7, from bit 0 up */
-    QUANT_BANDS       /* the rows are 8 / bits bands of as many rows: byte [k][j] holds row k of each
-                         band at column j, the first band in the highest bits (HQQ) */
+    QUANT_BANDS       /* the rows are 8 / bits bands of as many rows: byte [k][j] holds row k of
+                         each band at column j, the first band in the highest bits (HQQ) */
 };
 
 /*

@@ -55,7 +55,7 @@ struct config_edits {
     const uint64_t *base_layers;
     uint64_t base_layer_count;
     /*
-     * The weights are no longer quantised: quantization_config and compression_config go, at every
+     * The weights are no longer quantised: quantization_config and its like (MLX's) go, at every
      * level, each with a comma; all else stays.
      */
     bool unquantise;

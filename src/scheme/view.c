@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* That of torchao describes the parts that the view does not have; that of MLX names its library. */
+/* Metadata of torchao describes parts that the view does not have, that of MLX its library. */
 static bool keeps_metadata(const struct scheme_find *find)
 {
     for (size_t i = 0; i < find->item_count; i++) {

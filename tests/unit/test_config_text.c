@@ -383,7 +383,7 @@ static void test_config_text__unquantise(void **state)
         { "{\"quantization_config\": {}, \"a\": 1, \"compression_config\": []}", "{\"a\": 1}" },
         { "{\"a\": 1, \"compression_config\": 1, \"quantization_config\": 2, \"b\": NaN}",
           "{\"a\": 1, \"b\": NaN}" },
-        { "{\"quantization\": {\"bits\": 4}, \"quantization_config\": {}, \"a\": 1}", "{\"a\": 1}" },
+        { "{\"quantization\": {}, \"quantization_config\": {}, \"a\": 1}", "{\"a\": 1}" },
         /* At every level, spelled in any way; the dtype that was before stays. */
         { "{\"text_config\": {\"quantization_config\": {}}, \"v\": [{\"a\": 1, "
           "\"quantization_config\": 1}, {\"quantization_config\": 2, \"b\": 3}]}",

@@ -162,7 +162,8 @@ static void test_quant_check__numbers(void **state)
     (void)state;
     accepted(&m, 12 * 32, 24 * 2 * 2, 24 * 2 * 2);
     refused(&m, 12 * 32, 24 * 2 * 2, 24 * 2,
-            "its zero points have 48 bytes and its shape [1, 24, 32] with blocks of 1 x 16 needs 96");
+            "its zero points have 48 bytes and its shape [1, 24, 32] with blocks of 1 x 16 needs "
+            "96");
     m.rows = 23;
     refused(&m, 0, 0, 0, "weights of 4 bits in this packing are not decoded");
     m = hqq;
