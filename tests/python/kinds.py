@@ -207,7 +207,7 @@ KINDS = {
     ),
     "lora_bias_of_convolution": Kind("`lora_bias`", {"lora_bias": True, "target_modules": ["conv2"]}, **EVERY),
     "lora_bias_beside_bias_all": Kind(
-        f"`lora_bias`, {BIAS}", {"lora_bias": True, "bias": "all", "target_modules": ["q_proj", "k_proj", "v_proj"]},
+        BIAS, {"lora_bias": True, "bias": "all", "target_modules": ["q_proj", "k_proj", "v_proj"]},
         base="qwen2",
     ),
     "bias_all": Kind(BIAS, {"bias": "all", "target_modules": ["q_proj"]}, base="qwen2"),
