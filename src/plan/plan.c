@@ -103,7 +103,8 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
     plan.passing_bytes = matches.bytes;
     status = plan_list_tensors(&plan, model, adapters, &matches, options, facts, err);
     if (!status)
-        status = plan_lay_out(&plan, model, options->max_shard_bytes, err);
+        status = plan_lay_out(&plan, options->stored ? options->stored : model,
+                              options->max_shard_bytes, err);
     if (!status)
         status = plan_count_blocks(&plan, err);
 out:

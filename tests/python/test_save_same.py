@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
@@ -178,7 +179,8 @@ def test_nvfp4_beyond_its_global_scale(lorafold: Run, tmp_path: Path, nothing_le
 
 REFUSED = {
     "nf4": "merged_4bit", "fp4_nested": "merged_4bit", "gptq_4": "GPTQ is a calibration problem",
-    "awq": "AWQ is a calibration problem", "ct_w4a16": "packed integers", "ct_int8_zero_points": "zero points",
+    "awq": "AWQ is a calibration problem", "hqq_4": "HQQ is a calibration problem",
+    "mlx_4": "MLX is a calibration problem", "ct_w4a16": "packed integers", "ct_int8_zero_points": "zero points",
 }  # fmt: skip
 
 
@@ -416,3 +418,24 @@ def test_untied_head(lorafold: Run, tmp_path: Path):
     assert torch.equal(after["lm_head.weight"], reference.fold(decoded["model.embed_tokens.weight"], head))
     said = json.loads((out / "config.json").read_text())
     assert said["quantization_config"] == config["quantization_config"] and said["tie_word_embeddings"] is False
+
+
+def test_what_is_not_written_may_stay(lorafold: Run, tmp_path: Path):
+    """MLX beside a head in 16 bits that alone is changed: everything else is the base's, metadata included."""
+    base, decoded = make_base(tmp_path, "mlx_4", split=False)
+    tensors = models.load_tensors(base)
+    for end in (".weight", ".scales", ".biases"):
+        tensors.pop(f"lm_head{end}", None)
+    tensors["lm_head.weight"] = decoded["lm_head.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "mlx"})
+    make_adapter(tmp_path, decoded)
+    adapter, out = tmp_path / "head", tmp_path / "out"
+    models.make_adapter(tmp_path / "decoded", adapter, torch.float32, 5, r=3, target_modules=["lm_head"])
+    lorafold("merge", base, "-a", adapter, "-o", out, "--save-method", "same")
+    after = models.load_tensors(out)
+    deltas = models.deltas_of([(adapter, 1.0)])["lm_head.weight"]
+    assert torch.equal(after["lm_head.weight"], reference.fold(decoded["lm_head.weight"], deltas))
+    tensors["lm_head.weight"] = after["lm_head.weight"]
+    assert as_bytes(after) == as_bytes(tensors)
+    with safe_open(out / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "mlx"}
