@@ -156,6 +156,10 @@ static void add_deltas(struct made_edits *made, unsigned adapter, unsigned tenso
     enum edit_norm norm = (enum edit_norm)pick(made, 0, 2);
     uint64_t at = 0;
 
+    /* Zeros, which a way through NF4 leaves, must not be all that a norm is made of. */
+    if (rows < 16 ||
+        made->model.tensors[tensor].shape[made->model.tensors[tensor].shape_count - 1] < 16)
+        norm = EDIT_NO_NORM;
     if (tensor % 3) { /* in all adapters, because norms of columns need all rows at once */
         add_delta(made, adapter, tensor, 0, rows, norm);
         return;
