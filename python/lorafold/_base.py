@@ -57,17 +57,18 @@ def original_of(name: str) -> str | None:
     return copy[1] if directory_of(copy[1]) or not directory_of(bare) else None
 
 
-def find(named: str | None, commit: str | None, given: str | os.PathLike[str] | None) -> Base:
+def find(named: str | None, commit: str | None, given: str | os.PathLike[str] | None, as_named: bool = False) -> Base:
     """The base to read.
 
     named: what the model or adapter says it was made from; commit: of that, if known.
     given: what the caller says, which is taken literally.
+    as_named: a quantised copy is read itself, not its original.
     """
     if given is not None:
         return Base(os.fspath(given), directory_of(os.fspath(given)))
     if not named:
         raise UsageError("neither the model nor its adapter names a base: give base=, a directory or org/name")
-    original = original_of(named)
+    original = None if as_named else original_of(named)
     if original:
         _progress.log("warning", f"'{named}' is quantised, the adapter is folded into its original '{original}'; "
                                  "base= names another")

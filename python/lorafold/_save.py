@@ -45,7 +45,7 @@ def save_pretrained_merged(
     model: a live PEFT (or Unsloth) model, which stays as it is, or the path of an adapter.
     save_directory: made if needed; a model that it holds is replaced, other files in it stay.
     tokenizer: a tokenizer or processor, or a directory of one; None: the base's files.
-    save_method: "merged_16bit", "merged_4bit", "merged_4bit_forced" or "lora".
+    save_method: "merged_16bit", "merged_4bit", "merged_4bit_forced", "lora" or "same".
     token, tags, datasets, and in `more` private, revision, create_pr, commit_message and
         commit_description: for push_to_hub=True, which pushes what was saved to `repo_id`, or to
         save_directory where that is like org/name.
@@ -58,7 +58,8 @@ def save_pretrained_merged(
     maximum_memory_usage: fraction, up to 0.95, of the memory that is available; merge() takes
         128 MiB, or this if it is less.
     base: the base to read, where it is not the one that the model names.  For a base named as a
-        quantised copy, such as "…-bnb-4bit", its original is read, which is logged as a warning.
+        quantised copy, such as "…-bnb-4bit", its original is read, which is logged as a warning;
+        with "same" the copy itself.
     progress: as for merge().
 
     Raises ValueError (UsageError) for what cannot be done, also where the model holds changes that

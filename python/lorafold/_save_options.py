@@ -12,7 +12,7 @@ from typing import Any
 from lorafold._errors import UsageError
 from lorafold._options import Path, Size
 
-METHODS = ("merged_16bit", "merged_4bit", "merged_4bit_forced", "lora")
+METHODS = ("merged_16bit", "merged_4bit", "merged_4bit_forced", "lora", "same")
 MEMORY_BYTES = 128 * 2**20
 FRACTION_MAX = 0.95
 DEFAULT_SHARD = "5GB"

@@ -43,7 +43,8 @@ def find_source(model: Any, options: SaveOptions) -> Source:
             raise UsageError(f"'{os.fspath(model)}' is no adapter but a {about['type']}")
         if options.state_dict is not None:
             raise UsageError("a state_dict stands for the tensors of a live model, and an adapter's path is given")
-        return Source(_base.find(about.get("base_model"), None, options.base), Path(model))
+        as_named = options.save_method == "same"
+        return Source(_base.find(about.get("base_model"), None, options.base, as_named), Path(model))
     model = _adapter.unwrap(model)
     _adapter.check_is_peft(model)
     adapters = _adapter.active_adapters(model)
@@ -58,7 +59,8 @@ def find_live_base(model: Any, adapters: list[str], options: SaveOptions) -> Bas
     config = model.get_base_model().config
     loaded = getattr(config, "_name_or_path", None)
     named = loaded or model.peft_config[adapters[0]].base_model_name_or_path
-    return _base.find(named, getattr(config, "_commit_hash", None) if loaded else None, options.base)
+    commit = getattr(config, "_commit_hash", None) if loaded else None
+    return _base.find(named, commit, options.base, options.save_method == "same")
 
 
 def check_tokenizer(tokenizer: Any, model: Any) -> None:

@@ -12,6 +12,7 @@ import models
 import package_help as help  # first: it says where the package is
 import lorafold
 import shards
+from test_quantised_bases import make_adapter, make_base
 
 
 @pytest.fixture
@@ -164,6 +165,19 @@ def test_the_original_of_a_quantised_base_is_read(copy: str, base: Path, tmp_pat
     assert report.base == "base"
     assert json.loads((tmp_path / "out" / "lorafold.json").read_text())["base"]["name"] == "base"
     help.check_same_answers(tmp_path / "out", model, base)
+
+
+def test_same_reads_the_quantised_base_itself(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    quantised, decoded = make_base(tmp_path / "fp8", "fp8_blocks", False)
+    adapter = make_adapter(tmp_path, decoded)
+    copy = quantised.rename(f"{base}-FP8")
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(copy)}))
+    with caplog.at_level(logging.WARNING, "lorafold"):
+        report = lorafold.save_pretrained_merged(adapter, tmp_path / "out", save_method="same")
+    assert "is quantised, the adapter" not in caplog.text
+    assert report.base == "base-FP8"
+    assert (tmp_path / "out" / "config.json").read_bytes() == (copy / "config.json").read_bytes()
 
 
 def cached(cache: Path, repo: str, base: Path, commit: str) -> None:

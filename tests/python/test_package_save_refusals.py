@@ -27,7 +27,7 @@ def refused(model: object, tmp_path: Path, match: str, **options: object) -> Non
 
 
 BAD = [
-    ({"save_method": "16bit"}, "'16bit' is not known; it is one of: merged_16bit, merged_4bit, merged_4bit_forced, lora"),
+    ({"save_method": "16bit"}, "'16bit' is not known; it is one of: merged_16bit, merged_4bit, merged_4bit_forced, lora, same"),
     ({"save_method": "mxfp4"}, "is not known"),
     ({"save_function": print}, "save_function cannot be called"),
     ({"save_peft_format": False}, "save_peft_format=False"),
