@@ -1,5 +1,6 @@
 """The test hub for test programs: its users, and processes that know only of it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -70,8 +71,9 @@ class Helper:
         return self.asked
 
     def send(self, line: str) -> None:
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it may refuse a line that it has not read to its end
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
 
     def answer(self, number: int) -> dict:
         """What was said to this request, however late; other lines are kept."""
@@ -105,7 +107,7 @@ class Helper:
         """End the conversation; look through all that was said, and the command line, for tokens."""
         command = Path(f"/proc/{self.process.pid}/cmdline")
         seen = command.read_text() if self.process.poll() is None else ""
-        if not self.process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         rest = self.process.stdout.read().decode()
         self.process.wait(TIMEOUT_SECONDS)
