@@ -11,7 +11,7 @@
  * An element that a block boundary cuts: its result is made apart, and the bytes that belong to
  * this block are kept.  Such blocks are never in place, so the input is whole.
  */
-static int fold_cut_element(const struct crew *crew, const struct scratch *scratch,
+static int fold_cut_element(const struct job *job, const struct scratch *scratch,
                             const struct block_run *whole, uint64_t skip, uint64_t bytes,
                             uint8_t *out, struct error *err)
 {
@@ -20,7 +20,7 @@ static int fold_cut_element(const struct crew *crew, const struct scratch *scrat
 
     run.count = 1;
     run.dst = result;
-    if (run_fold(crew, scratch, &run, err))
+    if (run_fold(job, scratch, &run, err))
         return err->code;
     memcpy(out, result + skip, bytes);
     return 0;
@@ -61,7 +61,7 @@ struct block_run block_run_of(const struct slot *slot, const struct plan_tensor 
 }
 
 /* Compute elements that are converted or folded, all of one target or of none. */
-static int compute_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+static int compute_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                         const struct plan_tensor *tensor, const struct plan_target *target,
                         struct plan_part part, uint8_t *out, struct error *err)
 {
@@ -77,7 +77,7 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
     if (skip) {
         uint64_t bytes = min_u64(width_out - skip, part.end - part.first);
 
-        if (fold_cut_element(crew, scratch, &run, skip, bytes, out, err))
+        if (fold_cut_element(job, scratch, &run, skip, bytes, out, err))
             return err->code;
         if (first == end) /* the part ends in the same element */
             return 0;
@@ -88,24 +88,24 @@ static int compute_part(const struct crew *crew, const struct scratch *scratch, 
     }
     run.count = end - begin - run.first;
     run.dst = out;
-    if (run_fold(crew, scratch, &run, err))
+    if (run_fold(job, scratch, &run, err))
         return err->code;
     if (tail) {
         run.first = end - begin;
         if (run.src)
             run.src += run.count * width_in;
-        return fold_cut_element(crew, scratch, &run, 0, tail, out + run.count * width_out, err);
+        return fold_cut_element(job, scratch, &run, 0, tail, out + run.count * width_out, err);
     }
     return 0;
 }
 
 /* What no delta changes: bytes as they are, or converted. */
-static int pass_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+static int pass_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err)
 {
     if (tensor->dtype_in != tensor->dtype_out || tensor->quant || tensor->roundtrip)
-        return compute_part(crew, scratch, slot, tensor, NULL, part, out, err);
+        return compute_part(job, scratch, slot, tensor, NULL, part, out, err);
     if (!slot->block.in_place)
         memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
                part.end - part.first);
@@ -116,7 +116,7 @@ static int pass_part(const struct crew *crew, const struct scratch *scratch, str
  * New rows count as the base's: they get its dtype, and deltas are added to them.  What is computed
  * with was read in whole elements; of an element that a block cuts a copy holds its own bytes only.
  */
-static int patch_input(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+static int patch_input(const struct job *job, const struct scratch *scratch, struct slot *slot,
                        const struct plan_tensor *tensor, struct plan_part part, struct error *err)
 {
     enum dtype dtype = (enum dtype)tensor->dtype_in;
@@ -127,16 +127,16 @@ static int patch_input(const struct crew *crew, const struct scratch *scratch, s
         part.first = part.first / width_out * width_in;
         part.end = (part.end + width_out - 1) / width_out * width_in;
     }
-    return patches_apply(crew, scratch, tensor, dtype, part.first, part.end,
+    return patches_apply(job, scratch, tensor, dtype, part.first, part.end,
                          slot->memory + plan_block_position(&slot->block, tensor, part.first), err);
 }
 
 /* A part of a tensor with targets: theirs, and what lies between. */
-static int fold_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+static int fold_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err)
 {
-    const struct plan *plan = crew->plan;
+    const struct plan *plan = job->plan;
     uint64_t row_bytes = plan->targets[tensor->target_first].cols *
                          dtype_bytes((enum dtype)tensor->dtype_out);
     uint32_t next = plan_find_target(plan, tensor, part.first / row_bytes);
@@ -150,10 +150,10 @@ static int fold_part(const struct crew *crew, const struct scratch *scratch, str
         int status;
 
         if (at < begin) {
-            status = pass_part(crew, scratch, slot, tensor, piece, out + (at - part.first), err);
+            status = pass_part(job, scratch, slot, tensor, piece, out + (at - part.first), err);
         } else {
             piece.end = min_u64(part.end, begin + target->rows * row_bytes);
-            status = compute_part(crew, scratch, slot, tensor, target, piece,
+            status = compute_part(job, scratch, slot, tensor, target, piece,
                                   out + (at - part.first), err);
             next++;
         }
@@ -164,7 +164,7 @@ static int fold_part(const struct crew *crew, const struct scratch *scratch, str
     return 0;
 }
 
-static int make_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+static int make_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                      const struct plan_tensor *tensor, struct error *err)
 {
     struct plan_part part = plan_block_part(&slot->block, tensor);
@@ -172,21 +172,21 @@ static int make_part(const struct crew *crew, const struct scratch *scratch, str
     if (part.first == part.end)
         return 0;
     if (tensor->action == PLAN_PATCH)
-        return patches_apply(crew, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
+        return patches_apply(job, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
                              part.end, out, err);
     if (tensor->encoding && tensor->encoding->same && tensor->action == PLAN_COMPANION)
-        return same_scales(crew, tensor, part, out, err);
+        return same_scales(job, tensor, part, out, err);
     if (tensor->encoding && tensor->encoding->same)
-        return same_part(crew, scratch, slot, tensor, part, out, err);
+        return same_part(job, scratch, slot, tensor, part, out, err);
     if (tensor->action == PLAN_ENCODE)
-        return encode_part(crew, scratch, slot, tensor, part, out, err);
+        return encode_part(job, scratch, slot, tensor, part, out, err);
     if (tensor->action == PLAN_COMPANION)
-        return encode_companion(crew, scratch, tensor, part, out, err);
-    if (tensor->patch_count && patch_input(crew, scratch, slot, tensor, part, err))
+        return encode_companion(job, scratch, tensor, part, out, err);
+    if (tensor->patch_count && patch_input(job, scratch, slot, tensor, part, err))
         return err->code;
     if (tensor->action == PLAN_FOLD)
-        return fold_part(crew, scratch, slot, tensor, part, out, err);
-    return pass_part(crew, scratch, slot, tensor, part, out, err);
+        return fold_part(job, scratch, slot, tensor, part, out, err);
+    return pass_part(job, scratch, slot, tensor, part, out, err);
 }
 
 static void copy_header(const struct plan *plan, struct slot *slot)
@@ -199,21 +199,21 @@ static void copy_header(const struct plan *plan, struct slot *slot)
                min_u64(block->bytes, file->data_start - block->offset));
 }
 
-int block_compute(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
-                  struct error *err)
+int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err)
 {
+    const struct job *job = slot->job;
     const struct plan_block *block = &slot->block;
     uint64_t padded = align_up(block->bytes, PAGE_BYTES);
     XXH128_hash_t digest;
 
     for (uint64_t i = 0; i < block->tensor_count; i++) {
-        if (make_part(crew, scratch, slot, &crew->plan->tensors[block->tensor_first + i], err))
+        if (make_part(job, scratch, slot, &job->plan->tensors[block->tensor_first + i], err))
             return err->code;
     }
-    copy_header(crew->plan, slot);
+    copy_header(job->plan, slot);
     memset(slot->memory + block->bytes, 0, padded - block->bytes);
     digest = XXH3_128bits(slot->memory, block->bytes);
-    crew->digests[block->number][0] = digest.low64;
-    crew->digests[block->number][1] = digest.high64;
+    job->digests[block->number][0] = digest.low64;
+    job->digests[block->number][1] = digest.high64;
     return 0;
 }

@@ -94,7 +94,7 @@ static void load_regions(struct control *control)
 
     while (control->next_resident < plan->resident_count) {
         uint32_t resident = control->next_resident;
-        struct region *region = &control->crew.regions[resident % 2];
+        struct region *region = &control->job.regions[resident % 2];
         const struct plan_target *target = &plan->targets[plan->residents[resident]];
         uint64_t first, last;
 
@@ -144,7 +144,7 @@ static bool factors_ready(const struct control *control, const struct plan_block
     if (control->codes_left && !codes_ready(control, block))
         return false;
     for (uint32_t i = 0; i < block->resident_count; i++) {
-        const struct region *region = &control->crew.regions[(block->resident_first + i) % 2];
+        const struct region *region = &control->job.regions[(block->resident_first + i) % 2];
 
         if (region->resident != block->resident_first + i || !region->ready)
             return false;
@@ -181,7 +181,7 @@ static void start_waiting(struct control *control)
 static void release_factors(struct control *control, const struct plan_block *block)
 {
     for (uint32_t i = 0; i < block->resident_count; i++) {
-        struct region *region = &control->crew.regions[(block->resident_first + i) % 2];
+        struct region *region = &control->job.regions[(block->resident_first + i) % 2];
 
         if (--region->blocks_left == 0)
             region->resident = PLAN_NO_TARGET;
@@ -217,6 +217,7 @@ static int start_block(struct control *control, struct slot *slot, struct error 
     plan_block(plan, control->next_file, control->next_block, block);
     control->next_block++;
     control->blocks_started++;
+    slot->job = &control->job;
     if (control_open_block(control, block, err))
         return err->code;
     slot->reads_left = 0;

@@ -43,6 +43,7 @@ struct control {
     int directory_fd;
     struct ring *ring;
     struct pool pool;
+    struct job job;
     struct crew crew;
     struct slot *slots;
     unsigned slot_count;

@@ -27,10 +27,10 @@ static bool next_task(struct crew *crew, struct region **region, struct slot **s
 
 static void load_region(struct crew *crew, const struct scratch *scratch, struct region *region)
 {
-    const struct plan *plan = crew->plan;
+    const struct plan *plan = region->job->plan;
     const struct plan_target *target = &plan->targets[plan->residents[region->resident]];
 
-    region->status = factors_pack(crew, scratch, target, region->packed, &region->error);
+    region->status = factors_pack(region->job, scratch, target, region->packed, &region->error);
     pthread_mutex_lock(&crew->mutex);
     region->next = crew->loaded;
     crew->loaded = region;
@@ -40,7 +40,7 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
 
 static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
 {
-    slot->status = block_compute(crew, scratch, slot, &slot->error);
+    slot->status = block_compute(scratch, slot, &slot->error);
     pthread_mutex_lock(&crew->mutex);
     slot->next = crew->finished;
     crew->finished = slot;
@@ -67,7 +67,7 @@ static void *worker_main(void *argument)
 }
 
 /* Give a worker its share of the memory. */
-static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool quants)
+static float *cut_scratch(struct worker *worker, const struct plan *plan, float *memory)
 {
     struct scratch *scratch = &worker->scratch;
     struct decoder *decoder = &worker->decoder;
@@ -79,12 +79,12 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
     memory += PLAN_B_FLOATS;
     scratch->raw = (uint8_t *)memory;
     memory += PLAN_RAW_BYTES / sizeof(float);
-    if (tiles) {
+    if (plan->memory.tiles) {
         scratch->tile_w = memory;
         scratch->tile_sum = memory + PLAN_TILE_FLOATS;
         memory += 2 * PLAN_TILE_FLOATS;
     }
-    if (worker->crew->plan->encoded || worker->crew->plan->roundtrips) {
+    if (plan->encoded || plan->roundtrips) {
         struct encoder *encoder = &scratch->encoder;
 
         encoder->middle = (uint8_t *)memory;
@@ -92,9 +92,9 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
         encoder->absmax = encoder->values + PLAN_ENCODED_ELEMENTS;
         encoder->codes = (uint8_t *)(encoder->absmax + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK);
         encoder->amax = (float *)(encoder->codes + PLAN_ENCODED_ELEMENTS / 2);
-        memory = encoder->amax + align_up(worker->crew->plan->scale_count, PLAN_SCALES_UNIT);
+        memory = encoder->amax + align_up(plan->scale_count, PLAN_SCALES_UNIT);
     }
-    if (quants) {
+    if (plan->decoded > 0) {
         scratch->decoder = decoder;
         decoder->decoded = memory;
         decoder->nested = decoder->decoded + PLAN_DECODED_FLOATS;
@@ -106,64 +106,24 @@ static float *cut_scratch(struct worker *worker, float *memory, bool tiles, bool
     return memory;
 }
 
-static int take_memory(struct crew *crew, struct error *err)
+static int take_memory(struct crew *crew, const struct plan *plan, struct error *err)
 {
-    const struct plan_memory *memory = &crew->plan->memory;
-    uint64_t region_bytes = align_up(memory->region_bytes, 64);
+    const struct plan_memory *memory = &plan->memory;
     float *next;
 
-    crew->memory_bytes = 2 * region_bytes + memory->thread_count * memory->scratch_bytes;
+    crew->memory_bytes = memory->thread_count * memory->scratch_bytes;
     next = mmap(NULL, crew->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
                 0);
     if (next == MAP_FAILED)
-        return error_set_errno(err, "cannot take %zu bytes for factors", crew->memory_bytes);
+        return error_set_errno(err, "cannot take %zu bytes for the workers", crew->memory_bytes);
     crew->memory = next;
-    for (int i = 0; i < 2; i++) {
-        crew->regions[i] = (struct region){ .packed = next, .resident = PLAN_NO_TARGET };
-        next += region_bytes / sizeof(float);
-    }
     crew->workers = calloc(memory->thread_count, sizeof(*crew->workers));
     if (!crew->workers)
         return error_no_memory(err, "the workers");
     crew->worker_count = memory->thread_count;
     for (unsigned i = 0; i < crew->worker_count; i++) {
         crew->workers[i].crew = crew;
-        next = cut_scratch(&crew->workers[i], next, memory->tiles, crew->plan->decoded > 0);
-    }
-    return 0;
-}
-
-static int open_adapters(struct crew *crew, struct error *err)
-{
-    const struct plan *plan = crew->plan;
-    size_t count = plan->input_count - crew->shard_count;
-
-    crew->adapters = calloc(count + 1, sizeof(*crew->adapters));
-    if (!crew->adapters)
-        return error_no_memory(err, "the adapters");
-    for (size_t i = 0; i < count; i++)
-        crew->adapters[i] = FILE_CLOSED;
-    for (size_t i = 0; i < count; i++) {
-        if (file_open_input(&crew->adapters[i], plan->inputs[crew->shard_count + i].path,
-                            FILE_DIRECT_OFF, err))
-            return err->code = ERR_FAILED; /* it was there when it was planned with */
-    }
-    return 0;
-}
-
-/* Of a quantised base, for what workers read themselves. */
-static int open_shards(struct crew *crew, struct error *err)
-{
-    if (crew->plan->decoded == 0)
-        return 0;
-    crew->shards = calloc(crew->shard_count + 1, sizeof(*crew->shards));
-    if (!crew->shards)
-        return error_no_memory(err, "the shards");
-    for (uint32_t i = 0; i < crew->shard_count; i++)
-        crew->shards[i] = FILE_CLOSED;
-    for (uint32_t i = 0; i < crew->shard_count; i++) {
-        if (file_open_input(&crew->shards[i], crew->plan->inputs[i].path, FILE_DIRECT_OFF, err))
-            return err->code = ERR_FAILED; /* it was there when it was planned with */
+        next = cut_scratch(&crew->workers[i], plan, next);
     }
     return 0;
 }
@@ -191,31 +151,19 @@ static int start_workers(struct crew *crew, struct error *err)
     return 0;
 }
 
-int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_options *options,
-              struct ring *ring, struct error *err)
+int crew_open(struct crew *crew, const struct plan *plan, struct ring *ring, struct error *err)
 {
-    *crew = (struct crew){ .plan = plan,
-                           .ops = options->ops,
-                           .quant = options->quant,
-                           .encode = options->encode,
-                           .allow_nonfinite = options->allow_nonfinite,
-                           .shard_count = plan->shard_count,
-                           .ring = ring };
+    *crew = (struct crew){ .ring = ring, .opened = true };
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->wanted, NULL);
-    crew->repacked = FILE_CLOSED;
-    crew->digests = calloc(plan->block_count + 1, sizeof(*crew->digests));
-    crew->norms = calloc(plan->norm_count + 1, sizeof(*crew->norms));
-    if (!crew->digests || !crew->norms)
-        return error_no_memory(err, "the digests and norms");
-    if (take_memory(crew, err) || open_adapters(crew, err) || open_shards(crew, err))
+    if (take_memory(crew, plan, err))
         return err->code;
     return start_workers(crew, err);
 }
 
 void crew_close(struct crew *crew)
 {
-    if (!crew->plan)
+    if (!crew->opened)
         return;
     pthread_mutex_lock(&crew->mutex);
     crew->ending = true;
@@ -225,16 +173,7 @@ void crew_close(struct crew *crew)
         if (crew->workers[i].started)
             pthread_join(crew->workers[i].thread, NULL);
     }
-    for (size_t i = 0; crew->adapters && i < crew->plan->input_count - crew->shard_count; i++)
-        file_close(&crew->adapters[i]);
-    free(crew->adapters);
-    for (uint32_t i = 0; crew->shards && i < crew->shard_count; i++)
-        file_close(&crew->shards[i]);
-    free(crew->shards);
     free(crew->workers);
-    free(crew->digests);
-    free(crew->norms);
-    file_close(&crew->repacked);
     if (crew->memory)
         munmap(crew->memory, crew->memory_bytes);
     pthread_cond_destroy(&crew->wanted);

@@ -10,28 +10,28 @@
 #include <inttypes.h>
 #include <string.h>
 
-static int read_failed(const struct crew *crew, const struct scheme_part *part, struct error *err)
+static int read_failed(const struct job *job, const struct scheme_part *part, struct error *err)
 {
-    const char *path = crew->plan->inputs[part->shard].path;
+    const char *path = job->plan->inputs[part->shard].path;
     char quoted[QUOTED_BYTES];
 
     error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
     return err->code = ERR_FAILED; /* the header said that the bytes are there */
 }
 
-static int read_part(const struct crew *crew, const struct scheme_part *part, uint64_t offset,
+static int read_part(const struct job *job, const struct scheme_part *part, uint64_t offset,
                      void *out, uint64_t bytes, struct error *err)
 {
-    if (file_pread(&crew->shards[part->shard], out, bytes, part->offset + offset, err))
-        return read_failed(crew, part, err);
+    if (file_pread(&job->shards[part->shard], out, bytes, part->offset + offset, err))
+        return read_failed(job, part, err);
     return 0;
 }
 
-static int read_pieces(const struct crew *crew, const struct scheme_part *part,
+static int read_pieces(const struct job *job, const struct scheme_part *part,
                        const struct quant_reads *reads, uint8_t *out, struct error *err)
 {
     for (uint64_t i = 0; i < reads->count; i++) {
-        if (read_part(crew, part, reads->offset + i * reads->stride, out + i * reads->bytes,
+        if (read_part(job, part, reads->offset + i * reads->stride, out + i * reads->bytes,
                       reads->bytes, err))
             return err->code;
     }
@@ -39,7 +39,7 @@ static int read_pieces(const struct crew *crew, const struct scheme_part *part,
 }
 
 /* What a decoder has whole: of the tensor, and of the matrix in it. */
-static int load_whole(const struct crew *crew, const struct scratch *scratch,
+static int load_whole(const struct job *job, const struct scratch *scratch,
                       const struct plan_tensor *tensor, uint64_t matrix, struct error *err)
 {
     struct decoder *decoder = scratch->decoder;
@@ -53,16 +53,16 @@ static int load_whole(const struct crew *crew, const struct scratch *scratch,
     *whole = (struct quant_whole){ .offset = quant->nested_offset,
                                    .nested = decoder->nested,
                                    .group_of = quant->group_of.bytes ? decoder->groups : NULL };
-    if (quant->map.bytes && read_part(crew, &quant->map, 0, whole->map, sizeof(whole->map), err))
+    if (quant->map.bytes && read_part(job, &quant->map, 0, whole->map, sizeof(whole->map), err))
         return err->code;
     if (quant->nested.bytes &&
-        read_part(crew, &quant->nested, 0, decoder->nested, quant->nested.bytes, err))
+        read_part(job, &quant->nested, 0, decoder->nested, quant->nested.bytes, err))
         return err->code;
     if (quant->group_of.bytes &&
-        read_part(crew, &quant->group_of, 0, decoder->groups, quant->group_of.bytes, err))
+        read_part(job, &quant->group_of, 0, decoder->groups, quant->group_of.bytes, err))
         return err->code;
     if (quant->whole.bytes &&
-        read_part(crew, &quant->whole, matrix * sizeof(float), &whole->whole, sizeof(float), err))
+        read_part(job, &quant->whole, matrix * sizeof(float), &whole->whole, sizeof(float), err))
         return err->code;
     if (quant_check_whole(&quant->matrix, whole, err)) {
         error_prefix(err, "tensor '%s' of the base",
@@ -118,7 +118,7 @@ static int nonfinite(const struct block_run *run, uint64_t element, struct error
 }
 
 /* Read what [first, first + count) needs; codes from the block if they came with it. */
-static int read_source(const struct crew *crew, const struct scratch *scratch,
+static int read_source(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, uint64_t first, uint64_t count,
                        const struct quant_reads reads[QUANT_PART_COUNT],
                        struct quant_source *source, struct error *err)
@@ -132,22 +132,22 @@ static int read_source(const struct crew *crew, const struct scratch *scratch,
     *source = (struct quant_source){ .whole = &decoder->whole, .first = first, .count = count };
     source->parts[QUANT_PART_SCALES] = decoder->scales;
     source->parts[QUANT_PART_ZEROS] = decoder->zeros;
-    if (read_pieces(crew, &parts[QUANT_PART_SCALES], &reads[QUANT_PART_SCALES], decoder->scales,
+    if (read_pieces(job, &parts[QUANT_PART_SCALES], &reads[QUANT_PART_SCALES], decoder->scales,
                     err) ||
-        read_pieces(crew, &parts[QUANT_PART_ZEROS], &reads[QUANT_PART_ZEROS], decoder->zeros, err))
+        read_pieces(job, &parts[QUANT_PART_ZEROS], &reads[QUANT_PART_ZEROS], decoder->zeros, err))
         return err->code;
     if (strided) {
         source->parts[QUANT_PART_CODES] = run->codes;
-        return read_pieces(crew, &parts[QUANT_PART_CODES], codes, run->codes, err);
+        return read_pieces(job, &parts[QUANT_PART_CODES], codes, run->codes, err);
     }
     source->parts[QUANT_PART_CODES] = run->codes + (codes->offset - run->codes_first);
     return 0;
 }
 
 /* Decode [first, first + count) of the tensor into `out`, piece by piece through `use`. */
-static int decode_pieces(const struct crew *crew, const struct scratch *scratch,
+static int decode_pieces(const struct job *job, const struct scratch *scratch,
                          const struct block_run *run, uint64_t first, uint64_t count,
-                         int (*use)(const struct crew *crew, const struct scratch *scratch,
+                         int (*use)(const struct job *job, const struct scratch *scratch,
                                     const struct block_run *run, uint64_t first, uint64_t count,
                                     struct error *err),
                          struct error *err)
@@ -160,8 +160,8 @@ static int decode_pieces(const struct crew *crew, const struct scratch *scratch,
         uint64_t part = fit(run->tensor, first, count, reads);
         struct quant_source source;
 
-        if (load_whole(crew, scratch, run->tensor, first / in_matrix, err) ||
-            read_source(crew, scratch, run, first, part, reads, &source, err))
+        if (load_whole(job, scratch, run->tensor, first / in_matrix, err) ||
+            read_source(job, scratch, run, first, part, reads, &source, err))
             return err->code;
         for (uint64_t done = 0; done < part;) {
             uint64_t piece = min_u64(part - done, PLAN_DECODED_FLOATS);
@@ -170,10 +170,10 @@ static int decode_pieces(const struct crew *crew, const struct scratch *scratch,
 
             if (piece > matrix->cols && done + piece < part)
                 piece -= (at + piece) % matrix->cols;
-            bad = crew->quant->decode(scratch->decoder->decoded, matrix, &source, at, piece);
-            if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+            bad = job->quant->decode(scratch->decoder->decoded, matrix, &source, at, piece);
+            if (bad != FOLD_FINITE && !job->allow_nonfinite)
                 return nonfinite(run, at + bad, err);
-            if (use(crew, scratch, run, at, piece, err))
+            if (use(job, scratch, run, at, piece, err))
                 return err->code;
             done += piece;
         }
@@ -184,7 +184,7 @@ static int decode_pieces(const struct crew *crew, const struct scratch *scratch,
 }
 
 /* Fold what was decoded as a run of fp32. */
-static int fold_decoded(const struct crew *crew, const struct scratch *scratch,
+static int fold_decoded(const struct job *job, const struct scratch *scratch,
                         const struct block_run *run, uint64_t first, uint64_t count,
                         struct error *err)
 {
@@ -198,29 +198,29 @@ static int fold_decoded(const struct crew *crew, const struct scratch *scratch,
     decoded.src = (const uint8_t *)scratch->decoder->decoded;
     decoded.dst = run->dst + skipped * dtype_bytes(run->dtype_out);
     decoded.codes = NULL;
-    return run_fold(crew, scratch, &decoded, err);
+    return run_fold(job, scratch, &decoded, err);
 }
 
-int run_fold_quant(const struct crew *crew, const struct scratch *scratch,
+int run_fold_quant(const struct job *job, const struct scratch *scratch,
                    const struct block_run *run, struct error *err)
 {
     uint64_t begin = run->target ? run->target->row_first * run->target->cols : 0;
 
-    return decode_pieces(crew, scratch, run, begin + run->first, run->count, fold_decoded, err);
+    return decode_pieces(job, scratch, run, begin + run->first, run->count, fold_decoded, err);
 }
 
-static int copy_decoded(const struct crew *crew, const struct scratch *scratch,
+static int copy_decoded(const struct job *job, const struct scratch *scratch,
                         const struct block_run *run, uint64_t first, uint64_t count,
                         struct error *err)
 {
-    (void)crew;
+    (void)job;
     (void)err;
     memcpy((float *)run->dst + (first - run->first), scratch->decoder->decoded,
            count * sizeof(float));
     return 0;
 }
 
-int decode_fetch(const struct crew *crew, const struct scratch *scratch,
+int decode_fetch(const struct job *job, const struct scratch *scratch,
                  const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,
                  struct error *err)
 {
@@ -239,14 +239,14 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
 
             quant_reads_of(last, &tensor->quant->matrix, first + part - 1, 1);
             end = last[QUANT_PART_CODES].offset + last[QUANT_PART_CODES].bytes;
-            if (read_part(crew, &tensor->quant->parts[QUANT_PART_CODES], run.codes_first,
+            if (read_part(job, &tensor->quant->parts[QUANT_PART_CODES], run.codes_first,
                           scratch->raw, end - run.codes_first, err))
                 return err->code;
         } else {
             /* Each element of a row may be a piece of its own: four bytes at most. */
             part = min_u64(part, tensor->quant->matrix.cols - first % tensor->quant->matrix.cols);
         }
-        if (decode_pieces(crew, scratch, &run, first, part, copy_decoded, err))
+        if (decode_pieces(job, scratch, &run, first, part, copy_decoded, err))
             return err->code;
         first += part;
         count -= part;

@@ -17,7 +17,7 @@ struct piece {
     const uint8_t *src;
 };
 
-static void fold_tile(const struct crew *crew, const struct plan_target *target,
+static void fold_tile(const struct job *job, const struct plan_target *target,
                       const struct piece *piece, const struct fold_delta *delta, float *tile)
 {
     const struct fold_segment segment = {
@@ -32,27 +32,27 @@ static void fold_tile(const struct crew *crew, const struct plan_target *target,
         .delta_count = 1,
     };
 
-    (void)crew->ops->fold(&segment); /* what is not finite is found when it is encoded */
+    (void)job->ops->fold(&segment); /* what is not finite is found when it is encoded */
 }
 
 /* Multiply each row of tile_w by its magnitude over the norm of the row in `tile`. */
-static void scale_rows(const struct crew *crew, const struct scratch *scratch,
+static void scale_rows(const struct job *job, const struct scratch *scratch,
                        const struct piece *piece, const float *tile, const float *magnitudes)
 {
     for (uint64_t r = 0; r < piece->rows; r++) {
         double lanes[FOLD_LANES] = { 0 };
         float factor;
 
-        crew->ops->add_squares(lanes, tile + r * piece->cols, piece->cols);
+        job->ops->add_squares(lanes, tile + r * piece->cols, piece->cols);
         factor = fold_dora_factor(magnitudes[r], fold_norm(lanes));
-        crew->ops->scale(scratch->tile_w + r * piece->cols, factor, piece->cols);
+        job->ops->scale(scratch->tile_w + r * piece->cols, factor, piece->cols);
     }
 }
 
-static const struct plan_cut *find_cut(const struct crew *crew, const struct plan_target *target,
+static const struct plan_cut *find_cut(const struct job *job, const struct plan_target *target,
                                        uint64_t row)
 {
-    const struct plan_cut *cuts = crew->plan->cuts + target->cut_first;
+    const struct plan_cut *cuts = job->plan->cuts + target->cut_first;
     uint32_t low = 0;
     uint32_t high = target->cut_count;
 
@@ -67,53 +67,52 @@ static const struct plan_cut *find_cut(const struct crew *crew, const struct pla
     return &cuts[low];
 }
 
-void dora_scale(const struct crew *crew, const struct plan_target *target, uint32_t index, float *w,
+void dora_scale(const struct job *job, const struct plan_target *target, uint32_t index, float *w,
                 uint64_t row, uint64_t rows, uint64_t col, uint64_t cols)
 {
-    const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + index];
+    const struct plan_delta *delta = &job->plan->deltas[target->delta_first + index];
 
     for (uint64_t r = 0; r < rows; r++) {
         if (delta->norm == EDIT_NORM_OF_COLS)
-            crew->ops->scale_each(w + r * cols, crew->norms + delta->norms + col, cols);
+            job->ops->scale_each(w + r * cols, job->norms + delta->norms + col, cols);
         else if (target->norms == PLAN_NORMS_ALL)
-            crew->ops->scale(w + r * cols, crew->norms[delta->norms + row + r], cols);
+            job->ops->scale(w + r * cols, job->norms[delta->norms + row + r], cols);
         else
-            crew->ops->scale(w + r * cols,
-                             crew->norms[find_cut(crew, target, row + r)->norms + index], cols);
+            job->ops->scale(w + r * cols, job->norms[find_cut(job, target, row + r)->norms + index],
+                            cols);
     }
 }
 
 /* Add delta `index` to tile_w, and scale. */
-static int apply_delta(const struct crew *crew, const struct scratch *scratch,
+static int apply_delta(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, const struct piece *piece, uint32_t index,
                        const struct fold_delta *deltas, float *magnitudes, struct error *err)
 {
     const struct plan_target *target = run->target;
-    const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + index];
+    const struct plan_delta *delta = &job->plan->deltas[target->delta_first + index];
     bool whole = piece->cols == target->cols;
     const float *alone = scratch->tile_w; /* W + this delta alone */
 
-    fold_tile(crew, target, piece, &deltas[index], scratch->tile_w);
+    fold_tile(job, target, piece, &deltas[index], scratch->tile_w);
     if (delta->norm == EDIT_NO_NORM)
         return 0;
     if (target->norms == PLAN_NORMS_ALL || !whole) {
-        dora_scale(crew, target, index, scratch->tile_w, piece->row, piece->rows, piece->col,
+        dora_scale(job, target, index, scratch->tile_w, piece->row, piece->rows, piece->col,
                    piece->cols);
         return 0;
     }
     if (index > 0) {
         alone = scratch->tile_sum;
-        crew->ops->decode(scratch->tile_sum, piece->src, run->dtype_in, piece->rows * piece->cols);
-        fold_tile(crew, target, piece, &deltas[index], scratch->tile_sum);
+        job->ops->decode(scratch->tile_sum, piece->src, run->dtype_in, piece->rows * piece->cols);
+        fold_tile(job, target, piece, &deltas[index], scratch->tile_sum);
     }
-    if (factors_fetch_at(crew, scratch, &delta->magnitude, piece->row, magnitudes, piece->rows,
-                         err))
+    if (factors_fetch_at(job, scratch, &delta->magnitude, piece->row, magnitudes, piece->rows, err))
         return err->code;
-    scale_rows(crew, scratch, piece, alone, magnitudes);
+    scale_rows(job, scratch, piece, alone, magnitudes);
     return 0;
 }
 
-static int fold_piece(const struct crew *crew, const struct scratch *scratch,
+static int fold_piece(const struct job *job, const struct scratch *scratch,
                       const struct block_run *run, const struct piece *piece, const float *packed,
                       uint8_t *dst, struct error *err)
 {
@@ -123,23 +122,23 @@ static int fold_piece(const struct crew *crew, const struct scratch *scratch,
     struct fold_delta deltas[PLAN_DELTAS_MAX];
     size_t bad;
 
-    if (run_fetch_b(crew, scratch, target, piece->row, piece->rows, deltas, packed, err))
+    if (run_fetch_b(job, scratch, target, piece->row, piece->rows, deltas, packed, err))
         return err->code;
-    crew->ops->decode(scratch->tile_w, piece->src, run->dtype_in, count);
+    job->ops->decode(scratch->tile_w, piece->src, run->dtype_in, count);
     for (uint32_t i = 0; i < target->delta_count; i++) {
         /* Magnitudes lie behind the rows of B. */
-        if (apply_delta(crew, scratch, run, piece, i, deltas,
+        if (apply_delta(job, scratch, run, piece, i, deltas,
                         scratch->b + piece->rows * target->rank_sum, err))
             return err->code;
     }
-    bad = crew->ops->encode(dst, dtype_out, scratch->tile_w, count);
-    if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+    bad = job->ops->encode(dst, dtype_out, scratch->tile_w, count);
+    if (bad != FOLD_FINITE && !job->allow_nonfinite)
         return nonfinite_error(run, (size_t)(dst - run->dst) / dtype_bytes(dtype_out) + bad, err);
     return 0;
 }
 
-int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
-                  const struct block_run *run, const float *packed, struct error *err)
+int run_fold_dora(const struct job *job, const struct scratch *scratch, const struct block_run *run,
+                  const float *packed, struct error *err)
 {
     const struct plan_target *target = run->target;
     uint64_t width_in = dtype_bytes(run->dtype_in);
@@ -162,7 +161,7 @@ int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
         } else {
             piece.cols = min_u64(min_u64(left, cols - piece.col), PLAN_TILE_FLOATS);
         }
-        if (fold_piece(crew, scratch, run, &piece, packed, run->dst + done * width_out, err))
+        if (fold_piece(job, scratch, run, &piece, packed, run->dst + done * width_out, err))
             return err->code;
         done += piece.rows * piece.cols;
     }

@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int encode_merge(const struct crew *crew, const struct scratch *scratch,
+int encode_merge(const struct job *job, const struct scratch *scratch,
                  const struct block_run *whole, uint64_t end, struct error *err)
 {
-    const struct plan *plan = crew->plan;
+    const struct plan *plan = job->plan;
     const struct plan_tensor *tensor = whole->tensor;
     uint64_t width = dtype_bytes(tensor->encoding->middle);
     uint64_t cols = tensor->encoding->cols;
@@ -44,14 +44,14 @@ int encode_merge(const struct crew *crew, const struct scratch *scratch,
         run.dst = scratch->encoder.middle + done * width;
         if (run.src)
             run.src += done * dtype_bytes(run.dtype_in);
-        if (run_fold(crew, scratch, &run, err))
+        if (run_fold(job, scratch, &run, err))
             return err->code;
         at = stop;
     }
     return 0;
 }
 
-int encode_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+int encode_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                 const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                 struct error *err)
 {
@@ -66,14 +66,14 @@ int encode_part(const struct crew *crew, const struct scratch *scratch, struct s
         uint64_t to = min_u64(part.end, (first + count + 1) / 2);
         const struct block_run run = block_run_of(slot, tensor, NULL, first);
 
-        if (encode_merge(crew, scratch, &run, first + count, err))
+        if (encode_merge(job, scratch, &run, first + count, err))
             return err->code;
-        crew->ops->decode(encoder->values, encoder->middle, encoding->middle, count);
+        job->ops->decode(encoder->values, encoder->middle, encoding->middle, count);
         /* What is not finite has been found where it was rounded, or is allowed. */
-        (void)crew->encode->bnb4(encoder->codes, encoder->absmax, encoding->codes, encoder->values,
-                                 count, PLAN_ENCODING_BLOCK);
+        (void)job->encode->bnb4(encoder->codes, encoder->absmax, encoding->codes, encoder->values,
+                                count, PLAN_ENCODING_BLOCK);
         memcpy(out + (from - part.first), encoder->codes + (from - first / 2), to - from);
-        if (file_pwrite(&crew->repacked, encoder->absmax, blocks * sizeof(float),
+        if (file_pwrite(&job->repacked, encoder->absmax, blocks * sizeof(float),
                         encoding->absmax_offset + first / PLAN_ENCODING_BLOCK * sizeof(float), err))
             return err->code;
     }
@@ -81,15 +81,15 @@ int encode_part(const struct crew *crew, const struct scratch *scratch, struct s
 }
 
 /* Absmax [first, first + count) of a tensor. */
-static int read_absmax(const struct crew *crew, const struct plan_encoding *encoding,
-                       uint64_t first, float *out, uint64_t count, struct error *err)
+static int read_absmax(const struct job *job, const struct plan_encoding *encoding, uint64_t first,
+                       float *out, uint64_t count, struct error *err)
 {
-    return file_pread(&crew->repacked, out, count * sizeof(float),
+    return file_pread(&job->repacked, out, count * sizeof(float),
                       encoding->absmax_offset + first * sizeof(float), err);
 }
 
 /* As encode_nested_offset(), piece by piece. */
-static int find_offset(const struct crew *crew, const struct scratch *scratch,
+static int find_offset(const struct job *job, const struct scratch *scratch,
                        const struct plan_encoding *encoding, float *offset, struct error *err)
 {
     double sum = 0;
@@ -97,7 +97,7 @@ static int find_offset(const struct crew *crew, const struct scratch *scratch,
     for (uint64_t first = 0; first < encoding->absmax_count; first += PLAN_ENCODED_ELEMENTS) {
         uint64_t count = min_u64(encoding->absmax_count - first, PLAN_ENCODED_ELEMENTS);
 
-        if (read_absmax(crew, encoding, first, scratch->encoder.values, count, err))
+        if (read_absmax(job, encoding, first, scratch->encoder.values, count, err))
             return err->code;
         for (uint64_t i = 0; i < count; i++)
             sum += (double)scratch->encoder.values[i];
@@ -112,7 +112,7 @@ static int find_offset(const struct crew *crew, const struct scratch *scratch,
 }
 
 /* Codes or numbers of nested absmax: bytes [part.first, part.end) of either. */
-static int nest(const struct crew *crew, const struct scratch *scratch,
+static int nest(const struct job *job, const struct scratch *scratch,
                 const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                 struct error *err)
 {
@@ -127,7 +127,7 @@ static int nest(const struct crew *crew, const struct scratch *scratch,
     float map[256];
     float offset;
 
-    if (find_offset(crew, scratch, encoding, &offset, err))
+    if (find_offset(job, scratch, encoding, &offset, err))
         return err->code;
     encode_dynamic_map(map);
     for (; first < end; first += PLAN_ENCODED_ELEMENTS / 2) {
@@ -140,7 +140,7 @@ static int nest(const struct crew *crew, const struct scratch *scratch,
         uint64_t to = min_u64(part.end, made_end);
         const uint8_t *made = is_codes ? encoder->codes : (const uint8_t *)nested;
 
-        if (read_absmax(crew, encoding, first, encoder->values, count, err))
+        if (read_absmax(job, encoding, first, encoder->values, count, err))
             return err->code;
         encode_nested(is_codes ? encoder->codes : NULL, nested, encoder->values, count, offset,
                       map);
@@ -182,7 +182,7 @@ static void print_double(char *out, size_t bytes, double value)
         snprintf(out, bytes, "%.*s.%s", exponent + 1, digits, digits + exponent + 1);
 }
 
-static int print_state(const struct crew *crew, const struct scratch *scratch,
+static int print_state(const struct job *job, const struct scratch *scratch,
                        const struct plan_encoding *encoding, char state[PLAN_QUANT_STATE_BYTES + 1],
                        struct error *err)
 {
@@ -200,7 +200,7 @@ static int print_state(const struct crew *crew, const struct scratch *scratch,
                      encoding->codes == QUANT_NF4 ? "nf4" : "fp4", PLAN_ENCODING_BLOCK, dtype,
                      encoding->rows, encoding->cols);
     if (encoding->nested) {
-        if (find_offset(crew, scratch, encoding, &offset, err))
+        if (find_offset(job, scratch, encoding, &offset, err))
             return err->code;
         print_double(number, sizeof(number), (double)offset);
         bytes += snprintf(state + bytes, PLAN_QUANT_STATE_BYTES - (size_t)bytes,
@@ -213,7 +213,7 @@ static int print_state(const struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-int encode_companion(const struct crew *crew, const struct scratch *scratch,
+int encode_companion(const struct job *job, const struct scratch *scratch,
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err)
 {
@@ -225,11 +225,11 @@ int encode_companion(const struct crew *crew, const struct scratch *scratch,
     switch ((enum plan_companion)tensor->companion) {
     case PLAN_ABSMAX:
         if (encoding->nested)
-            return nest(crew, scratch, tensor, part, out, err);
-        return file_pread(&crew->repacked, out, part.end - part.first,
+            return nest(job, scratch, tensor, part, out, err);
+        return file_pread(&job->repacked, out, part.end - part.first,
                           encoding->absmax_offset + part.first, err);
     case PLAN_NESTED_ABSMAX:
-        return nest(crew, scratch, tensor, part, out, err);
+        return nest(job, scratch, tensor, part, out, err);
     case PLAN_QUANT_MAP:
         memcpy(map, quant_tables[encoding->codes], 16 * sizeof(float));
         if (encoding->codes == QUANT_FP4_BNB)
@@ -240,7 +240,7 @@ int encode_companion(const struct crew *crew, const struct scratch *scratch,
         break;
     case PLAN_QUANT_STATE:
     case PLAN_COMPANIONS:
-        if (print_state(crew, scratch, encoding, state, err))
+        if (print_state(job, scratch, encoding, state, err))
             return err->code;
         made = (const uint8_t *)state;
         break;

@@ -1,8 +1,9 @@
 /*
  * internal.h - what the parts of the pipeline share
  *
- * control.c (the calling thread) owns files, slots and the ring; crew.c runs the
- * workers and their queue; block.c computes one block; factors.c fetches factors.
+ * control.c (the calling thread) owns files, slots and the ring; job.c opens what one
+ * output is computed from; crew.c runs the workers and their queue; block.c computes one
+ * block; factors.c fetches factors.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,6 +22,7 @@ enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WAITING, SLOT_COMPUTING, SLOT_WR
 /* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING. */
 struct slot {
     enum slot_state state;
+    struct job *job; /* whose block it is */
     uint8_t *memory;
     struct plan_block block;
     struct ring_request reads[PLAN_READS_MAX];
@@ -33,6 +35,7 @@ struct slot {
 
 /* A factor A that is packed for many blocks: resident target k lies in region k % 2. */
 struct region {
+    const struct job *job; /* whose region it is */
     float *packed;
     uint32_t resident; /* number of the resident target, or PLAN_NO_TARGET */
     bool ready;
@@ -84,8 +87,12 @@ struct worker {
     struct decoder decoder;
 };
 
-/* The workers and their queue. */
-struct crew {
+/*
+ * What one output is made from, and the digests of what was made.  The control thread changes its
+ * regions, prepare.h its norms and repacked factors before the work, workers the digests of the
+ * blocks that they hold.
+ */
+struct job {
     const struct plan *plan;
     const struct fold_ops *ops;
     const struct quant_ops *quant;
@@ -97,7 +104,21 @@ struct crew {
     float *norms;          /* plan.norm_count factors of DoRA, made before the work */
     uint32_t shard_count;  /* inputs before the adapters */
     struct region regions[2];
+    float *memory; /* of the regions */
+    size_t memory_bytes;
     uint64_t (*digests)[2];
+};
+
+/*
+ * Open the files that workers read and take the memory of factors and digests.  job_close() is for
+ * any job, also after a failure; an all-zero job is allowed.
+ */
+int job_open(struct job *job, const struct plan *plan, const struct pipeline_options *options,
+             struct error *err);
+void job_close(struct job *job);
+
+/* The workers and their queue. */
+struct crew {
     struct ring *ring; /* to wake */
 
     pthread_mutex_t mutex;
@@ -107,19 +128,19 @@ struct crew {
     struct slot *finished; /* computed, any order */
     struct region *load;   /* regions to load, before any block */
     struct region *loaded; /* loaded, any order */
+    bool opened;
     bool ending;
     struct worker *workers;
     unsigned worker_count;
-    float *memory; /* of all scratch and regions */
+    float *memory; /* of all scratch */
     size_t memory_bytes;
 };
 
 /*
- * Take the memory and start the workers.  crew_close() ends them, also after a failure; an all-zero
- * crew is allowed.
+ * Take the memory and start the workers, with the scratch that the plan asks for.  crew_close()
+ * ends them, also after a failure; an all-zero crew is allowed.
  */
-int crew_open(struct crew *crew, const struct plan *plan, const struct pipeline_options *options,
-              struct ring *ring, struct error *err);
+int crew_open(struct crew *crew, const struct plan *plan, struct ring *ring, struct error *err);
 void crew_close(struct crew *crew);
 
 void crew_give(struct crew *crew, struct slot *slot);            /* to compute */
@@ -136,25 +157,24 @@ int crew_share(struct crew *crew,
                void *context, struct error *err);
 
 /* Compute and hash the block in a slot. */
-int block_compute(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
-                  struct error *err);
+int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err);
 
 /* Fetch and pack all factors A of a target, one behind the other. */
-int factors_pack(const struct crew *crew, const struct scratch *scratch,
+int factors_pack(const struct job *job, const struct scratch *scratch,
                  const struct plan_target *target, float *packed, struct error *err);
 
 /* Fetch `count` elements from the place that a factor says, widened to fp32. */
-int factors_fetch(const struct crew *crew, const struct scratch *scratch,
+int factors_fetch(const struct job *job, const struct scratch *scratch,
                   const struct plan_factor *from, float *out, uint64_t count, struct error *err);
 
 /* The same from `skipped` elements behind that place. */
-int factors_fetch_at(const struct crew *crew, const struct scratch *scratch,
+int factors_fetch_at(const struct job *job, const struct scratch *scratch,
                      const struct plan_factor *from, uint64_t skipped, float *out, uint64_t count,
                      struct error *err);
 
 /* `bytes` as they are in an adapter, from `skipped` bytes behind the place. */
-int factors_read(const struct crew *crew, const struct plan_factor *from, uint64_t skipped,
-                 void *out, uint64_t bytes, struct error *err);
+int factors_read(const struct job *job, const struct plan_factor *from, uint64_t skipped, void *out,
+                 uint64_t bytes, struct error *err);
 
 /* Fold a run of elements of a target: src and dst as in fold_segment. */
 struct block_run {
@@ -172,36 +192,36 @@ struct block_run {
                        room for pieces of them; NULL: decoded */
     uint64_t codes_first;
 };
-int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
+int run_fold(const struct job *job, const struct scratch *scratch, const struct block_run *run,
              struct error *err);
 
 /*
  * The packed A of all deltas of a target, one behind the other, for a run that a worker makes: from
  * its region or packed now; NULL on error.
  */
-const float *run_packed(const struct crew *crew, const struct scratch *scratch,
+const float *run_packed(const struct job *job, const struct scratch *scratch,
                         const struct plan_target *target, struct error *err);
 
 /* Rows [row, row + rows) of every B of a target into scratch->b, and the deltas for fold(). */
-int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
+int run_fetch_b(const struct job *job, const struct scratch *scratch,
                 const struct plan_target *target, uint64_t row, uint64_t rows,
                 struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err);
 
 /* Take the run of a 16-bit tensor through NF4, and fold it. */
-int run_fold_roundtrip(const struct crew *crew, const struct scratch *scratch,
+int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, struct error *err);
 
 /* Elements of such a tensor as fp32, read from its file; at most PLAN_TILE_COLS. */
-int roundtrip_fetch(const struct crew *crew, const struct scratch *scratch,
+int roundtrip_fetch(const struct job *job, const struct scratch *scratch,
                     const struct plan_tensor *tensor, const struct file *source, uint64_t first,
                     uint64_t count, float *out, struct error *err);
 
 /* Decode the run of a quantised tensor, and fold it. */
-int run_fold_quant(const struct crew *crew, const struct scratch *scratch,
+int run_fold_quant(const struct job *job, const struct scratch *scratch,
                    const struct block_run *run, struct error *err);
 
 /* Elements of a quantised tensor as fp32, read from the base.  Uses scratch->raw. */
-int decode_fetch(const struct crew *crew, const struct scratch *scratch,
+int decode_fetch(const struct job *job, const struct scratch *scratch,
                  const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,
                  struct error *err);
 
@@ -209,30 +229,30 @@ int decode_fetch(const struct crew *crew, const struct scratch *scratch,
  * Merge the elements [whole->first, end) of a tensor that is encoded into encoder.middle; `whole`
  * is a run of the tensor without a target, of which src or codes are looked at.
  */
-int encode_merge(const struct crew *crew, const struct scratch *scratch,
+int encode_merge(const struct job *job, const struct scratch *scratch,
                  const struct block_run *whole, uint64_t end, struct error *err);
 
 /* The bytes [first, end) of a tensor's codes in the base's own scheme; its scales are there. */
-int same_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+int same_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
               const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
               struct error *err);
 
 /* The bytes [first, end) of its scales. */
-int same_scales(const struct crew *crew, const struct plan_tensor *tensor, struct plan_part part,
+int same_scales(const struct job *job, const struct plan_tensor *tensor, struct plan_part part,
                 uint8_t *out, struct error *err);
 
 /* The scale of all its blocks of such a tensor (QUANT_SCALE_TIMES_WHOLE and OVER_WHOLE), or 1. */
-int same_whole(const struct crew *crew, const struct plan_tensor *tensor, float *whole,
+int same_whole(const struct job *job, const struct plan_tensor *tensor, float *whole,
                struct error *err);
 
-/* The bytes [first, end) of the codes of a tensor that is encoded; its absmax go to crew.repacked.
+/* The bytes [first, end) of the codes of a tensor that is encoded; its absmax go to job.repacked.
  */
-int encode_part(const struct crew *crew, const struct scratch *scratch, struct slot *slot,
+int encode_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                 const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                 struct error *err);
 
 /* The bytes [first, end) of a companion; all absmax of its tensor are there. */
-int encode_companion(const struct crew *crew, const struct scratch *scratch,
+int encode_companion(const struct job *job, const struct scratch *scratch,
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                      struct error *err);
 
@@ -241,18 +261,18 @@ struct block_run block_run_of(const struct slot *slot, const struct plan_tensor 
                               const struct plan_target *target, uint64_t first);
 
 /* The same for a target with norms whose A is packed. */
-int run_fold_dora(const struct crew *crew, const struct scratch *scratch,
-                  const struct block_run *run, const float *packed, struct error *err);
+int run_fold_dora(const struct job *job, const struct scratch *scratch, const struct block_run *run,
+                  const float *packed, struct error *err);
 
 /* Multiply rows x cols at (row, col) of the target by the factors of delta `index`, made before. */
-void dora_scale(const struct crew *crew, const struct plan_target *target, uint32_t index, float *w,
+void dora_scale(const struct job *job, const struct plan_target *target, uint32_t index, float *w,
                 uint64_t row, uint64_t rows, uint64_t col, uint64_t cols);
 
 /*
  * Put the patches of a tensor, as `dtype`, into its bytes [first, end) at `out`: the output where
  * all of it is patches, otherwise the input.  Uses scratch->b and scratch->raw.
  */
-int patches_apply(const struct crew *crew, const struct scratch *scratch,
+int patches_apply(const struct job *job, const struct scratch *scratch,
                   const struct plan_tensor *tensor, enum dtype dtype, uint64_t first, uint64_t end,
                   uint8_t *out, struct error *err);
 
@@ -271,12 +291,12 @@ static inline uint64_t rectangle_row(const struct rectangle *at, uint64_t index)
 }
 
 /* Add one delta of the target to the rectangle in scratch->tile_w, with panels of its factors. */
-int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
+int panels_add_delta(const struct job *job, const struct scratch *scratch,
                      const struct plan_delta *delta, uint64_t target_cols,
                      const struct rectangle *at, struct error *err);
 
 /* The same for a target whose factor A fits nowhere: panel by panel. */
-int run_fold_panels(const struct crew *crew, const struct scratch *scratch,
+int run_fold_panels(const struct job *job, const struct scratch *scratch,
                     const struct block_run *run, struct error *err);
 
 /* ERR_FORMAT that names tensor, element and value. */

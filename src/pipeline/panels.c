@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-static int fetch_panel(const struct crew *crew, const struct scratch *scratch,
+static int fetch_panel(const struct job *job, const struct scratch *scratch,
                        const struct plan_delta *delta, uint64_t target_cols,
                        const struct rectangle *at, uint32_t k, uint32_t ranks, float *b_panel,
                        struct error *err)
@@ -21,20 +21,20 @@ static int fetch_panel(const struct crew *crew, const struct scratch *scratch,
     for (uint32_t i = 0; i < ranks; i++) {
         uint64_t skipped = (uint64_t)(k + i) * target_cols + at->col;
 
-        if (factors_fetch_at(crew, scratch, &delta->a, skipped, row, at->cols, err))
+        if (factors_fetch_at(job, scratch, &delta->a, skipped, row, at->cols, err))
             return err->code;
         fold_pack_row(scratch->a, ranks, i, row, at->cols);
     }
     for (uint64_t r = 0; r < at->rows; r++) {
         uint64_t skipped = rectangle_row(at, r) * delta->rank + k;
 
-        if (factors_fetch_at(crew, scratch, &delta->b, skipped, b_panel + r * ranks, ranks, err))
+        if (factors_fetch_at(job, scratch, &delta->b, skipped, b_panel + r * ranks, ranks, err))
             return err->code;
     }
     return 0;
 }
 
-int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
+int panels_add_delta(const struct job *job, const struct scratch *scratch,
                      const struct plan_delta *delta, uint64_t target_cols,
                      const struct rectangle *at, struct error *err)
 {
@@ -42,17 +42,17 @@ int panels_add_delta(const struct crew *crew, const struct scratch *scratch,
     for (uint32_t k = 0; k < delta->rank; k += FOLD_PANEL) {
         uint32_t ranks = delta->rank - k < FOLD_PANEL ? delta->rank - k : FOLD_PANEL;
 
-        if (fetch_panel(crew, scratch, delta, target_cols, at, k, ranks, scratch->b, err))
+        if (fetch_panel(job, scratch, delta, target_cols, at, k, ranks, scratch->b, err))
             return err->code;
-        crew->ops->panel_sum(scratch->tile_sum, at->cols, at->rows, at->cols, scratch->a,
-                             scratch->b, ranks, ranks, k == 0);
+        job->ops->panel_sum(scratch->tile_sum, at->cols, at->rows, at->cols, scratch->a, scratch->b,
+                            ranks, ranks, k == 0);
     }
-    crew->ops->add_scaled(scratch->tile_w, scratch->tile_sum, delta->scale, at->rows * at->cols);
+    job->ops->add_scaled(scratch->tile_w, scratch->tile_sum, delta->scale, at->rows * at->cols);
     return 0;
 }
 
 /* Decode the rectangle, add every delta, encode it. */
-static int fold_rectangle(const struct crew *crew, const struct scratch *scratch,
+static int fold_rectangle(const struct job *job, const struct scratch *scratch,
                           const struct block_run *run, const struct rectangle *at,
                           struct error *err)
 {
@@ -62,30 +62,30 @@ static int fold_rectangle(const struct crew *crew, const struct scratch *scratch
     uint64_t first = at->row * target->cols + at->col - run->first;
 
     for (uint64_t r = 0; r < at->rows; r++)
-        crew->ops->decode(scratch->tile_w + r * at->cols,
-                          run->src + (first + r * target->cols) * dtype_bytes(dtype_in), dtype_in,
-                          at->cols);
+        job->ops->decode(scratch->tile_w + r * at->cols,
+                         run->src + (first + r * target->cols) * dtype_bytes(dtype_in), dtype_in,
+                         at->cols);
     for (uint32_t i = 0; i < target->delta_count; i++) {
-        const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + i];
+        const struct plan_delta *delta = &job->plan->deltas[target->delta_first + i];
 
-        if (panels_add_delta(crew, scratch, delta, target->cols, at, err))
+        if (panels_add_delta(job, scratch, delta, target->cols, at, err))
             return err->code;
         if (delta->norm != EDIT_NO_NORM)
-            dora_scale(crew, target, i, scratch->tile_w, at->row, at->rows, at->col, at->cols);
+            dora_scale(job, target, i, scratch->tile_w, at->row, at->rows, at->col, at->cols);
     }
     for (uint64_t r = 0; r < at->rows; r++) {
         uint64_t index = first + r * target->cols;
-        size_t bad = crew->ops->encode(run->dst + index * dtype_bytes(dtype_out), dtype_out,
-                                       scratch->tile_w + r * at->cols, at->cols);
+        size_t bad = job->ops->encode(run->dst + index * dtype_bytes(dtype_out), dtype_out,
+                                      scratch->tile_w + r * at->cols, at->cols);
 
-        if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+        if (bad != FOLD_FINITE && !job->allow_nonfinite)
             return nonfinite_error(run, index + bad, err);
     }
     return 0;
 }
 
 /* Whole rows [row, row + rows), or the columns [col, col_end) of one row. */
-static int fold_band(const struct crew *crew, const struct scratch *scratch,
+static int fold_band(const struct job *job, const struct scratch *scratch,
                      const struct block_run *run, uint64_t row, uint64_t rows, uint64_t col,
                      uint64_t col_end, struct error *err)
 {
@@ -99,14 +99,14 @@ static int fold_band(const struct crew *crew, const struct scratch *scratch,
             const struct rectangle at = { NULL, row + done, min_u64(rows_max, rows - done), c,
                                           min_u64(cols_max, col_end - c) };
 
-            if (fold_rectangle(crew, scratch, run, &at, err))
+            if (fold_rectangle(job, scratch, run, &at, err))
                 return err->code;
         }
     }
     return 0;
 }
 
-int run_fold_panels(const struct crew *crew, const struct scratch *scratch,
+int run_fold_panels(const struct job *job, const struct scratch *scratch,
                     const struct block_run *run, struct error *err)
 {
     uint64_t cols = run->target->cols;
@@ -119,7 +119,7 @@ int run_fold_panels(const struct crew *crew, const struct scratch *scratch,
         uint64_t rows = col == 0 && end - element >= cols ? (end - element) / cols : 1;
         uint64_t col_end = rows == 1 ? min_u64(cols, col + (end - element)) : cols;
 
-        if (fold_band(crew, scratch, run, row, rows, col, col_end, err))
+        if (fold_band(job, scratch, run, row, rows, col, col_end, err))
             return err->code;
         element += rows == 1 ? col_end - col : rows * cols;
     }

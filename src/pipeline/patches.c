@@ -7,17 +7,17 @@
 #include <string.h>
 
 /* Bytes that need no conversion go where they belong. */
-static int copy_patch(const struct crew *crew, const struct plan_patch *patch, uint64_t begin,
+static int copy_patch(const struct job *job, const struct plan_patch *patch, uint64_t begin,
                       uint64_t first, uint64_t end, uint8_t *out, struct error *err)
 {
-    return factors_read(crew, &patch->source, first - begin, out, end - first, err);
+    return factors_read(job, &patch->source, first - begin, out, end - first, err);
 }
 
 /*
  * Converted elements come by way of the scratch, because a block boundary may cut one: `first` and
  * `end` are bytes of the tensor.
  */
-static int convert_patch(const struct crew *crew, const struct scratch *scratch,
+static int convert_patch(const struct job *job, const struct scratch *scratch,
                          const struct plan_tensor *tensor, enum dtype dtype,
                          const struct plan_patch *patch, uint64_t first, uint64_t end, uint8_t *out,
                          struct error *err)
@@ -33,11 +33,11 @@ static int convert_patch(const struct crew *crew, const struct scratch *scratch,
         uint64_t to = min_u64(end, (element + count) * width);
         size_t bad;
 
-        if (factors_fetch_at(crew, scratch, &patch->source, element - patch->first, scratch->b,
+        if (factors_fetch_at(job, scratch, &patch->source, element - patch->first, scratch->b,
                              count, err))
             return err->code;
-        bad = crew->ops->encode(results, dtype, scratch->b, count);
-        if (bad != FOLD_FINITE && !crew->allow_nonfinite) {
+        bad = job->ops->encode(results, dtype, scratch->b, count);
+        if (bad != FOLD_FINITE && !job->allow_nonfinite) {
             const struct block_run run = {
                 .tensor = tensor, .first = element, .dtype_out = dtype, .dst = results
             };
@@ -50,11 +50,11 @@ static int convert_patch(const struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-int patches_apply(const struct crew *crew, const struct scratch *scratch,
+int patches_apply(const struct job *job, const struct scratch *scratch,
                   const struct plan_tensor *tensor, enum dtype dtype, uint64_t first, uint64_t end,
                   uint8_t *out, struct error *err)
 {
-    const struct plan_patch *patches = crew->plan->patches + tensor->patch_first;
+    const struct plan_patch *patches = job->plan->patches + tensor->patch_first;
     uint64_t width = dtype_bytes(dtype);
     uint32_t low = 0;
     uint32_t high = tensor->patch_count;
@@ -76,9 +76,9 @@ int patches_apply(const struct crew *crew, const struct scratch *scratch,
         int status;
 
         if (patch->source.dtype == dtype)
-            status = copy_patch(crew, patch, begin, from, to, out + (from - first), err);
+            status = copy_patch(job, patch, begin, from, to, out + (from - first), err);
         else
-            status = convert_patch(crew, scratch, tensor, dtype, patch, from, to,
+            status = convert_patch(job, scratch, tensor, dtype, patch, from, to,
                                    out + (from - first), err);
         if (status)
             return status;

@@ -86,6 +86,7 @@ static int open_ring(struct control *control, struct error *err)
 static void close_all(struct control *control)
 {
     crew_close(&control->crew); /* workers wake the ring: they end first */
+    job_close(&control->job);
     if (control->abandoned)
         return; /* rather leaked than written to by the kernel after it is freed */
     ring_close(control->ring);
@@ -108,11 +109,12 @@ static int prepare(struct control *control, const atomic_int *cancelled, struct 
     int status;
 
     fold_environment_enter(&environment);
-    status = prepare_factors(&control->crew, scratch, control->directory_fd, cancelled, err);
+    status = prepare_factors(&control->job, scratch, control->directory_fd, cancelled, err);
     if (!status)
-        status = prepare_norms(&control->crew, scratch, cancelled, err);
+        status = prepare_norms(&control->job, scratch, cancelled, err);
     if (!status)
-        status = prepare_scales(&control->crew, scratch, cancelled, err); /* deltas need norms */
+        status = prepare_scales(&control->job, &control->crew, scratch, cancelled,
+                                err); /* deltas need norms */
     fold_environment_leave(&environment);
     return status;
 }
@@ -150,7 +152,9 @@ int pipeline_run(const struct plan *plan, int directory_fd, const struct pipelin
     if (!status)
         status = open_ring(&control, err);
     if (!status)
-        status = crew_open(&control.crew, plan, options, control.ring, err);
+        status = job_open(&control.job, plan, options, err);
+    if (!status)
+        status = crew_open(&control.crew, plan, control.ring, err);
     if (!status)
         status = prepare(&control, &stop->cancelled, err);
     if (!status) {
@@ -163,8 +167,8 @@ int pipeline_run(const struct plan *plan, int directory_fd, const struct pipelin
             *err = first;
     }
     if (!status) {
-        result->digests = control.crew.digests;
-        control.crew.digests = NULL;
+        result->digests = control.job.digests;
+        control.job.digests = NULL;
     }
     for (int i = 0; i < STAGE_COUNT; i++)
         result->stage_seconds[i] = control.stage_seconds[i];

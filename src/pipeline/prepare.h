@@ -14,23 +14,23 @@
 
 #include <stdatomic.h>
 
-/* Write plan.repacks to crew.repacked, an unnamed file in the directory. */
-int prepare_factors(struct crew *crew, const struct scratch *scratch, int directory_fd,
+/* Write plan.repacks to job.repacked, an unnamed file in the directory. */
+int prepare_factors(struct job *job, const struct scratch *scratch, int directory_fd,
                     const atomic_int *cancelled, struct error *err);
 
 /*
  * Part of that: `count` left or right factors of one tensor whose rows follow each other within one
  * stride, ascending, and take `row_floats` elements together, more than PLAN_B_FLOATS.
  */
-int repack_wide(struct crew *crew, const struct scratch *scratch, const struct plan_repack *repacks,
+int repack_wide(struct job *job, const struct scratch *scratch, const struct plan_repack *repacks,
                 size_t count, uint64_t row_floats, const atomic_int *cancelled, struct error *err);
 
-/* The scales of tensors that are written back in the base's own scheme, into crew.repacked. */
-int prepare_scales(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
-                   struct error *err);
+/* The scales of tensors that are written back in the base's own scheme, into job.repacked. */
+int prepare_scales(struct job *job, struct crew *crew, const struct scratch *scratch,
+                   const atomic_int *cancelled, struct error *err);
 
-/* Fill crew.norms: the factors of DoRA that no worker can make from its block alone. */
-int prepare_norms(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
+/* Fill job.norms: the factors of DoRA that no worker can make from its block alone. */
+int prepare_norms(struct job *job, const struct scratch *scratch, const atomic_int *cancelled,
                   struct error *err);
 
 #endif

@@ -12,7 +12,7 @@
 #define ROWS_MAX 64u /* whose sums are held at once */
 
 struct norm_work {
-    struct crew *crew;
+    struct job *job;
     const struct scratch *scratch;
     const struct plan_target *target;
     const struct plan_tensor *tensor;
@@ -33,15 +33,15 @@ static int read_row(const struct norm_work *work, const struct rectangle *at, ui
 
     if (!work->tensor->whole &&
         file_pread(&work->source, raw, at->cols * width, work->tensor->in_offset + first, err)) {
-        const char *path = work->crew->plan->inputs[work->tensor->input].path;
+        const char *path = work->job->plan->inputs[work->tensor->input].path;
 
         error_prefix(err, "'%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
         return err->code = ERR_FAILED;
     }
-    if (work->tensor->patch_count && patches_apply(work->crew, work->scratch, work->tensor, dtype,
+    if (work->tensor->patch_count && patches_apply(work->job, work->scratch, work->tensor, dtype,
                                                    first, first + at->cols * width, raw, err))
         return err->code;
-    work->crew->ops->decode(work->scratch->tile_w + r * at->cols, raw, dtype, at->cols);
+    work->job->ops->decode(work->scratch->tile_w + r * at->cols, raw, dtype, at->cols);
     return 0;
 }
 
@@ -53,14 +53,14 @@ static int read_rectangle(const struct norm_work *work, const struct rectangle *
         uint64_t row = work->target->row_first + rectangle_row(at, r);
 
         if (work->tensor->roundtrip) {
-            if (roundtrip_fetch(work->crew, work->scratch, work->tensor, &work->source,
+            if (roundtrip_fetch(work->job, work->scratch, work->tensor, &work->source,
                                 row * work->target->cols + at->col, at->cols,
                                 work->scratch->tile_w + r * at->cols, err))
                 return err->code;
             continue;
         }
         if (work->tensor->quant) {
-            if (decode_fetch(work->crew, work->scratch, work->tensor,
+            if (decode_fetch(work->job, work->scratch, work->tensor,
                              row * work->target->cols + at->col, at->cols,
                              work->scratch->tile_w + r * at->cols, err))
                 return err->code;
@@ -75,7 +75,7 @@ static int read_rectangle(const struct norm_work *work, const struct rectangle *
 static int add_band(const struct norm_work *work, const struct plan_delta *delta,
                     const struct rectangle *band, struct error *err)
 {
-    const struct fold_ops *ops = work->crew->ops;
+    const struct fold_ops *ops = work->job->ops;
 
     for (uint64_t col = 0; col < work->target->cols; col += PLAN_TILE_COLS) {
         struct rectangle at = *band;
@@ -83,7 +83,7 @@ static int add_band(const struct norm_work *work, const struct plan_delta *delta
         at.col = col;
         at.cols = min_u64(PLAN_TILE_COLS, work->target->cols - col);
         if (read_rectangle(work, &at, err) ||
-            panels_add_delta(work->crew, work->scratch, delta, work->target->cols, &at, err))
+            panels_add_delta(work->job, work->scratch, delta, work->target->cols, &at, err))
             return err->code;
         for (uint64_t r = 0; r < at.rows; r++) {
             const float *x = work->scratch->tile_w + r * at.cols;
@@ -101,25 +101,25 @@ static int add_band(const struct norm_work *work, const struct plan_delta *delta
 static int set_rows(const struct norm_work *work, uint32_t index, const struct rectangle *band,
                     struct error *err)
 {
-    const struct plan_delta *delta = &work->crew->plan->deltas[work->target->delta_first + index];
+    const struct plan_delta *delta = &work->job->plan->deltas[work->target->delta_first + index];
 
     for (uint64_t r = 0; r < band->rows; r++) {
         uint64_t row = rectangle_row(band, r);
         uint64_t place = band->cuts ? band->cuts[r].norms + index : delta->norms + row;
         float magnitude;
 
-        if (factors_fetch_at(work->crew, work->scratch, &delta->magnitude, row, &magnitude, 1, err))
+        if (factors_fetch_at(work->job, work->scratch, &delta->magnitude, row, &magnitude, 1, err))
             return err->code;
-        work->crew->norms[place] = fold_dora_factor(magnitude, fold_norm(work->lanes[r]));
+        work->job->norms[place] = fold_dora_factor(magnitude, fold_norm(work->lanes[r]));
     }
     return 0;
 }
 
 static int set_cols(const struct norm_work *work, const struct plan_delta *delta, struct error *err)
 {
-    float *factors = work->crew->norms + delta->norms;
+    float *factors = work->job->norms + delta->norms;
 
-    if (factors_fetch(work->crew, work->scratch, &delta->magnitude, factors, work->target->cols,
+    if (factors_fetch(work->job, work->scratch, &delta->magnitude, factors, work->target->cols,
                       err))
         return err->code;
     for (uint64_t c = 0; c < work->target->cols; c++)
@@ -130,7 +130,7 @@ static int set_cols(const struct norm_work *work, const struct plan_delta *delta
 static int make_norms(const struct norm_work *work, uint32_t index, const atomic_int *cancelled,
                       struct error *err)
 {
-    const struct plan *plan = work->crew->plan;
+    const struct plan *plan = work->job->plan;
     const struct plan_target *target = work->target;
     const struct plan_delta *delta = &plan->deltas[target->delta_first + index];
     bool cut = target->norms == PLAN_NORMS_CUT;
@@ -157,7 +157,7 @@ static int make_norms(const struct norm_work *work, uint32_t index, const atomic
 static int prepare_target(struct norm_work *work, const atomic_int *cancelled, struct error *err)
 {
     const struct plan_target *target = work->target;
-    const struct plan *plan = work->crew->plan;
+    const struct plan *plan = work->job->plan;
     int status = 0;
 
     if (file_open_input(&work->source, plan->inputs[work->tensor->input].path, FILE_DIRECT_OFF,
@@ -171,11 +171,11 @@ static int prepare_target(struct norm_work *work, const atomic_int *cancelled, s
     return status;
 }
 
-int prepare_norms(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
+int prepare_norms(struct job *job, const struct scratch *scratch, const atomic_int *cancelled,
                   struct error *err)
 {
-    const struct plan *plan = crew->plan;
-    struct norm_work work = { .crew = crew, .scratch = scratch, .source = FILE_CLOSED };
+    const struct plan *plan = job->plan;
+    struct norm_work work = { .job = job, .scratch = scratch, .source = FILE_CLOSED };
     int status = 0;
 
     if (plan->norm_count == 0)

@@ -16,6 +16,7 @@
 
 /* One weight, of which each thread takes the next row of blocks. */
 struct scale_work {
+    struct job *job;
     struct crew *crew;
     const struct plan_tensor *tensor;
     const struct plan_target *loaded[2]; /* whose factor A is in the region */
@@ -36,10 +37,10 @@ static const struct quant_matrix *matrix_of(const struct scale_work *work)
  * have a region each, this is called for all of it first, and then finds them loaded.  A piece
  * needs two that follow each other at most, because they are larger than it.
  */
-static int load_factors(struct scale_work *work, const struct scratch *scratch,
-                        uint64_t first, uint64_t end, struct error *err)
+static int load_factors(struct scale_work *work, const struct scratch *scratch, uint64_t first,
+                        uint64_t end, struct error *err)
 {
-    const struct plan *plan = work->crew->plan;
+    const struct plan *plan = work->job->plan;
     const struct plan_tensor *tensor = work->tensor;
     uint64_t cols = tensor->encoding->cols;
     uint32_t last = tensor->target_first + tensor->target_count;
@@ -52,7 +53,7 @@ static int load_factors(struct scale_work *work, const struct scratch *scratch,
         if (target->resident == PLAN_NO_TARGET || work->loaded[region] == target)
             continue;
         work->loaded[region] = target;
-        if (factors_pack(work->crew, scratch, target, work->crew->regions[region].packed, err))
+        if (factors_pack(work->job, scratch, target, work->job->regions[region].packed, err))
             return err->code;
     }
     return 0;
@@ -73,10 +74,10 @@ static int merge(struct scale_work *work, const struct scratch *scratch, uint64_
 
     if (load_factors(work, scratch, first, end, err))
         return err->code;
-    if (file_pread(&work->crew->shards[codes->shard], run.codes, (end - first) / per_byte,
+    if (file_pread(&work->job->shards[codes->shard], run.codes, (end - first) / per_byte,
                    codes->offset + run.codes_first, err))
         return err->code;
-    return encode_merge(work->crew, scratch, &run, end, err);
+    return encode_merge(work->job, scratch, &run, end, err);
 }
 
 /* Columns [col, col + count) of a row, merged at `src`, into amax. */
@@ -93,7 +94,7 @@ static void add_row(const struct scale_work *work, const struct scratch *scratch
         uint64_t part = col % block_cols ? cut : count; /* whole blocks, and the last one */
         uint64_t blocks = quant_ceil(part, block_cols);
 
-        work->crew->encode->absmax(found, src, part, block_cols);
+        work->job->encode->absmax(found, src, part, block_cols);
         for (uint64_t i = 0; i < blocks; i++) {
             if (found[i] > amax[block + i])
                 amax[block + i] = found[i];
@@ -109,11 +110,11 @@ static int out_of_range(const struct scale_work *work, struct error *err)
 {
     char quoted[QUOTED_BYTES];
 
-    return error_set(err, ERR_FORMAT,
-                     "tensor '%s': an element becomes larger than its global scale reaches, which "
-                     "is kept; take --save-method merged_16bit",
-                     error_quote(quoted, sizeof(quoted), work->tensor->name,
-                                 work->tensor->name_bytes));
+    return error_set(
+        err, ERR_FORMAT,
+        "tensor '%s': an element becomes larger than its global scale reaches, which "
+        "is kept; take --save-method merged_16bit",
+        error_quote(quoted, sizeof(quoted), work->tensor->name, work->tensor->name_bytes));
 }
 
 /* The scales of one row of blocks, number `line` in the tensor, from amax. */
@@ -131,17 +132,17 @@ static int write_line(const struct scale_work *work, const struct scratch *scrat
         uint64_t count = min_u64(across - first, PLAN_RAW_BYTES / width);
         uint64_t place = (line * across + first) * width;
 
-        if (file_pread(&work->crew->shards[scales->shard], raw, count * width,
+        if (file_pread(&work->job->shards[scales->shard], raw, count * width,
                        scales->offset + place, err))
             return err->code;
         for (uint64_t i = 0; i < count; i++) {
             uint8_t *scale = raw + i * width;
 
             if (!encode_keep(scale, scale, scratch->encoder.amax[first + i], matrix, work->whole) &&
-                !work->crew->allow_nonfinite)
+                !work->job->allow_nonfinite)
                 return out_of_range(work, err);
         }
-        if (file_pwrite(&work->crew->repacked, raw, count * width, encoding->absmax_offset + place,
+        if (file_pwrite(&work->job->repacked, raw, count * width, encoding->absmax_offset + place,
                         err))
             return err->code;
         first += count;
@@ -205,7 +206,7 @@ static bool has_many_residents(const struct scale_work *work)
     unsigned residents = 0;
 
     for (uint32_t i = 0; i < tensor->target_count; i++)
-        residents += work->crew->plan->targets[tensor->target_first + i].resident != PLAN_NO_TARGET;
+        residents += work->job->plan->targets[tensor->target_first + i].resident != PLAN_NO_TARGET;
     return residents > 2;
 }
 
@@ -215,7 +216,7 @@ static int scale_tensor(struct scale_work *work, const struct scratch *scratch, 
 
     work->lines = matrix->matrices * quant_ceil(matrix->rows, matrix->block_rows);
     atomic_store(&work->next, 0);
-    if (same_whole(work->crew, work->tensor, &work->whole, err))
+    if (same_whole(work->job, work->tensor, &work->whole, err))
         return err->code;
     if (has_many_residents(work))
         return scale_lines(work, scratch, err);
@@ -224,11 +225,11 @@ static int scale_tensor(struct scale_work *work, const struct scratch *scratch, 
     return crew_share(work->crew, scale_lines, work, err);
 }
 
-int prepare_scales(struct crew *crew, const struct scratch *scratch, const atomic_int *cancelled,
-                   struct error *err)
+int prepare_scales(struct job *job, struct crew *crew, const struct scratch *scratch,
+                   const atomic_int *cancelled, struct error *err)
 {
-    const struct plan *plan = crew->plan;
-    struct scale_work work = { .crew = crew, .cancelled = cancelled };
+    const struct plan *plan = job->plan;
+    struct scale_work work = { .job = job, .crew = crew, .cancelled = cancelled };
 
     for (size_t i = 0; i < plan->encoding_count && plan->scale_count; i++) {
         work.tensor = &plan->tensors[plan->encodings[i]->tensor];

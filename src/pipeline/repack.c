@@ -111,44 +111,44 @@ static bool share_rows(const struct plan_repack *x, const struct plan_repack *y)
            x->view.step == y->view.step && x->view.count == y->view.count;
 }
 
-static int fetch(const struct crew *crew, const struct scratch *scratch,
+static int fetch(const struct job *job, const struct scratch *scratch,
                  const struct plan_repack *repack, uint64_t first, uint64_t end, struct error *err)
 {
     const struct plan_factor factor = { repack->input,
                                         repack->tensor_offset + first * dtype_bytes(repack->dtype),
                                         repack->dtype };
 
-    return factors_fetch(crew, scratch, &factor, scratch->b, end - first, err);
+    return factors_fetch(job, scratch, &factor, scratch->b, end - first, err);
 }
 
 /* Rows [i, i + n) of factors whose elements for these rows are read in one piece. */
-static int repack_shared(struct crew *crew, const struct scratch *scratch,
+static int repack_shared(struct job *job, const struct scratch *scratch,
                          const struct plan_repack *repacks, size_t count, uint64_t i, uint64_t n,
                          uint64_t first, uint64_t end, struct error *err)
 {
-    if (fetch(crew, scratch, &repacks[0], first, end, err))
+    if (fetch(job, scratch, &repacks[0], first, end, err))
         return err->code;
     for (size_t r = 0; r < count; r++) {
         scatter(&repacks[r], scratch->b, first, end, scratch->a, i, n, 0, repacks[r].rank);
-        if (write_rows(&crew->repacked, &repacks[r], scratch->a, i, n, err))
+        if (write_rows(&job->repacked, &repacks[r], scratch->a, i, n, err))
             return err->code;
     }
     return 0;
 }
 
 /* Rows [i, i + n) of one factor, rank by rank. */
-static int repack_ranks(struct crew *crew, const struct scratch *scratch,
+static int repack_ranks(struct job *job, const struct scratch *scratch,
                         const struct plan_repack *repack, uint64_t i, uint64_t n, struct error *err)
 {
     for (uint32_t k = 0; k < repack->rank; k++) {
         uint64_t first = 0, end = 0;
 
         if (find_range(repack, i, n, k, 1, &first, &end) &&
-            fetch(crew, scratch, repack, first, end, err))
+            fetch(job, scratch, repack, first, end, err))
             return err->code;
         scatter(repack, scratch->b, first, end, scratch->a, i, n, k, 1);
     }
-    return write_rows(&crew->repacked, repack, scratch->a, i, n, err);
+    return write_rows(&job->repacked, repack, scratch->a, i, n, err);
 }
 
 /* How many rows of a factor are made at once, so that what they need can be read in one piece. */
@@ -164,7 +164,7 @@ static int check_cancelled(const atomic_int *cancelled, struct error *err)
     return atomic_load(cancelled) ? error_set(err, ERR_CANCELLED, "cancelled") : 0;
 }
 
-static int repack_group(struct crew *crew, const struct scratch *scratch,
+static int repack_group(struct job *job, const struct scratch *scratch,
                         const struct plan_repack *repacks, size_t count,
                         const atomic_int *cancelled, struct error *err)
 {
@@ -176,7 +176,7 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
     uint64_t rows = 0;
 
     if (by_row && span > PLAN_B_FLOATS)
-        return repack_wide(crew, scratch, repacks, count, span, cancelled, err);
+        return repack_wide(job, scratch, repacks, count, span, cancelled, err);
     if (by_row)
         rows = rows_at_once(first, span);
     for (size_t r = 0; rows == 0 && r < count; r++) {
@@ -186,7 +186,7 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
 
         for (uint64_t i = 0; i < first->count; i += n) {
             if (check_cancelled(cancelled, err) ||
-                repack_ranks(crew, scratch, &repacks[r], i, min_u64(n, first->count - i), err))
+                repack_ranks(job, scratch, &repacks[r], i, min_u64(n, first->count - i), err))
                 return err->code;
         }
     }
@@ -197,13 +197,13 @@ static int repack_group(struct crew *crew, const struct scratch *scratch,
         if (find_range(first, i, n, 0, first->rank, &begin, &end))
             find_range(&repacks[count - 1], i, n, 0, first->rank, &unused, &end);
         if (check_cancelled(cancelled, err) ||
-            repack_shared(crew, scratch, repacks, count, i, n, begin, end, err))
+            repack_shared(job, scratch, repacks, count, i, n, begin, end, err))
             return err->code;
     }
     return 0;
 }
 
-static int repack_ones(struct crew *crew, const struct scratch *scratch,
+static int repack_ones(struct job *job, const struct scratch *scratch,
                        const struct plan_repack *repack, const atomic_int *cancelled,
                        struct error *err)
 {
@@ -215,7 +215,7 @@ static int repack_ones(struct crew *crew, const struct scratch *scratch,
         for (uint64_t i = 0; i < part; i++)
             scratch->a[i] = 1.0f;
         if (check_cancelled(cancelled, err) ||
-            file_pwrite(&crew->repacked, scratch->a, part * sizeof(float),
+            file_pwrite(&job->repacked, scratch->a, part * sizeof(float),
                         repack->offset + done * sizeof(float), err))
             return err->code;
         done += part;
@@ -223,24 +223,24 @@ static int repack_ones(struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-static int open_factors(struct crew *crew, int directory_fd, struct error *err)
+static int open_factors(struct job *job, int directory_fd, struct error *err)
 {
-    int status = file_create_output(directory_fd, FACTORS_NAME, crew->plan->repack_bytes, err);
+    int status = file_create_output(directory_fd, FACTORS_NAME, job->plan->repack_bytes, err);
 
     if (status)
         return status;
-    status = file_open_output(&crew->repacked, directory_fd, FACTORS_NAME, FILE_DIRECT_OFF, err);
+    status = file_open_output(&job->repacked, directory_fd, FACTORS_NAME, FILE_DIRECT_OFF, err);
     /* With its name it would become part of the model. */
     if (unlinkat(directory_fd, FACTORS_NAME, 0) < 0 && !status)
         status = error_set_errno(err, "cannot remove '%s'", FACTORS_NAME);
     return status;
 }
 
-int prepare_factors(struct crew *crew, const struct scratch *scratch, int directory_fd,
+int prepare_factors(struct job *job, const struct scratch *scratch, int directory_fd,
                     const atomic_int *cancelled, struct error *err)
 {
-    const struct plan *plan = crew->plan;
-    int status = plan->repack_bytes ? open_factors(crew, directory_fd, err) : 0;
+    const struct plan *plan = job->plan;
+    int status = plan->repack_bytes ? open_factors(job, directory_fd, err) : 0;
 
     for (size_t i = 0; i < plan->repack_count && !status;) {
         const struct plan_repack *repacks = plan->repacks + i;
@@ -251,9 +251,9 @@ int prepare_factors(struct crew *crew, const struct scratch *scratch, int direct
                repacks[count].view.offset - repacks[0].view.offset < repacks[0].view.index_stride)
             count++;
         if (repacks[0].view.tensor == EDIT_ALL_ONES)
-            status = repack_ones(crew, scratch, &repacks[0], cancelled, err);
+            status = repack_ones(job, scratch, &repacks[0], cancelled, err);
         else
-            status = repack_group(crew, scratch, repacks, count, cancelled, err);
+            status = repack_group(job, scratch, repacks, count, cancelled, err);
         if (status && status != ERR_CANCELLED)
             error_prefix(err, "repacking factors");
         i += count;

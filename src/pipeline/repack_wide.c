@@ -22,7 +22,7 @@ struct window {
 };
 
 /* The elements of the window, [rows][width], into scratch->a; rows that are not there are zero. */
-static int read_window(const struct crew *crew, const struct scratch *scratch,
+static int read_window(const struct job *job, const struct scratch *scratch,
                        const struct plan_repack *repack, const struct window *window,
                        struct error *err)
 {
@@ -36,7 +36,7 @@ static int read_window(const struct crew *crew, const struct scratch *scratch,
         float *out = scratch->a + r * window->width;
 
         memset(out, 0, window->width * sizeof(*out));
-        if (there && factors_fetch_at(crew, scratch, &factor,
+        if (there && factors_fetch_at(job, scratch, &factor,
                                       view->offset + index * view->index_stride + window->first,
                                       out, window->width, err))
             return err->code;
@@ -53,7 +53,7 @@ static uint32_t count_ranks(const struct plan_repack *repack, uint64_t begin, ui
 }
 
 /* What the window holds of one factor, whose rows begin `begin` elements behind the first one's. */
-static int write_window(const struct crew *crew, const struct scratch *scratch,
+static int write_window(const struct job *job, const struct scratch *scratch,
                         const struct plan_repack *repack, uint64_t begin,
                         const struct window *window, struct error *err)
 {
@@ -68,10 +68,10 @@ static int write_window(const struct crew *crew, const struct scratch *scratch,
             out[(rank - k) * window->rows + r] = scratch->a[r * window->width + from];
     }
     if (!repack->is_right)
-        return file_pwrite(&crew->repacked, out, (end - k) * sizeof(*out),
+        return file_pwrite(&job->repacked, out, (end - k) * sizeof(*out),
                            repack->offset + (window->row * repack->rank + k) * sizeof(*out), err);
     for (uint32_t rank = k; rank < end; rank++) {
-        if (file_pwrite(&crew->repacked, out + (rank - k) * window->rows,
+        if (file_pwrite(&job->repacked, out + (rank - k) * window->rows,
                         window->rows * sizeof(*out),
                         repack->offset + (rank * repack->count + window->row) * sizeof(*out), err))
             return err->code;
@@ -79,7 +79,7 @@ static int write_window(const struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-int repack_wide(struct crew *crew, const struct scratch *scratch, const struct plan_repack *repacks,
+int repack_wide(struct job *job, const struct scratch *scratch, const struct plan_repack *repacks,
                 size_t count, uint64_t row_floats, const atomic_int *cancelled, struct error *err)
 {
     uint64_t width = repacks[0].is_right ? RIGHT_WINDOW_FLOATS : PLAN_B_FLOATS;
@@ -91,10 +91,10 @@ int repack_wide(struct crew *crew, const struct scratch *scratch, const struct p
             window.width = min_u64(width, row_floats - window.first);
             if (atomic_load(cancelled))
                 return error_set(err, ERR_CANCELLED, "cancelled");
-            if (read_window(crew, scratch, &repacks[0], &window, err))
+            if (read_window(job, scratch, &repacks[0], &window, err))
                 return err->code;
             for (size_t r = 0; r < count; r++) {
-                if (write_window(crew, scratch, &repacks[r],
+                if (write_window(job, scratch, &repacks[r],
                                  repacks[r].view.offset - repacks[0].view.offset, &window, err))
                     return err->code;
             }

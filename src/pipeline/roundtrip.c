@@ -7,18 +7,18 @@
 #include "pipeline/internal.h"
 
 /* Elements [first, first + count), from the start of a block, as fp32 into encoder.values. */
-static void take_through(const struct crew *crew, const struct scratch *scratch,
+static void take_through(const struct job *job, const struct scratch *scratch,
                          const struct plan_tensor *tensor, const uint8_t *src, uint64_t count)
 {
     float *values = scratch->encoder.values;
 
-    crew->ops->decode(values, src, (enum dtype)tensor->dtype_in, count);
+    job->ops->decode(values, src, (enum dtype)tensor->dtype_in, count);
     /* What is not finite stays so, and is found where it is rounded. */
-    (void)crew->encode->bnb4_round_trip(values, QUANT_NF4, (enum dtype)tensor->dtype_in, values,
-                                        count, PLAN_ENCODING_BLOCK);
+    (void)job->encode->bnb4_round_trip(values, QUANT_NF4, (enum dtype)tensor->dtype_in, values,
+                                       count, PLAN_ENCODING_BLOCK);
 }
 
-int run_fold_roundtrip(const struct crew *crew, const struct scratch *scratch,
+int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, struct error *err)
 {
     const struct plan_tensor *tensor = run->tensor;
@@ -35,7 +35,7 @@ int run_fold_roundtrip(const struct crew *crew, const struct scratch *scratch,
         uint64_t skipped = at - begin - run->first;
         struct block_run piece = *run;
 
-        take_through(crew, scratch, tensor, run->src + skipped * width_in - (at - first) * width_in,
+        take_through(job, scratch, tensor, run->src + skipped * width_in - (at - first) * width_in,
                      whole - first);
         piece.roundtrip = false;
         piece.dtype_in = DTYPE_F32;
@@ -43,14 +43,14 @@ int run_fold_roundtrip(const struct crew *crew, const struct scratch *scratch,
         piece.count = stop - at;
         piece.src = (const uint8_t *)(scratch->encoder.values + (at - first));
         piece.dst = run->dst + skipped * width_out;
-        if (run_fold(crew, scratch, &piece, err))
+        if (run_fold(job, scratch, &piece, err))
             return err->code;
         at = stop;
     }
     return 0;
 }
 
-int roundtrip_fetch(const struct crew *crew, const struct scratch *scratch,
+int roundtrip_fetch(const struct job *job, const struct scratch *scratch,
                     const struct plan_tensor *tensor, const struct file *source, uint64_t first,
                     uint64_t count, float *out, struct error *err)
 {
@@ -61,7 +61,7 @@ int roundtrip_fetch(const struct crew *crew, const struct scratch *scratch,
     if (file_pread(source, scratch->encoder.middle, (end - from) * width,
                    tensor->in_offset + from * width, err))
         return err->code = ERR_FAILED;
-    take_through(crew, scratch, tensor, scratch->encoder.middle, end - from);
+    take_through(job, scratch, tensor, scratch->encoder.middle, end - from);
     for (uint64_t i = 0; i < count; i++)
         out[i] = scratch->encoder.values[first - from + i];
     return 0;

@@ -44,7 +44,7 @@ int nonfinite_error(const struct block_run *run, uint64_t index, struct error *e
                      dtype_name(dtype));
 }
 
-static int convert(const struct crew *crew, const struct block_run *run, struct error *err)
+static int convert(const struct job *job, const struct block_run *run, struct error *err)
 {
     const struct fold_segment segment = {
         .src = run->src,
@@ -54,37 +54,37 @@ static int convert(const struct crew *crew, const struct block_run *run, struct 
         .cols = run->count,
         .count = run->count,
     };
-    size_t bad = crew->ops->fold(&segment);
+    size_t bad = job->ops->fold(&segment);
 
-    if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+    if (bad != FOLD_FINITE && !job->allow_nonfinite)
         return nonfinite_error(run, bad, err);
     return 0;
 }
 
-const float *run_packed(const struct crew *crew, const struct scratch *scratch,
+const float *run_packed(const struct job *job, const struct scratch *scratch,
                         const struct plan_target *target, struct error *err)
 {
     if (target->resident != PLAN_NO_TARGET)
-        return crew->regions[target->resident % 2].packed;
+        return job->regions[target->resident % 2].packed;
     if (*scratch->held == target)
         return scratch->a;
     *scratch->held = NULL;
-    if (factors_pack(crew, scratch, target, scratch->a, err))
+    if (factors_pack(job, scratch, target, scratch->a, err))
         return NULL;
     *scratch->held = target;
     return scratch->a;
 }
 
-int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
+int run_fetch_b(const struct job *job, const struct scratch *scratch,
                 const struct plan_target *target, uint64_t row, uint64_t rows,
                 struct fold_delta deltas[PLAN_DELTAS_MAX], const float *packed, struct error *err)
 {
     float *b = scratch->b;
 
     for (uint32_t i = 0; i < target->delta_count; i++) {
-        const struct plan_delta *delta = &crew->plan->deltas[target->delta_first + i];
+        const struct plan_delta *delta = &job->plan->deltas[target->delta_first + i];
 
-        if (factors_fetch_at(crew, scratch, &delta->b, row * delta->rank, b, rows * delta->rank,
+        if (factors_fetch_at(job, scratch, &delta->b, row * delta->rank, b, rows * delta->rank,
                              err))
             return err->code;
         deltas[i] = (struct fold_delta){
@@ -96,7 +96,7 @@ int run_fetch_b(const struct crew *crew, const struct scratch *scratch,
     return 0;
 }
 
-static int fold_rows(const struct crew *crew, const struct scratch *scratch,
+static int fold_rows(const struct job *job, const struct scratch *scratch,
                      const struct block_run *run, const float *packed, struct error *err)
 {
     const struct plan_target *target = run->target;
@@ -124,17 +124,17 @@ static int fold_rows(const struct crew *crew, const struct scratch *scratch,
         };
         size_t bad;
 
-        if (run_fetch_b(crew, scratch, target, row, rows, deltas, packed, err))
+        if (run_fetch_b(job, scratch, target, row, rows, deltas, packed, err))
             return err->code;
-        bad = crew->ops->fold(&segment);
-        if (bad != FOLD_FINITE && !crew->allow_nonfinite)
+        bad = job->ops->fold(&segment);
+        if (bad != FOLD_FINITE && !job->allow_nonfinite)
             return nonfinite_error(run, done + bad, err);
         done += whole;
     }
     return 0;
 }
 
-int run_fold(const struct crew *crew, const struct scratch *scratch, const struct block_run *run,
+int run_fold(const struct job *job, const struct scratch *scratch, const struct block_run *run,
              struct error *err)
 {
     const struct plan_target *target = run->target;
@@ -143,17 +143,17 @@ int run_fold(const struct crew *crew, const struct scratch *scratch, const struc
     if (run->count == 0)
         return 0;
     if (run->codes)
-        return run_fold_quant(crew, scratch, run, err);
+        return run_fold_quant(job, scratch, run, err);
     if (run->roundtrip)
-        return run_fold_roundtrip(crew, scratch, run, err);
+        return run_fold_roundtrip(job, scratch, run, err);
     if (!target)
-        return convert(crew, run, err);
+        return convert(job, run, err);
     if (plan_needs_panels(target))
-        return run_fold_panels(crew, scratch, run, err);
-    packed = run_packed(crew, scratch, target, err);
+        return run_fold_panels(job, scratch, run, err);
+    packed = run_packed(job, scratch, target, err);
     if (!packed)
         return err->code;
     if (target->norms != PLAN_NORMS_NONE)
-        return run_fold_dora(crew, scratch, run, packed, err);
-    return fold_rows(crew, scratch, run, packed, err);
+        return run_fold_dora(job, scratch, run, packed, err);
+    return fold_rows(job, scratch, run, packed, err);
 }
