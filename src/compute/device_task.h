@@ -37,6 +37,7 @@ enum device_bad { DEVICE_BAD_INFINITY, DEVICE_BAD_MINUS_INFINITY, DEVICE_BAD_NAN
 
 enum device_op {
     DEVICE_FOLD,
+    DEVICE_CONVERT,
     DEVICE_PANEL_SUM,
     DEVICE_ADD_SCALED,
     DEVICE_ADD_SQUARES,
@@ -52,11 +53,26 @@ enum device_op {
     DEVICE_OP_COUNT
 };
 
-/* fold_ops.fold(); segment.deltas is not looked at, `deltas` below is.  With no delta this is
- * fold_ops.encode(), and decode() but for a NaN, which becomes the canonical one. */
+/* fold_ops.fold(); segment.deltas is not looked at, `deltas` below is. */
 struct device_fold {
     struct fold_segment segment;
     struct fold_delta deltas[DEVICE_DELTAS_MAX];
+};
+
+/*
+ * Each of `rows` rows of `cols` elements by fold_ops.fold() with no delta, which is encode(), and
+ * decode() but for a NaN, which becomes the canonical one.  Strides are in elements; a bad index is
+ * row * dst_stride + column.
+ */
+struct device_convert {
+    const void *src;
+    void *dst;
+    enum dtype src_dtype;
+    enum dtype dst_dtype;
+    uint64_t rows;
+    uint64_t cols;
+    uint64_t src_stride;
+    uint64_t dst_stride;
 };
 
 /* fold_ops.panel_sum() */
@@ -165,6 +181,7 @@ struct device_task {
     uint64_t *bad; /* see above; only where an operation of the tables returns an index */
     union {
         struct device_fold fold;
+        struct device_convert convert;
         struct device_panel_sum panel_sum;
         struct device_add_scaled add_scaled;
         struct device_squares squares;
