@@ -44,10 +44,10 @@ const char *public_base_name(const struct lorafold_merge *merge)
 {
     const char *named = merge->adapters[0].config.base_model;
 
-    if (!merge->base.from_hub && named && named[0] != '/' && named[0] != '.' &&
+    if (!merge->base->source.from_hub && named && named[0] != '/' && named[0] != '.' &&
         hub_is_repo_name(named))
         return named;
-    return merge->base.name;
+    return merge->base->source.name;
 }
 
 static void add_adapters(const struct lorafold_merge *merge, struct text *out)
@@ -80,7 +80,7 @@ static void write_model_card(const struct lorafold_merge *merge, struct text *ou
     text_adds(out, "base_model: ");
     text_add_json(out, base, strlen(base));
     text_adds(out, "\nbase_model_relation: finetune\nlibrary_name: transformers\n");
-    add_license(merge->model.directory, out);
+    add_license(merge->base->model.directory, out);
     text_adds(out, "tags:\n- lora\n- lorafold\n---\n\n# ");
     text_adds(out, base);
     text_adds(out, " with LoRA folded in\n\nThis is the base model [");
@@ -101,7 +101,7 @@ static void add_adapter_license(const struct lorafold_merge *merge, struct text 
 
     add_license(merge->adapters[0].directory, out);
     if (out->bytes == before)
-        add_license(merge->model.directory, out);
+        add_license(merge->base->model.directory, out);
 }
 
 static void write_adapter_card(const struct lorafold_merge *merge, struct text *out)

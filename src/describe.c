@@ -22,8 +22,8 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
     bool seen[DTYPE_COUNT] = { false };
     bool first = true;
 
-    for (size_t s = 0; s < merge->model.shard_count; s++) {
-        const struct st_header *header = &merge->model.shards[s].header;
+    for (size_t s = 0; s < merge->base->model.shard_count; s++) {
+        const struct st_header *header = &merge->base->model.shards[s].header;
 
         for (uint32_t t = 0; t < header->tensor_count; t++)
             seen[header->tensors[t].dtype] = true;
@@ -38,30 +38,31 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
 
 static void add_base(const struct lorafold_merge *merge, struct text *out)
 {
-    const char *base = merge->base.name ? merge->base.name : public_base_name(merge);
+    const char *base = merge->base->source.name ? merge->base->source.name
+                                                : public_base_name(merge);
 
     text_adds(out, "base      ");
     add_quoted(out, base ? base : "(not named)");
-    if (!merge->base.name) {
+    if (!merge->base->source.name) {
         text_adds(out, ": not read, so the adapter is not checked against it\n");
         return;
     }
-    if (merge->base.revision)
-        text_addf(out, "@%.12s", merge->base.revision);
+    if (merge->base->source.revision)
+        text_addf(out, "@%.12s", merge->base->source.revision);
     text_adds(out, ": ");
-    text_add_count(out, merge->model.tensor_count, "tensor");
+    text_add_count(out, merge->base->model.tensor_count, "tensor");
     text_adds(out, " in ");
-    text_add_count(out, merge->model.shard_count, "file");
+    text_add_count(out, merge->base->model.shard_count, "file");
     text_adds(out, ", ");
-    text_add_bytes(out, merge->model.data_bytes);
+    text_add_bytes(out, merge->base->model.data_bytes);
     if (!writes_adapter(merge)) {
         text_adds(out, ", ");
         add_dtypes(merge, out);
     }
-    if (merge->scheme.quantised)
-        text_addf(out, ", quantised: %s", merge->scheme.summary);
-    if (merge->facts.architecture[0])
-        text_addf(out, ", %s", merge->facts.architecture);
+    if (merge->base->scheme.quantised)
+        text_addf(out, ", quantised: %s", merge->base->scheme.summary);
+    if (merge->base->facts.architecture[0])
+        text_addf(out, ", %s", merge->base->facts.architecture);
     text_adds(out, "\n");
 }
 
@@ -151,7 +152,7 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     text_adds(out, ", ");
     text_add_bytes(out, plan->bytes_out);
     text_addf(out, ", and %zu other files\n",
-              merge->side_files.count + (writes_adapter(merge) || merge->config ? 1 : 0) +
+              merge->side_files.count + (writes_adapter(merge) || merge->base->config ? 1 : 0) +
                   (plan->file_count > 1 ? 1 : 0) + 3);
 }
 
@@ -202,8 +203,8 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     const struct plan *plan = &merge->plan;
 
     text_adds(out, "{\"type\":\"plan\"");
-    add_key_text(out, "base", merge->base.name);
-    add_key_text(out, "revision", merge->base.revision);
+    add_key_text(out, "base", merge->base->source.name);
+    add_key_text(out, "revision", merge->base->source.revision);
     add_key_text(out, "output", merge->options.output);
     text_adds(out, ",\"adapters\":[");
     for (size_t i = 0; i < merge->adapter_count; i++) {

@@ -103,12 +103,12 @@ static int find_base(struct lorafold_merge *merge, struct error *err)
     const struct adapter *first = &merge->adapters[0];
 
     if (merge->options.base)
-        return source_find(&merge->base, merge->options.base, "base", err);
+        return source_find(&merge->base->source, merge->options.base, "base", err);
     if (!first->config.base_model || first->config.base_model[0] == '\0')
         return error_set(err, ERR_USAGE,
                          "adapter '%s' does not name its base: give BASE on the command line",
                          first->name);
-    if (source_find(&merge->base, first->config.base_model, "base", err)) {
+    if (source_find(&merge->base->source, first->config.base_model, "base", err)) {
         error_prefix(err, "adapter '%s' names its base", first->name);
         return err->code;
     }
@@ -146,15 +146,15 @@ static int check_identity(struct lorafold_merge *merge, struct error *err)
         const char *named = adapter->config.base_model;
         char quoted[QUOTED_BYTES];
 
-        if (!named || !names_another_base(&merge->base, named))
+        if (!named || !names_another_base(&merge->base->source, named))
             continue;
         error_quote(quoted, sizeof(quoted), named, strlen(named));
         if (merge->options.strict)
             return error_set(err, ERR_MISMATCH,
                              "adapter '%s' was made for '%s', the base given is '%s' (--strict)",
-                             adapter->name, quoted, merge->base.name);
+                             adapter->name, quoted, merge->base->source.name);
         log_say(&merge->log, LOG_WARNING, "adapter '%s' was made for '%s', the base given is '%s'",
-                adapter->name, quoted, merge->base.name);
+                adapter->name, quoted, merge->base->source.name);
     }
     return 0;
 }
@@ -172,19 +172,21 @@ static int read_config(struct lorafold_merge *merge, struct error *err)
     struct stat st;
     int status = 0;
 
-    merge->facts.tied = -1;
-    if (!merge->model.directory) {
+    merge->base->facts.tied = -1;
+    if (!merge->base->model.directory) {
         warn_of_no_config(merge, "there is no config.json beside the base");
         return 0;
     }
-    if (asprintf(&path, "%s/config.json", merge->model.directory) < 0)
+    if (asprintf(&path, "%s/config.json", merge->base->model.directory) < 0)
         return error_no_memory(err, "a path");
     if (lstat(path, &st) < 0)
         warn_of_no_config(merge, "the base has no config.json");
     else
-        status = file_read_all(&merge->config, &merge->config_bytes, path, CONFIG_BYTES_MAX, err);
-    if (!status && merge->config) {
-        status = config_read_facts(&merge->facts, merge->config, merge->config_bytes, err);
+        status = file_read_all(&merge->base->config, &merge->base->config_bytes, path,
+                               CONFIG_BYTES_MAX, err);
+    if (!status && merge->base->config) {
+        status = config_read_facts(&merge->base->facts, merge->base->config,
+                                   merge->base->config_bytes, err);
         if (status)
             error_prefix(err, "'%s'", path);
     }
@@ -201,16 +203,16 @@ static int read_scheme(struct lorafold_merge *merge, struct error *err)
     struct stat st;
     int status = 0;
 
-    if (merge->model.directory) {
-        if (asprintf(&path, "%s/hf_quant_config.json", merge->model.directory) < 0)
+    if (merge->base->model.directory) {
+        if (asprintf(&path, "%s/hf_quant_config.json", merge->base->model.directory) < 0)
             return error_no_memory(err, "a path");
         if (lstat(path, &st) == 0)
             status = file_read_all(&extra, &extra_bytes, path, CONFIG_BYTES_MAX, err);
         free(path);
     }
     if (!status)
-        status = scheme_read_base(&merge->scheme, &merge->model, merge->config, merge->config_bytes,
-                                  extra, extra_bytes, &merge->log, err);
+        status = scheme_read_base(&merge->base->scheme, &merge->base->model, merge->base->config,
+                                  merge->base->config_bytes, extra, extra_bytes, &merge->log, err);
     free(extra);
     return status;
 }
@@ -223,9 +225,10 @@ static int open_base(struct lorafold_merge *merge, struct error *err)
     if ((!options->original_base || options->base) && find_base(merge, err))
         return err->code;
     if (original_find(merge, err) ||
-        model_open(&merge->model, merge->base.path, &merge->log, err) || read_config(merge, err))
+        model_open(&merge->base->model, merge->base->source.path, &merge->log, err) ||
+        read_config(merge, err))
         return err->code;
-    if ((!merge->original && check_identity(merge, err)) || read_scheme(merge, err))
+    if ((!merge->base->original && check_identity(merge, err)) || read_scheme(merge, err))
         return err->code;
     return original_check(merge, err);
 }
@@ -244,12 +247,17 @@ static int open_named_base(struct lorafold_merge *merge, struct error *err)
             "the adapter is not checked against its base, and no tokenizer files are taken from "
             "there: %s",
             inner.text);
-    model_release(&merge->model);
-    source_release(&merge->base);
-    free(merge->config);
-    merge->config = NULL;
-    merge->config_bytes = 0;
+    base_release(merge->base);
     return 0;
+}
+
+void base_release(struct base *base)
+{
+    free(base->config);
+    scheme_release(&base->scheme);
+    model_release(&base->model);
+    source_release(&base->source);
+    *base = (struct base){ 0 };
 }
 
 int inputs_open(struct lorafold_merge *merge, struct error *err)

@@ -35,9 +35,10 @@ static int check_base(struct lorafold_merge *merge, const struct plan_options *o
     struct plan plan = { 0 };
     struct error inner = { 0 };
 
-    if (plan_make(&plan, merge->scheme.quantised ? &merge->scheme.view : &merge->model,
-                  merge->plan_adapters, merge->adapter_count, options, &merge->facts, &merge->log,
-                  &inner)) {
+    if (plan_make(&plan,
+                  merge->base->scheme.quantised ? &merge->base->scheme.view : &merge->base->model,
+                  merge->plan_adapters, merge->adapter_count, options, &merge->base->facts,
+                  &merge->log, &inner)) {
         if (inner.code != ERR_FORMAT || merge->options.base)
             return error_set(err, inner.code, "%s", inner.text);
         log_say(&merge->log, LOG_NOTICE, "the adapter is not checked against its base: %s",
@@ -57,7 +58,7 @@ int lora_plan(struct lorafold_merge *merge, const struct plan_options *options, 
     uint64_t passing_bytes = 0;
     int status = 0;
 
-    if (merge->base.name)
+    if (merge->base->source.name)
         status = check_base(merge, options, &passing_bytes, err);
     if (!status)
         status = plan_make_adapter(&merge->plan, &merge->adapters[0], options, err);
@@ -69,7 +70,7 @@ int lora_plan(struct lorafold_merge *merge, const struct plan_options *options, 
 /* What the user called the base, if that is a name that others know. */
 static const char *given_repo(const struct lorafold_merge *merge)
 {
-    return merge->options.base && merge->base.from_hub ? merge->base.name : NULL;
+    return merge->options.base && merge->base->source.from_hub ? merge->base->source.name : NULL;
 }
 
 int lora_write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)

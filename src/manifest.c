@@ -68,19 +68,20 @@ static void add_digest(struct text *out, const char *key, const uint64_t half[2]
 
 static void write_base(const struct lorafold_merge *merge, struct text *out)
 {
-    struct digest config = digest_bytes(merge->config ? merge->config : "", merge->config_bytes);
+    struct digest config = digest_bytes(merge->base->config ? merge->base->config : "",
+                                        merge->base->config_bytes);
 
     text_adds(out, "  \"base\": {\n    ");
-    add_name(out, "name", merge->base.name);
+    add_name(out, "name", merge->base->source.name);
     text_adds(out, ",\n    ");
-    add_name(out, "revision", merge->base.revision);
-    if (merge->config) {
+    add_name(out, "revision", merge->base->source.revision);
+    if (merge->base->config) {
         text_adds(out, ",\n    ");
         add_digest(out, "config_xxh3_128", config.half);
     }
     text_adds(out, ",\n    \"shards\": [");
-    for (size_t i = 0; i < merge->model.shard_count; i++) {
-        const struct model_shard *shard = &merge->model.shards[i];
+    for (size_t i = 0; i < merge->base->model.shard_count; i++) {
+        const struct model_shard *shard = &merge->base->model.shards[i];
 
         text_adds(out, i ? ",\n      { " : "\n      { ");
         add_name(out, "name", shard->name);

@@ -109,17 +109,18 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
  */
 static const char **list_inputs(const struct lorafold_merge *merge, size_t *count)
 {
-    const char **list = calloc(merge->model.shard_count + 2 * merge->adapter_count +
+    const char **list = calloc(merge->base->model.shard_count + 2 * merge->adapter_count +
                                    merge->side_files.count + 2,
                                sizeof(*list));
 
     *count = 0;
     if (!list)
         return NULL;
-    if (merge->base.path)
-        list[(*count)++] = merge->model.directory ? merge->model.directory : merge->base.path;
-    for (size_t i = 0; i < merge->model.shard_count; i++)
-        list[(*count)++] = merge->model.shards[i].path;
+    if (merge->base->source.path)
+        list[(*count)++] = merge->base->model.directory ? merge->base->model.directory
+                                                        : merge->base->source.path;
+    for (size_t i = 0; i < merge->base->model.shard_count; i++)
+        list[(*count)++] = merge->base->model.shards[i].path;
     for (size_t i = 0; i < merge->adapter_count; i++) {
         list[(*count)++] = merge->adapters[i].directory;
         list[(*count)++] = merge->adapters[i].weights_path;
@@ -133,7 +134,7 @@ static const char **list_inputs(const struct lorafold_merge *merge, size_t *coun
 
 static uint64_t side_bytes(const struct lorafold_merge *merge)
 {
-    uint64_t bytes = merge->config_bytes + MIB; /* card, manifest and index: bounded below */
+    uint64_t bytes = merge->base->config_bytes + MIB; /* card, manifest and index: bounded below */
 
     for (size_t i = 0; i < merge->adapter_count; i++)
         bytes += merge->adapters[i].config_bytes;
@@ -185,17 +186,20 @@ static uint64_t adapter_memory(const struct adapter *adapter)
 /* What the base holds in memory besides the plan, once the adapters are forgotten. */
 static uint64_t input_memory(const struct lorafold_merge *merge)
 {
-    uint64_t bytes = merge->model.tensor_count * sizeof(*merge->model.by_name) +
-                     merge->config_bytes + merge->plan.block_count * sizeof(struct digest);
+    uint64_t bytes = merge->base->model.tensor_count * sizeof(*merge->base->model.by_name) +
+                     merge->base->config_bytes + merge->plan.block_count * sizeof(struct digest);
 
-    for (size_t i = 0; i < merge->model.shard_count; i++)
-        bytes += header_memory(&merge->model.shards[i].header) + sizeof(struct model_shard) + 256;
-    if (merge->scheme.quantised)
-        bytes += merge->scheme.view.tensor_count *
-                 (sizeof(*merge->scheme.tensors) + sizeof(*merge->scheme.stored) +
-                  sizeof(*merge->model.by_name));
-    for (size_t i = 0; merge->scheme.quantised && i < merge->scheme.view.shard_count; i++)
-        bytes += header_memory(&merge->scheme.view.shards[i].header) + sizeof(struct model_shard);
+    for (size_t i = 0; i < merge->base->model.shard_count; i++)
+        bytes += header_memory(&merge->base->model.shards[i].header) + sizeof(struct model_shard) +
+                 256;
+    if (merge->base->scheme.quantised)
+        bytes += merge->base->scheme.view.tensor_count *
+                 (sizeof(*merge->base->scheme.tensors) + sizeof(*merge->base->scheme.stored) +
+                  sizeof(*merge->base->model.by_name));
+    for (size_t i = 0; merge->base->scheme.quantised && i < merge->base->scheme.view.shard_count;
+         i++)
+        bytes += header_memory(&merge->base->scheme.view.shards[i].header) +
+                 sizeof(struct model_shard);
     return bytes;
 }
 
@@ -203,14 +207,14 @@ static int check_same(const struct lorafold_merge *merge, struct error *err)
 {
     if (merge->options.save_method != LORAFOLD_SAME)
         return 0;
-    if (!merge->scheme.quantised)
+    if (!merge->base->scheme.quantised)
         log_say(&merge->log, LOG_NOTICE,
                 "the base is not quantised, so --save-method same is merged_16bit");
     else if (merge->options.dtype != LORAFOLD_DTYPE_KEEP)
         return error_set(err, ERR_USAGE,
                          "--dtype means nothing with --save-method same, which keeps the scheme of "
                          "the base (%s); leave it out",
-                         merge->scheme.summary);
+                         merge->base->scheme.summary);
     return 0;
 }
 
@@ -228,8 +232,8 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .strict = options->strict,
         .allow_unused = options->allow_unused,
         .b_layout = layouts[options->b_layout],
-        .scheme = merge->scheme.quantised ? &merge->scheme : NULL,
-        .stored = keeps_scheme(merge) ? &merge->model : NULL,
+        .scheme = merge->base->scheme.quantised ? &merge->base->scheme : NULL,
+        .stored = keeps_scheme(merge) ? &merge->base->model : NULL,
         .roundtrip = options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP,
         .encode = options->save_method == LORAFOLD_MERGED_4BIT,
         .codes = options->quant_type == LORAFOLD_FP4 ? QUANT_FP4_BNB : QUANT_NF4,
@@ -245,9 +249,10 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         status = lora_plan(merge, &plan_options, err);
     else
         status = plan_make(&merge->plan,
-                           merge->scheme.quantised ? &merge->scheme.view : &merge->model,
-                           merge->plan_adapters, merge->adapter_count, &plan_options, &merge->facts,
-                           &merge->log, err);
+                           merge->base->scheme.quantised ? &merge->base->scheme.view
+                                                         : &merge->base->model,
+                           merge->plan_adapters, merge->adapter_count, &plan_options,
+                           &merge->base->facts, &merge->log, err);
     if (status)
         return status;
     for (size_t i = 0; i < merge->adapter_count; i++) {
@@ -291,7 +296,10 @@ int lorafold_merge_open(struct lorafold_merge **out, const struct lorafold_merge
     merge->opened_at = clock_seconds();
     merge->options = *options;
     merge->log = (struct log){ write_log, merge };
-    if (open_merge(merge, &inner)) {
+    merge->base = calloc(1, sizeof(*merge->base));
+    if (!merge->base)
+        error_no_memory(&inner, "the base");
+    if (!merge->base || open_merge(merge, &inner)) {
         lorafold_merge_close(merge);
         return give_error(err, &inner);
     }
@@ -402,9 +410,9 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
 
     if (writes_adapter(merge))
         return lora_write_config(merge, outdir, err);
-    if (!merge->config)
+    if (!merge->base->config)
         return 0;
-    edits.unquantise = merge->scheme.quantised && !keeps_scheme(merge);
+    edits.unquantise = merge->base->scheme.quantised && !keeps_scheme(merge);
     if (merge->options.save_method == LORAFOLD_MERGED_4BIT && merge->plan.encoded) {
         if (describe_4bit(merge, &quantise, err)) {
             text_release(&quantise);
@@ -413,7 +421,7 @@ static int write_config(struct lorafold_merge *merge, struct outdir *outdir, str
         edits.unquantise = false;
         edits.quantise = quantise.data;
     }
-    status = config_apply(&text, merge->config, merge->config_bytes, &edits, err);
+    status = config_apply(&text, merge->base->config, merge->base->config_bytes, &edits, err);
     if (!status)
         status = output_write(merge, outdir, "config.json", text.data, text.bytes, err);
     text_release(&text);
@@ -619,9 +627,9 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     free(merge->result.digests);
     plan_release(&merge->plan);
     side_files_release(&merge->side_files);
-    free(merge->config);
-    scheme_release(&merge->scheme);
-    model_release(&merge->model);
+    if (merge->base)
+        base_release(merge->base);
+    free(merge->base);
     for (size_t i = 0; i < merge->adapter_count; i++) {
         adapter_release(&merge->adapters[i]);
         source_release(&merge->adapter_sources[i]);
@@ -629,6 +637,5 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     free(merge->adapters);
     free(merge->adapter_sources);
     free(merge->plan_adapters);
-    source_release(&merge->base);
     free(merge);
 }

@@ -73,21 +73,26 @@ struct output_files {
     size_t capacity;
 };
 
+/* What is read of a base before its weights; not changed once it is open. */
+struct base {
+    struct source source;      /* its name is NULL if an adapter is written without it */
+    struct model model;        /* without shards then */
+    bool original;             /* it is the 16-bit model of the one that was named */
+    struct scheme_base scheme; /* of the model; its view is planned with if it is quantised */
+    char *config;              /* config.json, or NULL if it has none */
+    size_t config_bytes;
+    struct config_facts facts;
+};
+
 struct lorafold_merge {
     struct lorafold_merge_options options;
     struct log log;
-    double opened_at;   /* CLOCK_MONOTONIC, seconds */
-    struct source base; /* its name is NULL if an adapter is written without it */
+    double opened_at; /* CLOCK_MONOTONIC, seconds */
+    struct base *base;
     struct source *adapter_sources;
-    struct model model;        /* without shards then */
-    bool original;             /* the base is the 16-bit model of the one that was named */
-    struct scheme_base scheme; /* of the model; its view is planned with if it is quantised */
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
     size_t adapter_count; /* opened so far */
-    char *config;         /* config.json of the base, or NULL if it has none */
-    size_t config_bytes;
-    struct config_facts facts;
     struct side_files side_files;
     struct plan plan;
     const struct fold_ops *ops;
@@ -109,6 +114,7 @@ int give_error(struct lorafold_error *out, const struct error *err);
 
 /* An adapter that stays one goes without its base, with a notice, unless the caller gave one. */
 int inputs_open(struct lorafold_merge *merge, struct error *err);
+void base_release(struct base *base);
 void source_release(struct source *source);
 
 /* A path that exists, or a repository in the cache. */
@@ -150,7 +156,7 @@ static inline bool writes_adapter(const struct lorafold_merge *merge)
 /* Is a quantised base written back in its own scheme? */
 static inline bool keeps_scheme(const struct lorafold_merge *merge)
 {
-    return merge->options.save_method == LORAFOLD_SAME && merge->scheme.quantised;
+    return merge->options.save_method == LORAFOLD_SAME && merge->base->scheme.quantised;
 }
 
 /* One adapter with its own scale. */

@@ -38,7 +38,7 @@ static char *sibling_name(const char *name)
 /* The sibling in the cache, if there is one there: then it is the base. */
 static void take_sibling(struct lorafold_merge *merge)
 {
-    char *name = merge->base.from_hub ? sibling_name(merge->base.name) : NULL;
+    char *name = merge->base->source.from_hub ? sibling_name(merge->base->source.name) : NULL;
     struct source found = { 0 };
     struct error ignored = { 0 };
 
@@ -46,10 +46,10 @@ static void take_sibling(struct lorafold_merge *merge)
         log_say(&merge->log, LOG_NOTICE,
                 "'%s' is quantised: the 16-bit '%s' in the cache is taken as the base "
                 "(--base-numerics dequantised takes the quantised one)",
-                merge->base.name, found.name);
-        source_release(&merge->base);
-        merge->base = found;
-        merge->original = true;
+                merge->base->source.name, found.name);
+        source_release(&merge->base->source);
+        merge->base->source = found;
+        merge->base->original = true;
     }
     free(name);
 }
@@ -75,9 +75,9 @@ int original_find(struct lorafold_merge *merge, struct error *err)
     if (options->original_base) {
         if (source_find(&found, options->original_base, "original base", err))
             return err->code;
-        source_release(&merge->base);
-        merge->base = found;
-        merge->original = true;
+        source_release(&merge->base->source);
+        merge->base->source = found;
+        merge->base->original = true;
         return 0;
     }
     /* What was given, or whose scheme is kept, is taken literally, unless asked otherwise. */
@@ -92,19 +92,19 @@ int original_check(const struct lorafold_merge *merge, struct error *err)
 {
     const struct lorafold_merge_options *options = &merge->options;
 
-    if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
+    if (merge->base->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL)
         return error_set(err, ERR_USAGE,
-                         merge->original
+                         merge->base->original
                              ? "'%s', which is to be the 16-bit original, is quantised itself (%s)"
                              : "the base '%s' is quantised (%s), and the 16-bit model it was made "
                                "from is not in the cache: name it with --original-base",
-                         merge->base.name, merge->scheme.summary);
-    if (merge->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
+                         merge->base->source.name, merge->base->scheme.summary);
+    if (merge->base->scheme.quantised && options->base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
         return error_set(
             err, ERR_USAGE,
             "--base-numerics nf4-roundtrip is for a 16-bit base, and '%s' is quantised "
             "already (%s)",
-            merge->base.name, merge->scheme.summary);
+            merge->base->source.name, merge->base->scheme.summary);
     return 0;
 }
 
@@ -112,5 +112,5 @@ const char *original_numerics(const struct lorafold_merge *merge)
 {
     if (merge->options.base_numerics == LORAFOLD_NUMERICS_NF4_ROUNDTRIP)
         return "nf4-roundtrip";
-    return merge->scheme.quantised ? "dequantised" : "original";
+    return merge->base->scheme.quantised ? "dequantised" : "original";
 }

@@ -74,8 +74,9 @@ static bool is_model_file(const struct side_files *files, const char *name)
     static const char *const endings[] = { ".json", ".txt", ".model", ".py", ".jinja", ".md" };
 
     if (strcmp(name, "config.json") == 0 || strcmp(name, "README.md") == 0 ||
-        (!files->scheme_too && describes_scheme(name)) || ends(name, ".index.json") || starts(name, "adapter_") || starts(name, "lorafold.") ||
-        starts(name, "trainer_state") || starts(name, "consolidated") || starts(name, "."))
+        (!files->scheme_too && describes_scheme(name)) || ends(name, ".index.json") ||
+        starts(name, "adapter_") || starts(name, "lorafold.") || starts(name, "trainer_state") ||
+        starts(name, "consolidated") || starts(name, "."))
         return false;
     if (starts(name, "LICENSE") || starts(name, "LICENCE") || starts(name, "NOTICE") ||
         is_tokenizer_file(name))
@@ -227,8 +228,8 @@ int side_files_find(struct lorafold_merge *merge, struct error *err)
     size_t before;
 
     files->scheme_too = keeps_scheme(merge);
-    if (merge->model.directory &&
-        scan(files, merge->model.directory, "", writes_adapter(merge), err))
+    if (merge->base->model.directory &&
+        scan(files, merge->base->model.directory, "", writes_adapter(merge), err))
         return err->code;
     for (size_t i = merge->adapter_count; i-- > 0;) { /* the first adapter has the last word */
         if (scan(files, merge->adapters[i].directory, "", true, err))
