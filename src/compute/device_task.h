@@ -155,7 +155,7 @@ struct device_blocks {
  * Elements [first, first + count) of a matrix of any number of rows of `cols`, of which src has
  * those, to codes of 8 bits or, E2M1, 4.  Their scales are a grid of blocks: that of row r, column
  * c is
- *     scales[(r / rows * down + r % rows / block_rows - line) * across + c / block_cols]
+ *     scales[(r / rows * down + r % rows / block_rows) * across + c / block_cols - scale_first]
  * with down = ceil(rows / block_rows), across = ceil(cols / block_cols).  Within a row and a block
  * an element is encoded as by encode_ops.scaled(), or, `integers`, as by encode_int8() (codes
  * QUANT_SIGNED).  E2M1: first, count and cols are even, but for the end.  Index of a bad result:
@@ -171,7 +171,7 @@ struct device_scaled {
     uint64_t cols;
     uint64_t block_rows;
     uint64_t block_cols;
-    uint64_t line;
+    uint64_t scale_first;
     enum quant_codes codes;
     bool integers;
 };
