@@ -80,7 +80,7 @@ const struct cli_option cli_options[] = {
     { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
       "keep (default): each tensor as in the base; bf16, f16 or f32: every F16, BF16 and F32 "
       "tensor "
-      "is converted, but for the few that model code keeps in fp32" },
+      "is converted, but for the few that model code keeps in F32" },
     { "base-numerics", 0, CLI_CHOICE, false, "WHICH", MERGING, MEMBER(base_numerics), numerics,
       "which numbers of a quantised base count: dequantised, what its files say; original, those "
       "of the 16-bit model it was made from; nf4-roundtrip takes a 16-bit base through NF4, which "
@@ -151,6 +151,9 @@ const struct cli_option cli_options[] = {
       "show the version of the program" },
     { 0 },
 };
+
+_Static_assert(sizeof(cli_options) / sizeof(cli_options[0]) <= 64 + 1,
+               "read_arguments() keeps one bit of 64 for each option");
 
 const struct cli_alias cli_aliases[] = {
     { "base", "base-model" },
