@@ -103,4 +103,51 @@ static inline void e_halves(uint8_t out[16], const uint8_t src[32], bool high_fi
     _mm_storeu_si128((__m128i *)(void *)out, _mm_packus_epi16(low, high));
 }
 
+/*
+ * 31 bins of the numbers from -1 to 1 as a rounding to integers makes them.  They are narrower than
+ * any two bounds are apart, so that one comparison with the only bound of a bin is enough.
+ */
+struct nf4_bins {
+    __m512 bounds[2];
+    __m512i ranks[2]; /* of the least number of a bin */
+};
+#define NF4_BINS_HALF 15.0f
+
+static inline struct nf4_bins nf4_bins_of(const float bounds[15])
+{
+    struct nf4_bins bins;
+    float bound[32];
+    uint32_t rank[32];
+    uint32_t least = 0;
+
+    for (int i = 0; i < 32; i++) {
+        while (least < 15 && (bounds[least] + 1.0f) * NF4_BINS_HALF < (float)i - 0.5f)
+            least++;
+        rank[i] = least;
+        bound[i] = least < 15 ? bounds[least] : 2.0f;
+    }
+    for (int i = 0; i < 2; i++) {
+        bins.bounds[i] = _mm512_loadu_ps(bound + (size_t)i * 16);
+        bins.ranks[i] = _mm512_loadu_si512(rank + (size_t)i * 16);
+    }
+    return bins;
+}
+
+static inline __m512i nf4_rank(const struct nf4_bins *bins, __m512 v)
+{
+    /* The last bit of 2^23 is 1: the sum's low bits are the bin. */
+    __m512 sum = _mm512_fmadd_ps(v, _mm512_set1_ps(NF4_BINS_HALF),
+                                 _mm512_set1_ps(0x1p23f + NF4_BINS_HALF));
+    __m512i bin = _mm512_castps_si512(sum);
+    __m512 bound = _mm512_permutex2var_ps(bins->bounds[0], bin, bins->bounds[1]);
+    __m512i rank = _mm512_permutex2var_epi32(bins->ranks[0], bin, bins->ranks[1]);
+
+    return _mm512_mask_add_epi32(rank, _mm512_cmp_ps_mask(v, bound, _CMP_GT_OQ), rank,
+                                 _mm512_set1_epi32(1));
+}
+
+#define ENCODE_NF4 struct nf4_bins
+#define e_nf4 nf4_bins_of
+#define e_nf4_rank nf4_rank
+
 #include "cpu/encode_template.h"

@@ -19,7 +19,10 @@
  *     ENCODE_CODES e_sign(v): 8 where the sign of v is set
  *     ENCODE_CODES e_e4m3(v), e_int8(v): rounded and limited; of a NaN anything
  *     void e_store(out, codes): the low byte of each
- *     void e_halves(out, src, high_first): 32 bytes as the halves of 16
+ *     ENCODE_NF4, e_nf4(const float bounds[15]), ENCODE_CODES e_nf4_rank(const ENCODE_NF4 *, v):
+ * how many of the bounds of NF4 are less than v, which is from -1 to 1 or a last bit off; may be
+ * left out uint32_t q_greatest(x): the largest lane as an integer pattern void e_halves(out, src,
+ * high_first): 32 bytes as the halves of 16
  *
  * How it is fast: a rank among 15 bounds is four steps down a tree whose levels are vectors.  What
  * is not finite is an error nearly always: the block, or the range, is then left to the definition.
@@ -35,7 +38,8 @@
 
 #define ENCODE_INLINE static inline __attribute__((always_inline))
 
-#define ENCODE_RUN 512u  /* elements that are worked on together, an even number */
+#define ENCODE_RUN 512u /* elements that are worked on together, an even number */
+#define ENCODE_USUAL_BLOCK 64u
 #define ENCODE_SLACK 32u /* that the last vector of a run may reach over */
 
 static size_t encode_lesser(size_t x, size_t y)
@@ -67,18 +71,13 @@ ENCODE_INLINE void store_some(float *dst, QUANT_VECTOR x, size_t left)
 }
 
 /* The largest magnitude as an integer pattern: of any NaN, if there is one. */
-static uint32_t peak_of(const float *src, size_t count)
+ENCODE_INLINE uint32_t peak_of(const float *src, size_t count)
 {
     QUANT_VECTOR peak = q_set(0.0f);
-    uint32_t lanes[QUANT_WIDTH];
-    uint32_t largest = 0;
 
     for (size_t k = 0; k < count; k += QUANT_WIDTH)
         peak = q_peak(peak, load_some(src + k, count - k));
-    memcpy(lanes, &peak, sizeof(lanes));
-    for (unsigned l = 0; l < QUANT_WIDTH; l++)
-        largest = lanes[l] > largest ? lanes[l] : largest;
-    return largest;
+    return q_greatest(peak);
 }
 
 static void absmax(float *out, const float *src, size_t count, size_t block)
@@ -137,9 +136,17 @@ ENCODE_INLINE ENCODE_CODES rank_in(const struct tree *tree, unsigned depth, QUAN
     return rank;
 }
 
+/* An instruction set that has a better way for 15 bounds defines these itself. */
+#ifndef ENCODE_NF4
+#define ENCODE_NF4 struct tree
+#define e_nf4(bounds) tree_of(bounds, 4)
+#define e_nf4_rank(tree, v) rank_in(tree, 4, v)
+#endif
+
 /* What codes are made with; for QUANT_E4M3 and QUANT_SIGNED nothing. */
 struct coder {
-    struct tree tree;
+    struct tree tree; /* of three levels */
+    ENCODE_NF4 nf4;
     ENCODE_OCTET fp4_codes;
 };
 
@@ -151,10 +158,8 @@ static struct coder coder_of(enum quant_codes codes)
     for (unsigned i = 0; i < 8; i++)
         patterns[i] = f32_from_bits(encode_fp4_codes[i]);
     coder.fp4_codes = e_octet(patterns);
-    if (codes == QUANT_NF4)
-        coder.tree = tree_of(encode_nf4_bounds, 4);
-    else
-        coder.tree = tree_of(codes == QUANT_FP4_BNB ? encode_fp4_bounds : encode_e2m1_bounds, 3);
+    coder.nf4 = e_nf4(encode_nf4_bounds);
+    coder.tree = tree_of(codes == QUANT_FP4_BNB ? encode_fp4_bounds : encode_e2m1_bounds, 3);
     return coder;
 }
 
@@ -178,7 +183,7 @@ ENCODE_INLINE void code_run(uint8_t *out, const float *src, size_t count, float 
             v = e_div(x, by);
             code = e_or(rank_in(&coder->tree, 3, e_abs(v)), e_sign(v));
         } else if (codes == QUANT_NF4) {
-            code = rank_in(&coder->tree, 4, q_mul(x, by));
+            code = e_nf4_rank(&coder->nf4, q_mul(x, by));
         } else {
             v = q_mul(x, by);
             code = e_or(e_pick(coder->fp4_codes, rank_in(&coder->tree, 3, e_abs(v))),
@@ -196,8 +201,8 @@ static uint8_t code_of_zero(enum quant_codes codes)
 }
 
 /* A run of a block, a byte each, and behind them the code of zero. */
-static void bnb4_run(uint8_t *bytes, enum quant_codes codes, const float *src, size_t count,
-                     float inverse, const struct coder *coder)
+ENCODE_INLINE void bnb4_run(uint8_t *bytes, enum quant_codes codes, const float *src, size_t count,
+                            float inverse, const struct coder *coder)
 {
     if (f32_bits(inverse) == F32_INFINITY)
         memset(bytes, code_of_zero(codes), count);
@@ -208,14 +213,49 @@ static void bnb4_run(uint8_t *bytes, enum quant_codes codes, const float *src, s
     bytes[count] = code_of_zero(codes);
 }
 
+/* The block that nearly all tensors have, with a constant count; false: it is not all finite. */
+ENCODE_INLINE bool bnb4_usual(uint8_t *out, float *absmax, enum quant_codes codes, const float *src,
+                              const struct coder *coder)
+{
+    uint8_t bytes[ENCODE_USUAL_BLOCK + ENCODE_SLACK];
+    uint32_t peak = peak_of(src, ENCODE_USUAL_BLOCK);
+
+    *absmax = f32_from_bits(peak);
+    bnb4_run(bytes, codes, src, ENCODE_USUAL_BLOCK, 1.0f / *absmax, coder);
+    for (size_t k = 0; k < ENCODE_USUAL_BLOCK; k += 32)
+        e_halves(out + k / 2, bytes + k, true);
+    return peak < F32_INFINITY;
+}
+
+/* The whole blocks of ENCODE_USUAL_BLOCK elements up to one that is not finite: their elements. */
+static size_t bnb4_usuals(uint8_t *out, float *absmaxes, enum quant_codes codes, const float *src,
+                          size_t count, const struct coder *coder)
+{
+    size_t done = 0;
+
+    for (; count - done >= ENCODE_USUAL_BLOCK; done += ENCODE_USUAL_BLOCK) {
+        float *absmax = absmaxes + done / ENCODE_USUAL_BLOCK;
+
+        if (codes == QUANT_NF4
+                ? !bnb4_usual(out + done / 2, absmax, QUANT_NF4, src + done, coder)
+                : !bnb4_usual(out + done / 2, absmax, QUANT_FP4_BNB, src + done, coder))
+            break;
+    }
+    return done;
+}
+
 static size_t bnb4(uint8_t *out, float *absmaxes, enum quant_codes codes, const float *src,
                    size_t count, size_t block)
 {
     const struct coder coder = coder_of(codes);
     uint8_t bytes[ENCODE_RUN + ENCODE_SLACK];
     size_t bad = FOLD_FINITE;
+    size_t usual = 0;
 
-    for (size_t first = 0; first < count; first += block) {
+    if (block == ENCODE_USUAL_BLOCK)
+        usual = bnb4_usuals(out, absmaxes, codes, src, count, &coder);
+
+    for (size_t first = usual; first < count; first += block) {
         size_t here = encode_lesser(block, count - first);
         uint32_t peak = peak_of(src + first, here);
         float largest = f32_from_bits(peak);

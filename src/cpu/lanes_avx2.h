@@ -53,6 +53,15 @@ static inline __m256 q_peak(__m256 peak, __m256 x)
 }
 
 /* Magnitudes and limits are below 2^31, so that the signed comparison serves. */
+static inline uint32_t q_greatest(__m256 x)
+{
+    __m256i bits = _mm256_castps_si256(x);
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
 static inline bool q_reaches(__m256 peak, uint32_t limit)
 {
     __m256i below = _mm256_set1_epi32((int)limit - 1);

@@ -47,6 +47,11 @@ static inline __m512 q_peak(__m512 peak, __m512 x)
     return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(peak), magnitude));
 }
 
+static inline uint32_t q_greatest(__m512 x)
+{
+    return _mm512_reduce_max_epu32(_mm512_castps_si512(x));
+}
+
 static inline bool q_reaches(__m512 peak, uint32_t limit)
 {
     return _mm512_cmpge_epu32_mask(_mm512_castps_si512(peak), _mm512_set1_epi32((int)limit)) != 0;

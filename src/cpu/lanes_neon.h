@@ -48,6 +48,11 @@ static inline float32x4_t q_peak(float32x4_t peak, float32x4_t x)
     return vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(peak), magnitude));
 }
 
+static inline uint32_t q_greatest(float32x4_t x)
+{
+    return vmaxvq_u32(vreinterpretq_u32_f32(x));
+}
+
 static inline bool q_reaches(float32x4_t peak, uint32_t limit)
 {
     return vmaxvq_u32(vreinterpretq_u32_f32(peak)) >= limit;

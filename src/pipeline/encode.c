@@ -51,6 +51,36 @@ int encode_merge(const struct job *job, const struct scratch *scratch,
     return 0;
 }
 
+/* Elements from `first` on that are encoded at once: up to the end of a row if blocks end there. */
+static uint64_t piece_elements(const struct plan_encoding *encoding, uint64_t first, uint64_t end)
+{
+    uint64_t count = min_u64(end - first, PLAN_ENCODED_ELEMENTS);
+    uint64_t cut = (first + count) % encoding->cols;
+
+    if (first + count < end && encoding->cols % PLAN_ENCODING_BLOCK == 0 && cut < count)
+        count -= cut;
+    return count;
+}
+
+/* Elements that stay in the fastest cache between widening and encoding. */
+#define CACHED_ELEMENTS 4096u
+
+/* What was merged, into encoder.codes and encoder.absmax. */
+static void encode_middle(const struct job *job, const struct encoder *encoder,
+                          const struct plan_encoding *encoding, uint64_t count)
+{
+    uint64_t width = dtype_bytes(encoding->middle);
+
+    for (uint64_t at = 0; at < count; at += CACHED_ELEMENTS) {
+        uint64_t here = min_u64(count - at, CACHED_ELEMENTS);
+
+        job->ops->decode(encoder->values, encoder->middle + at * width, encoding->middle, here);
+        /* What is not finite has been found where it was rounded, or is allowed. */
+        (void)job->encode->bnb4(encoder->codes + at / 2, encoder->absmax + at / PLAN_ENCODING_BLOCK,
+                                encoding->codes, encoder->values, here, PLAN_ENCODING_BLOCK);
+    }
+}
+
 int encode_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                 const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
                 struct error *err)
@@ -59,8 +89,8 @@ int encode_part(const struct job *job, const struct scratch *scratch, struct slo
     const struct encoder *encoder = &scratch->encoder;
     struct plan_elements all = plan_part_elements(tensor, part);
 
-    for (uint64_t first = all.first; first < all.end; first += PLAN_ENCODED_ELEMENTS) {
-        uint64_t count = min_u64(all.end - first, PLAN_ENCODED_ELEMENTS);
+    for (uint64_t first = all.first; first < all.end;) {
+        uint64_t count = piece_elements(encoding, first, all.end);
         uint64_t blocks = (count + PLAN_ENCODING_BLOCK - 1) / PLAN_ENCODING_BLOCK;
         uint64_t from = max_u64(part.first, first / 2);
         uint64_t to = min_u64(part.end, (first + count + 1) / 2);
@@ -68,14 +98,12 @@ int encode_part(const struct job *job, const struct scratch *scratch, struct slo
 
         if (encode_merge(job, scratch, &run, first + count, err))
             return err->code;
-        job->ops->decode(encoder->values, encoder->middle, encoding->middle, count);
-        /* What is not finite has been found where it was rounded, or is allowed. */
-        (void)job->encode->bnb4(encoder->codes, encoder->absmax, encoding->codes, encoder->values,
-                                count, PLAN_ENCODING_BLOCK);
+        encode_middle(job, encoder, encoding, count);
         memcpy(out + (from - part.first), encoder->codes + (from - first / 2), to - from);
         if (file_pwrite(&job->repacked, encoder->absmax, blocks * sizeof(float),
                         encoding->absmax_offset + first / PLAN_ENCODING_BLOCK * sizeof(float), err))
             return err->code;
+        first += count;
     }
     return 0;
 }

@@ -175,6 +175,74 @@ static void check_nested(void)
     CHECK(sum / 300 < 0.01f, "they are near");
 }
 
+/* The search as the kernel of bitsandbytes does it. */
+static uint8_t searched(const float map[256], float x)
+{
+    unsigned low = 0;
+    unsigned high = 255;
+    unsigned pivot = 127;
+
+    for (unsigned step = 64; step; step /= 2) {
+        bool above = x > map[pivot];
+
+        low = above ? pivot : low;
+        high = above ? high : pivot;
+        pivot = above ? pivot + step : pivot - step;
+    }
+    if (x > map[pivot])
+        return (uint8_t)(x > (map[high] + map[pivot]) * 0.5f ? high : pivot);
+    return (uint8_t)(x < (map[low] + map[pivot]) * 0.5f ? low : pivot);
+}
+
+/* `some` beside a 1, which makes it its own quotient. */
+static void check_search(const float map[256], const float *some, unsigned count)
+{
+    float numbers[ENCODE_NESTED_BLOCK] = { 1.0f };
+    uint8_t codes[ENCODE_NESTED_BLOCK];
+    float nested;
+
+    memcpy(numbers + 1, some, count * sizeof(float));
+    encode_nested(codes, &nested, numbers, count + 1, 0.0f, map);
+    for (unsigned i = 0; i <= count; i++)
+        CHECK(codes[i] == searched(map, numbers[i]), "%a: code %u, the kernel's %u", numbers[i],
+              codes[i], searched(map, numbers[i]));
+}
+
+static void check_searches(void)
+{
+    uint32_t random = 1;
+    float map[256];
+    float some[255];
+
+    encode_dynamic_map(map);
+    for (unsigned k = 0; k < 256; k++) {
+        float around[2] = { map[k], (map[k] + map[k < 255 ? k + 1 : k]) * 0.5f };
+
+        for (unsigned i = 0; i < 20; i++) { /* five last bits on both sides */
+            float x = around[i % 2];
+
+            x = x == 0 ? (float)i * 0x1p-149f : f32_from_bits(f32_bits(x) + i / 2 - 5);
+            some[i] = fminf(x, 1.0f);
+        }
+        check_search(map, some, 20);
+    }
+    for (unsigned block = 0; block < 4000; block++) {
+        for (unsigned i = 0; i < 255; i++) {
+            random = random * 1664525u + 1013904223u;
+            /* Either sign, exponents from 2^-32 to 1, all significands. */
+            some[i] = f32_from_bits((random & 0x80000000u) |
+                                    (0x2f800000u + (random >> 3) % 0x10000000u));
+        }
+        check_search(map, some, 255);
+    }
+    for (unsigned k = 0; k < 256; k++) /* a map with as many entries in one bin */
+        map[k] = k < 2 ? -1.0f : 0.5f + (float)k * 0x1p-20f;
+    map[255] = 1.0f;
+    for (unsigned i = 0; i < 255; i++)
+        some[i] = 0.5f + (float)(3 * i) * 0x1p-21f;
+    check_search(map, some, 255);
+}
+
 static void check_mxfp4(void)
 {
     CHECK(encode_mxfp4_scale(0.0f) == 0 && encode_mxfp4_scale(0x1p-149f) == 0, "the least");
@@ -232,6 +300,7 @@ int main(void)
     check_scaled();
     check_e4m3();
     check_nested();
+    check_searches();
     check_mxfp4();
     check_nvfp4();
     check_fp8();
