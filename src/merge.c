@@ -466,7 +466,7 @@ static int list_shards(struct lorafold_merge *merge, struct error *err)
         if (!file)
             return error_no_memory(err, "the list of files");
         for (size_t b = 0; b < file->block_count; b++)
-            memcpy(file->blocks[b].half, merge->result.digests[from->block_first + b],
+            memcpy(file->blocks[b].half, merge->order.digests[from->block_first + b],
                    sizeof(file->blocks[b].half));
         file->digest = digest_of_blocks(file->blocks, file->block_count);
     }
@@ -508,14 +508,17 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
         .ops = merge->ops,
         .quant = merge->quant,
         .encode = merge->encode,
-        .allow_nonfinite = merge->options.allow_nonfinite,
         .log = &merge->log,
         .progress = merge->options.progress ? show_progress : NULL,
         .context = merge,
     };
     const struct pipeline_result *result = &merge->result;
 
-    if (pipeline_run(&merge->plan, outdir_fd(outdir), &options, &merge->stop, &merge->result, err))
+    merge->order = (struct pipeline_output){ .plan = &merge->plan,
+                                             .directory_fd = outdir_fd(outdir),
+                                             .allow_nonfinite = merge->options.allow_nonfinite };
+    if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
+                     err))
         return err->code;
     log_say(&merge->log, LOG_DETAIL, "I/O: %s%s%s%s, %s reads, %s writes; kernels: %s",
             result->ring_name, result->ring_reason[0] ? " (" : "", result->ring_reason,
@@ -624,7 +627,7 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     if (!merge)
         return;
     output_files_release(&merge->files);
-    free(merge->result.digests);
+    free(merge->order.digests);
     plan_release(&merge->plan);
     side_files_release(&merge->side_files);
     if (merge->base)

@@ -101,6 +101,7 @@ struct lorafold_merge {
     enum ring_kind ring;
     enum file_direct direct;
     struct pipeline_stop stop;
+    struct pipeline_output order;
     struct pipeline_result result;
     struct output_files files;
     struct lorafold_report report;

@@ -38,6 +38,7 @@ static void report_progress(struct control *control, bool last)
 {
     const struct pipeline_options *options = control->options;
     struct pipeline_progress progress = { .bytes_done = control->result->bytes_written,
+                                          .output = control->newest_output,
                                           .file = control->newest_file };
     double most = -1;
 
@@ -56,16 +57,21 @@ static void report_progress(struct control *control, bool last)
     options->progress(options->context, &progress);
 }
 
-/* The first error wins; no new block is started after it. */
-static void keep_error(struct control *control, const struct error *err)
+void control_fail(struct control *control, struct output *output, const struct error *err)
 {
     if (control->error->code == 0)
         *control->error = *err;
-    control->failed = true;
+    if (!output) {
+        control->failed = true;
+        return;
+    }
+    if (output->order->error.code == 0)
+        output->order->error = *err;
+    output->failed = true;
 }
 
-static void request_failed(struct control *control, const struct ring_request *request,
-                           const char *verb, const char *name)
+static void request_failed(struct control *control, struct output *output,
+                           const struct ring_request *request, const char *verb, const char *name)
 {
     struct error err = { 0 };
     char reason[128];
@@ -76,80 +82,13 @@ static void request_failed(struct control *control, const struct ring_request *r
         error_set(&err, ERR_FAILED, "cannot %s %zu bytes at %" PRIu64 " of '%s': %s", verb,
                   request->bytes, request->offset, name,
                   strerror_r(request->status, reason, sizeof(reason)));
-    keep_error(control, &err);
+    control_fail(control, output, &err);
 }
 
 static void submit(struct control *control, struct ring_request *request)
 {
     ring_submit(control->ring, request);
     control->in_flight++;
-}
-
-/* ---- resident factors ---- */
-
-/* Load the next resident target into its region, if its predecessor there is done with. */
-static void load_regions(struct control *control)
-{
-    const struct plan *plan = control->plan;
-
-    while (control->next_resident < plan->resident_count) {
-        uint32_t resident = control->next_resident;
-        struct region *region = &control->job.regions[resident % 2];
-        const struct plan_target *target = &plan->targets[plan->residents[resident]];
-        uint64_t first, last;
-
-        if (region->resident != PLAN_NO_TARGET)
-            return;
-        plan_target_blocks(plan, target, &first, &last);
-        region->resident = resident;
-        region->ready = false;
-        region->blocks_left = last - first + 1;
-        crew_give_region(&control->crew, region);
-        control->tasks++;
-        control->next_resident++;
-    }
-}
-
-/* Are there all codes, but for those in this block, whose companions the block holds? */
-static bool codes_ready(const struct control *control, const struct plan_block *block)
-{
-    const struct plan_tensor *tensors = control->plan->tensors;
-
-    for (uint64_t i = 0; i < block->tensor_count; i++) {
-        const struct plan_tensor *tensor = &tensors[block->tensor_first + i];
-        bool own;
-
-        if (tensor->action != PLAN_COMPANION || tensor->encoding->same)
-            continue;
-        own = tensor->encoding->tensor >= block->tensor_first;
-        if (control->codes_left[tensor->encoding->number] > own)
-            return false;
-    }
-    return true;
-}
-
-static void count_codes(struct control *control, const struct plan_block *block)
-{
-    for (uint64_t i = 0; i < block->tensor_count; i++) {
-        const struct plan_tensor *tensor = &control->plan->tensors[block->tensor_first + i];
-        struct plan_part part = plan_block_part(block, tensor);
-
-        if (tensor->action == PLAN_ENCODE && part.first < part.end)
-            control->codes_left[tensor->encoding->number]--;
-    }
-}
-
-static bool factors_ready(const struct control *control, const struct plan_block *block)
-{
-    if (control->codes_left && !codes_ready(control, block))
-        return false;
-    for (uint32_t i = 0; i < block->resident_count; i++) {
-        const struct region *region = &control->job.regions[(block->resident_first + i) % 2];
-
-        if (region->resident != block->resident_first + i || !region->ready)
-            return false;
-    }
-    return true;
 }
 
 static void start_computing(struct control *control, struct slot *slot)
@@ -159,7 +98,7 @@ static void start_computing(struct control *control, struct slot *slot)
     control->tasks++;
 }
 
-/* Blocks that waited for factors which are there now, in the order of the output. */
+/* Blocks that waited for what is there now, in the order in which they were started. */
 static void start_waiting(struct control *control)
 {
     for (;;) {
@@ -168,8 +107,8 @@ static void start_waiting(struct control *control)
         for (unsigned i = 0; i < control->slot_count; i++) {
             struct slot *slot = &control->slots[i];
 
-            if (slot->state == SLOT_WAITING && factors_ready(control, &slot->block) &&
-                (!next || slot->block.number < next->block.number))
+            if (slot->state == SLOT_WAITING && ready_block(slot->job->output, &slot->block) &&
+                (!next || slot->turn < next->turn))
                 next = slot;
         }
         if (!next)
@@ -178,50 +117,39 @@ static void start_waiting(struct control *control)
     }
 }
 
-static void release_factors(struct control *control, const struct plan_block *block)
-{
-    for (uint32_t i = 0; i < block->resident_count; i++) {
-        struct region *region = &control->job.regions[(block->resident_first + i) % 2];
-
-        if (--region->blocks_left == 0)
-            region->resident = PLAN_NO_TARGET;
-    }
-    load_regions(control);
-}
-
 /* ---- slots ---- */
 
 static void release_slot(struct control *control, struct slot *slot)
 {
+    struct output *output = slot->job->output;
+
     slot->state = SLOT_FREE;
-    control_release_inputs(control, &slot->block);
+    control_release_inputs(output, &slot->block);
+    output->busy--;
+    output_check(control, output);
 }
 
 static void reads_finished(struct control *control, struct slot *slot)
 {
     slot->state = SLOT_WAITING;
-    if (factors_ready(control, &slot->block))
+    if (ready_block(slot->job->output, &slot->block))
         start_computing(control, slot);
 }
 
-/* Read the next block into a free slot. */
-static int start_block(struct control *control, struct slot *slot, struct error *err)
+/* Read the next block of an output into a free slot. */
+static int start_block(struct control *control, struct output *output, struct slot *slot,
+                       struct error *err)
 {
-    const struct plan *plan = control->plan;
     struct plan_block *block = &slot->block;
 
-    while (control->next_block == plan->files[control->next_file].block_count) {
-        control->next_file++;
-        control->next_block = 0;
-    }
-    plan_block(plan, control->next_file, control->next_block, block);
-    control->next_block++;
-    control->blocks_started++;
-    slot->job = &control->job;
-    if (control_open_block(control, block, err))
+    output_next_block(output, block);
+    if (control_open_block(control, output, block, err))
         return err->code;
+    slot->job = &output->job;
+    slot->turn = output->turn = ++control->turns;
     slot->reads_left = 0;
     slot->state = SLOT_READING;
+    output->busy++;
     for (uint32_t i = 0; i < block->read_count; i++) {
         const struct plan_read *read = &block->reads[i];
 
@@ -229,7 +157,7 @@ static int start_block(struct control *control, struct slot *slot, struct error 
             continue;
         slot->reads_left++;
         slot->reads[i] = (struct ring_request){ .operation = RING_READ,
-                                                .file = &control->inputs[read->input].file,
+                                                .file = &output->inputs[read->input].file,
                                                 .memory = slot->memory + read->position,
                                                 .bytes = read->bytes,
                                                 .bytes_needed = read->needed,
@@ -246,15 +174,17 @@ static void read_finished(struct control *control, struct slot *slot,
                           const struct ring_request *request)
 {
     const struct plan_read *read = &slot->block.reads[request - slot->reads];
+    struct output *output = slot->job->output;
 
     if (request->status)
-        request_failed(control, request, "read", control->plan->inputs[read->input].path);
+        request_failed(control, output, request, "read",
+                       output->order->plan->inputs[read->input].path);
     else
         control->result->bytes_read += read->needed;
-    control_drop_input(control, read);
+    control_drop_input(output, read);
     if (--slot->reads_left > 0)
         return;
-    if (control->failed) {
+    if (control_gave_up(control, output)) {
         release_slot(control, slot);
         return;
     }
@@ -264,19 +194,18 @@ static void read_finished(struct control *control, struct slot *slot,
 static void block_computed(struct control *control, struct slot *slot)
 {
     const struct plan_block *block = &slot->block;
+    struct output *output = slot->job->output;
 
-    release_factors(control, block);
-    if (control->codes_left)
-        count_codes(control, block);
     if (slot->status)
-        keep_error(control, &slot->error);
-    if (control->failed) {
+        control_fail(control, output, &slot->error);
+    ready_computed(control, output, block);
+    if (control_gave_up(control, output)) {
         release_slot(control, slot);
         return;
     }
     slot->state = SLOT_WRITING;
     slot->write = (struct ring_request){ .operation = RING_WRITE,
-                                         .file = &control->outputs[block->file].file,
+                                         .file = &output->files[block->file].file,
                                          .memory = slot->memory,
                                          .bytes = align_up(block->bytes, PAGE_BYTES),
                                          .offset = block->offset,
@@ -287,19 +216,35 @@ static void block_computed(struct control *control, struct slot *slot)
 static void write_finished(struct control *control, struct slot *slot)
 {
     const struct plan_block *block = &slot->block;
+    struct output *output = slot->job->output;
     struct error err = { 0 };
 
     if (slot->write.status) {
-        request_failed(control, &slot->write, "write", control->plan->files[block->file].name);
+        request_failed(control, output, &slot->write, "write",
+                       output->order->plan->files[block->file].name);
     } else {
         if (control->result->bytes_written == 0)
             control->result->first_write_time = clock_seconds();
         control->result->bytes_written += block->bytes;
+        output->order->bytes_written += block->bytes;
         control->newest_file = block->file;
-        if (control_block_written(control, block, &err))
-            keep_error(control, &err);
+        control->newest_output = (size_t)(output - control->outputs);
+        if (control_block_written(control, output, block, &err))
+            control_fail(control, output, &err);
     }
     release_slot(control, slot);
+}
+
+static void region_loaded(struct control *control, struct region *region)
+{
+    struct output *output = region->job->output;
+
+    control->tasks--;
+    output->busy--;
+    region->ready = region->status == 0;
+    if (region->status)
+        control_fail(control, output, &region->error);
+    output_check(control, output);
 }
 
 static void take_from_crew(struct control *control)
@@ -308,11 +253,11 @@ static void take_from_crew(struct control *control)
     struct region *region;
 
     crew_take(&control->crew, &slot, &region);
-    for (; region; region = region->next) {
-        control->tasks--;
-        region->ready = region->status == 0;
-        if (region->status)
-            keep_error(control, &region->error);
+    while (region) {
+        struct region *next = region->next;
+
+        region_loaded(control, region);
+        region = next;
     }
     while (slot) {
         struct slot *next = slot->next;
@@ -324,10 +269,19 @@ static void take_from_crew(struct control *control)
     start_waiting(control);
 }
 
-static void request_finished(struct control *control, struct ring_request *request)
+static void file_synced(struct control *control, struct ring_request *request)
 {
+    const struct open_file *file = request->user;
+    struct output *output = file->output;
     struct error err = { 0 };
 
+    if (control_file_synced(control, request, &err))
+        control_fail(control, output, &err);
+    output_check(control, output);
+}
+
+static void request_finished(struct control *control, struct ring_request *request)
+{
     control->in_flight--;
     switch (request->operation) {
     case RING_READ:
@@ -337,8 +291,7 @@ static void request_finished(struct control *control, struct ring_request *reque
         write_finished(control, request->user);
         break;
     case RING_SYNC:
-        if (control_file_synced(control, request, &err))
-            keep_error(control, &err);
+        file_synced(control, request);
         break;
     }
 }
@@ -347,32 +300,37 @@ static void request_finished(struct control *control, struct ring_request *reque
 static void drop_waiting(struct control *control)
 {
     for (unsigned i = 0; i < control->slot_count; i++) {
-        if (control->slots[i].state == SLOT_WAITING)
-            release_slot(control, &control->slots[i]);
+        struct slot *slot = &control->slots[i];
+
+        if (slot->state == SLOT_WAITING && control_gave_up(control, slot->job->output))
+            release_slot(control, slot);
     }
 }
 
 static void start_blocks(struct control *control, const atomic_int *cancelled)
 {
+    struct output *output;
     struct error err = { 0 };
+    unsigned i = 0;
 
     if (atomic_load(cancelled)) {
         error_set(&err, ERR_CANCELLED, "cancelled");
-        keep_error(control, &err);
+        control_fail(control, NULL, &err);
     }
-    for (unsigned i = 0;
-         i < control->slot_count && !control->failed && control->syncs < CONTROL_SYNCS_MAX &&
-         control->blocks_started < control->plan->block_count;
-         i++) {
-        if (control->slots[i].state != SLOT_FREE)
-            continue;
-        if (start_block(control, &control->slots[i], &err)) {
-            keep_error(control, &err);
-            control->slots[i].state = SLOT_FREE;
+    drop_waiting(control);
+    while (!control->failed && control->syncs < CONTROL_SYNCS_MAX) {
+        while (i < control->slot_count && control->slots[i].state != SLOT_FREE)
+            i++;
+        output = i < control->slot_count ? output_next(control) : NULL;
+        if (!output)
+            return;
+        if (start_block(control, output, &control->slots[i], &err)) {
+            control_fail(control, output, &err);
+            err = (struct error){ 0 };
+            drop_waiting(control);
+            output_check(control, output);
         }
     }
-    if (control->failed)
-        drop_waiting(control);
 }
 
 int control_loop(struct control *control, const atomic_int *cancelled)
@@ -382,11 +340,14 @@ int control_loop(struct control *control, const atomic_int *cancelled)
     unsigned wait_failures = 0;
 
     control->booked = control->shown = clock_seconds();
-    load_regions(control);
+    for (size_t i = 0; i < control->output_count; i++) {
+        if (!control->outputs[i].failed)
+            ready_load(control, &control->outputs[i]);
+    }
     start_blocks(control, cancelled);
     while (control->in_flight > 0 || control->tasks > 0) {
         if (ring_wait(control->ring, &request, &err)) {
-            keep_error(control, &err);
+            control_fail(control, NULL, &err);
             /* What is in flight still uses slots and files, so it is waited for if at all possible.
              */
             control->abandoned = ++wait_failures == WAIT_FAILURES_MAX;

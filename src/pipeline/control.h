@@ -1,8 +1,9 @@
 /*
  * control.h - the state of the thread that decides
  *
- * control.c moves slots through their stages; files.c opens and closes the files
- * that they need; pipeline.c puts both together.
+ * control.c moves slots through their stages; outputs.c begins and ends outputs and
+ * says whose block is next; ready.c knows what a block waits for; files.c opens and
+ * closes the files that blocks need; pipeline.c puts all together.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,39 +28,54 @@ struct open_input {
 };
 
 /* An output file; open from its first block to the end of its sync. */
-struct open_output {
+struct open_file {
     struct file file;
     uint64_t blocks_left;
+    struct output *output; /* whose file it is */
     struct ring_request sync;
 };
 
-struct control {
-    const struct plan *plan;
-    const struct pipeline_options *options;
-    struct pipeline_result *result;
-    struct error *error; /* the first one */
-    bool failed;
-    bool abandoned; /* the ring is broken: what is in flight may still use memory and files */
-    int directory_fd;
-    struct ring *ring;
-    struct pool pool;
+/* One output on its way. */
+struct output {
     struct job job;
-    struct crew crew;
-    struct slot *slots;
-    unsigned slot_count;
-    struct open_input *inputs;   /* one per input of the plan */
-    struct open_output *outputs; /* one per file of the plan */
-    uint32_t newest_input;       /* what the newest block reads: stays open */
+    struct pipeline_output *order; /* the caller's: plan, directory, what comes of it */
+    struct open_input *inputs;     /* one per input of the plan */
+    struct open_file *files;       /* one per file of the plan */
+    uint32_t newest_input;         /* what the newest block reads: stays open */
 
     uint32_t next_file; /* of the next block to start */
     uint64_t next_block;
     uint64_t blocks_started;
+    uint64_t position;      /* how far in the base it is: outputs go through it together */
+    uint64_t turn;          /* when its newest block was started */
     uint64_t *codes_left;   /* of each encoding: blocks with its codes that are not computed */
     uint32_t next_resident; /* to be loaded */
-    unsigned in_flight;     /* requests in the ring */
-    unsigned syncs;         /* of them */
-    unsigned tasks;         /* given to the crew and not taken back */
+    uint32_t files_left;    /* not synced */
+    unsigned busy;          /* slots, regions and syncs that it has in flight */
+    bool failed;
+    bool ended;
+};
+
+struct control {
+    const struct pipeline_options *options;
+    struct pipeline_result *result;
+    struct error *error; /* the first one of all */
+    bool failed;         /* all outputs are given up */
+    bool abandoned;      /* the ring is broken: what is in flight may still use memory and files */
+    struct ring *ring;
+    struct pool pool;
+    struct crew crew;
+    struct slot *slots;
+    unsigned slot_count;
+    struct output *outputs;
+    size_t output_count;
+
+    uint64_t turns;     /* blocks started, of all outputs */
+    unsigned in_flight; /* requests in the ring */
+    unsigned syncs;     /* of them */
+    unsigned tasks;     /* given to the crew and not taken back */
     uint32_t newest_file;
+    size_t newest_output;
 
     double booked;
     double shown;
@@ -70,16 +86,60 @@ struct control {
 /* Start, carry out and finish all blocks; returns when nothing is in flight. */
 int control_loop(struct control *control, const atomic_int *cancelled);
 
+/*
+ * The first error of an output wins, and no new block of it is started; `output` NULL: all are
+ * given up.
+ */
+void control_fail(struct control *control, struct output *output, const struct error *err);
+
+static inline bool control_gave_up(const struct control *control, const struct output *output)
+{
+    return control->failed || output->failed;
+}
+
+/* ---- outputs.c ---- */
+
+/* Create every file in full, take the memory and open what workers read. */
+int output_open(struct output *output, struct pipeline_output *order,
+                const struct pipeline_options *options, struct error *err);
+
+/* The output whose block is started next; NULL: there is none. */
+struct output *output_next(struct control *control);
+
+/* Fill in the next block of an output. */
+void output_next_block(struct output *output, struct plan_block *block);
+
+/* End it if it is complete, or if it is given up and nothing of it is in flight. */
+void output_check(struct control *control, struct output *output);
+void output_end(struct control *control, struct output *output);
+
+/* Close and free what is left. */
+void output_close(struct output *output);
+
+/* ---- ready.c ---- */
+
+/* Load the next resident targets into their regions, if their predecessors there are done with. */
+void ready_load(struct control *control, struct output *output);
+
+/* Are there all factors and codes that a block needs? */
+bool ready_block(const struct output *output, const struct plan_block *block);
+
+/* A block is computed: its factors are free, and its codes are there. */
+void ready_computed(struct control *control, struct output *output, const struct plan_block *block);
+
+/* ---- files.c ---- */
+
 /* Open what a block needs, if it is not open; on success its inputs have one user more. */
-int control_open_block(struct control *control, const struct plan_block *block, struct error *err);
-void control_release_inputs(struct control *control, const struct plan_block *block);
+int control_open_block(struct control *control, struct output *output,
+                       const struct plan_block *block, struct error *err);
+void control_release_inputs(struct output *output, const struct plan_block *block);
 
 /* Forget the page cache behind a read, where it went through it. */
-void control_drop_input(struct control *control, const struct plan_read *read);
+void control_drop_input(struct output *output, const struct plan_read *read);
 
 /* Count a block; the last one of a file cuts it to size and starts its sync. */
-int control_block_written(struct control *control, const struct plan_block *block,
-                          struct error *err);
+int control_block_written(struct control *control, struct output *output,
+                          const struct plan_block *block, struct error *err);
 int control_file_synced(struct control *control, struct ring_request *request, struct error *err);
 
 #endif

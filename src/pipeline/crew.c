@@ -67,7 +67,7 @@ static void *worker_main(void *argument)
 }
 
 /* Give a worker its share of the memory. */
-static float *cut_scratch(struct worker *worker, const struct plan *plan, float *memory)
+static float *cut_scratch(struct worker *worker, const struct plan_memory *needs, float *memory)
 {
     struct scratch *scratch = &worker->scratch;
     struct decoder *decoder = &worker->decoder;
@@ -79,12 +79,12 @@ static float *cut_scratch(struct worker *worker, const struct plan *plan, float 
     memory += PLAN_B_FLOATS;
     scratch->raw = (uint8_t *)memory;
     memory += PLAN_RAW_BYTES / sizeof(float);
-    if (plan->memory.tiles) {
+    if (needs->tiles) {
         scratch->tile_w = memory;
         scratch->tile_sum = memory + PLAN_TILE_FLOATS;
         memory += 2 * PLAN_TILE_FLOATS;
     }
-    if (plan->encoded || plan->roundtrips) {
+    if (needs->encoders) {
         struct encoder *encoder = &scratch->encoder;
 
         encoder->middle = (uint8_t *)memory;
@@ -92,9 +92,9 @@ static float *cut_scratch(struct worker *worker, const struct plan *plan, float 
         encoder->absmax = encoder->values + PLAN_ENCODED_ELEMENTS;
         encoder->codes = (uint8_t *)(encoder->absmax + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK);
         encoder->amax = (float *)(encoder->codes + PLAN_ENCODED_ELEMENTS / 2);
-        memory = encoder->amax + align_up(plan->scale_count, PLAN_SCALES_UNIT);
+        memory = encoder->amax + align_up(needs->scale_count, PLAN_SCALES_UNIT);
     }
-    if (plan->decoded > 0) {
+    if (needs->decoders) {
         scratch->decoder = decoder;
         decoder->decoded = memory;
         decoder->nested = decoder->decoded + PLAN_DECODED_FLOATS;
@@ -106,9 +106,8 @@ static float *cut_scratch(struct worker *worker, const struct plan *plan, float 
     return memory;
 }
 
-static int take_memory(struct crew *crew, const struct plan *plan, struct error *err)
+static int take_memory(struct crew *crew, const struct plan_memory *memory, struct error *err)
 {
-    const struct plan_memory *memory = &plan->memory;
     float *next;
 
     crew->memory_bytes = memory->thread_count * memory->scratch_bytes;
@@ -123,7 +122,7 @@ static int take_memory(struct crew *crew, const struct plan *plan, struct error 
     crew->worker_count = memory->thread_count;
     for (unsigned i = 0; i < crew->worker_count; i++) {
         crew->workers[i].crew = crew;
-        next = cut_scratch(&crew->workers[i], plan, next);
+        next = cut_scratch(&crew->workers[i], memory, next);
     }
     return 0;
 }
@@ -151,12 +150,13 @@ static int start_workers(struct crew *crew, struct error *err)
     return 0;
 }
 
-int crew_open(struct crew *crew, const struct plan *plan, struct ring *ring, struct error *err)
+int crew_open(struct crew *crew, const struct plan_memory *memory, struct ring *ring,
+              struct error *err)
 {
     *crew = (struct crew){ .ring = ring, .opened = true };
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->wanted, NULL);
-    if (take_memory(crew, plan, err))
+    if (take_memory(crew, memory, err))
         return err->code;
     return start_workers(crew, err);
 }

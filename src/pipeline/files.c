@@ -2,12 +2,13 @@
 
 #include <string.h>
 
-static int open_input(struct control *control, uint32_t index, struct error *err)
+static int open_input(struct control *control, struct output *output, uint32_t index,
+                      struct error *err)
 {
-    struct open_input *input = &control->inputs[index];
+    struct open_input *input = &output->inputs[index];
 
     if (input->file.fd < 0) {
-        if (file_open_input(&input->file, control->plan->inputs[index].path,
+        if (file_open_input(&input->file, output->order->plan->inputs[index].path,
                             control->options->direct, err))
             return err->code = ERR_FAILED; /* it was there when it was planned with */
         control->result->direct_in &= input->file.direct;
@@ -17,102 +18,106 @@ static int open_input(struct control *control, uint32_t index, struct error *err
 }
 
 /* An input stays open while the newest block reads it, so that it is opened once. */
-static void close_idle(struct control *control, uint32_t index)
+static void close_idle(struct output *output, uint32_t index)
 {
-    struct open_input *input = &control->inputs[index];
+    struct open_input *input = &output->inputs[index];
 
-    if (input->users == 0 && index != control->newest_input)
+    if (input->users == 0 && index != output->newest_input)
         file_close(&input->file);
 }
 
-static void release_input(struct control *control, uint32_t index)
+static void release_input(struct output *output, uint32_t index)
 {
-    control->inputs[index].users--;
-    close_idle(control, index);
+    output->inputs[index].users--;
+    close_idle(output, index);
 }
 
-void control_release_inputs(struct control *control, const struct plan_block *block)
+void control_release_inputs(struct output *output, const struct plan_block *block)
 {
     for (uint32_t i = 0; i < block->read_count; i++)
-        release_input(control, block->reads[i].input);
+        release_input(output, block->reads[i].input);
 }
 
-static int open_output(struct control *control, uint32_t index, struct error *err)
+static int open_output_file(struct control *control, struct output *output, uint32_t index,
+                            struct error *err)
 {
-    struct open_output *output = &control->outputs[index];
+    struct file *file = &output->files[index].file;
 
-    if (output->file.fd >= 0)
+    if (file->fd >= 0)
         return 0;
-    if (file_open_output(&output->file, control->directory_fd, control->plan->files[index].name,
+    if (file_open_output(file, output->order->directory_fd, output->order->plan->files[index].name,
                          control->options->direct, err))
         return err->code;
-    control->result->direct_out &= output->file.direct;
+    control->result->direct_out &= file->direct;
     return 0;
 }
 
-int control_open_block(struct control *control, const struct plan_block *block, struct error *err)
+int control_open_block(struct control *control, struct output *output,
+                       const struct plan_block *block, struct error *err)
 {
     uint32_t opened = 0;
 
-    if (open_output(control, block->file, err))
+    if (open_output_file(control, output, block->file, err))
         return err->code;
     for (; opened < block->read_count; opened++) {
-        uint32_t before = control->newest_input;
+        uint32_t before = output->newest_input;
 
-        if (open_input(control, block->reads[opened].input, err))
+        if (open_input(control, output, block->reads[opened].input, err))
             break;
-        control->newest_input = block->reads[opened].input;
-        if (before != control->newest_input)
-            close_idle(control, before);
+        output->newest_input = block->reads[opened].input;
+        if (before != output->newest_input)
+            close_idle(output, before);
     }
     if (opened == block->read_count)
         return 0;
     while (opened > 0)
-        release_input(control, block->reads[--opened].input);
+        release_input(output, block->reads[--opened].input);
     return err->code;
 }
 
-void control_drop_input(struct control *control, const struct plan_read *read)
+void control_drop_input(struct output *output, const struct plan_read *read)
 {
-    const struct file *file = &control->inputs[read->input].file;
+    const struct file *file = &output->inputs[read->input].file;
 
     if (!file->direct)
         file_drop_cache(file, read->offset, read->bytes);
 }
 
-int control_block_written(struct control *control, const struct plan_block *block,
-                          struct error *err)
+int control_block_written(struct control *control, struct output *output,
+                          const struct plan_block *block, struct error *err)
 {
-    struct open_output *output = &control->outputs[block->file];
-    const struct plan_file *file = &control->plan->files[block->file];
+    struct open_file *open = &output->files[block->file];
+    const struct plan_file *file = &output->order->plan->files[block->file];
 
-    if (!output->file.direct)
-        file_drop_cache(&output->file, block->offset, block->bytes);
-    if (--output->blocks_left > 0)
+    if (!open->file.direct)
+        file_drop_cache(&open->file, block->offset, block->bytes);
+    if (--open->blocks_left > 0)
         return 0;
-    if (file_truncate(&output->file, file->bytes, err)) {
+    if (file_truncate(&open->file, file->bytes, err)) {
         error_prefix(err, "cannot finish '%s'", file->name);
         return err->code;
     }
-    output->sync = (struct ring_request){ .operation = RING_SYNC,
-                                          .file = &output->file,
-                                          .user = output };
-    ring_submit(control->ring, &output->sync);
+    open->sync = (struct ring_request){ .operation = RING_SYNC, .file = &open->file, .user = open };
+    ring_submit(control->ring, &open->sync);
     control->in_flight++;
     control->syncs++;
+    output->busy++;
     return 0;
 }
 
 int control_file_synced(struct control *control, struct ring_request *request, struct error *err)
 {
-    struct open_output *output = request->user;
-    const struct plan_file *file = &control->plan->files[output - control->outputs];
+    struct open_file *open = request->user;
+    struct output *output = open->output;
+    const struct plan_file *file = &output->order->plan->files[open - output->files];
     char reason[128];
 
     control->syncs--;
+    output->busy--;
     if (request->status)
         return error_set(err, ERR_FAILED, "cannot sync '%s': %s", file->name,
                          strerror_r(request->status, reason, sizeof(reason)));
-    file_close(&output->file);
+    file_close(&open->file);
+    output->files_left--;
     return 0;
 }

@@ -23,6 +23,7 @@ enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WAITING, SLOT_COMPUTING, SLOT_WR
 struct slot {
     enum slot_state state;
     struct job *job; /* whose block it is */
+    uint64_t turn;   /* when it was started */
     uint8_t *memory;
     struct plan_block block;
     struct ring_request reads[PLAN_READS_MAX];
@@ -63,7 +64,7 @@ struct encoder {
     float *values;
     float *absmax;
     uint8_t *codes;
-    float *amax; /* plan.scale_count */
+    float *amax; /* plan_memory.scale_count */
 };
 
 /* What one worker has to itself (sizes in plan.h). */
@@ -93,6 +94,7 @@ struct worker {
  * blocks that they hold.
  */
 struct job {
+    struct output *output; /* of the control thread */
     const struct plan *plan;
     const struct fold_ops *ops;
     const struct quant_ops *quant;
@@ -113,8 +115,8 @@ struct job {
  * Open the files that workers read and take the memory of factors and digests.  job_close() is for
  * any job, also after a failure; an all-zero job is allowed.
  */
-int job_open(struct job *job, const struct plan *plan, const struct pipeline_options *options,
-             struct error *err);
+int job_open(struct job *job, const struct pipeline_output *order,
+             const struct pipeline_options *options, struct error *err);
 void job_close(struct job *job);
 
 /* The workers and their queue. */
@@ -137,10 +139,11 @@ struct crew {
 };
 
 /*
- * Take the memory and start the workers, with the scratch that the plan asks for.  crew_close()
- * ends them, also after a failure; an all-zero crew is allowed.
+ * Take the memory and start the workers.  crew_close() ends them, also after a failure; an all-zero
+ * crew is allowed.
  */
-int crew_open(struct crew *crew, const struct plan *plan, struct ring *ring, struct error *err);
+int crew_open(struct crew *crew, const struct plan_memory *memory, struct ring *ring,
+              struct error *err);
 void crew_close(struct crew *crew);
 
 void crew_give(struct crew *crew, struct slot *slot);            /* to compute */

@@ -62,14 +62,16 @@ static int open_shards(struct job *job, struct error *err)
     return 0;
 }
 
-int job_open(struct job *job, const struct plan *plan, const struct pipeline_options *options,
-             struct error *err)
+int job_open(struct job *job, const struct pipeline_output *order,
+             const struct pipeline_options *options, struct error *err)
 {
+    const struct plan *plan = order->plan;
+
     *job = (struct job){ .plan = plan,
                          .ops = options->ops,
                          .quant = options->quant,
                          .encode = options->encode,
-                         .allow_nonfinite = options->allow_nonfinite,
+                         .allow_nonfinite = order->allow_nonfinite,
                          .shard_count = plan->shard_count };
     job->repacked = FILE_CLOSED;
     job->digests = calloc(plan->block_count + 1, sizeof(*job->digests));

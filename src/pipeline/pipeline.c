@@ -6,10 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int take_slots(struct control *control, struct error *err)
+static int take_slots(struct control *control, const struct plan_memory *memory, struct error *err)
 {
-    const struct plan_memory *memory = &control->plan->memory;
-
     if (pool_open(&control->pool, memory->slot_count * memory->slot_bytes, true, err))
         return err->code;
     control->slots = calloc(memory->slot_count, sizeof(*control->slots));
@@ -28,52 +26,10 @@ static int take_slots(struct control *control, struct error *err)
     return 0;
 }
 
-/* Create every output in full: a disk that is too small is found before any work. */
-static int create_outputs(struct control *control, struct error *err)
+static int open_ring(struct control *control, const struct plan_memory *memory, struct error *err)
 {
-    const struct plan *plan = control->plan;
-
-    control->inputs = calloc(plan->input_count + 1, sizeof(*control->inputs));
-    control->outputs = calloc(plan->file_count + 1, sizeof(*control->outputs));
-    if (!control->inputs || !control->outputs)
-        return error_no_memory(err, "the open files");
-    for (size_t i = 0; i < plan->input_count; i++)
-        control->inputs[i].file = FILE_CLOSED;
-    for (size_t i = 0; i < plan->file_count; i++) {
-        control->outputs[i].file = FILE_CLOSED;
-        control->outputs[i].blocks_left = plan->files[i].block_count;
-    }
-    for (size_t i = 0; i < plan->file_count; i++) {
-        if (file_create_output(control->directory_fd, plan->files[i].name,
-                               align_up(plan->files[i].bytes, PAGE_BYTES), err))
-            return err->code;
-    }
-    return 0;
-}
-
-static int count_codes(struct control *control, struct error *err)
-{
-    const struct plan *plan = control->plan;
-
-    if (plan->encoding_count == 0)
-        return 0;
-    control->codes_left = calloc(plan->encoding_count, sizeof(*control->codes_left));
-    if (!control->codes_left)
-        return error_no_memory(err, "the encodings");
-    for (size_t i = 0; i < plan->encoding_count; i++) {
-        const struct plan_tensor *tensor = &plan->tensors[plan->encodings[i]->tensor];
-
-        control->codes_left[i] = (tensor->out_offset + tensor->out_bytes - 1) / PLAN_BLOCK_BYTES -
-                                 tensor->out_offset / PLAN_BLOCK_BYTES + 1;
-    }
-    return 0;
-}
-
-static int open_ring(struct control *control, struct error *err)
-{
-    const struct plan *plan = control->plan;
     /* A block has its reads, then its write, then perhaps the sync of its file. */
-    unsigned depth = plan->memory.slot_count * (PLAN_READS_MAX + 1) + CONTROL_SYNCS_MAX;
+    unsigned depth = memory->slot_count * (PLAN_READS_MAX + 1) + CONTROL_SYNCS_MAX;
 
     if (ring_open(&control->ring, control->options->ring, depth, err))
         return err->code;
@@ -86,37 +42,63 @@ static int open_ring(struct control *control, struct error *err)
 static void close_all(struct control *control)
 {
     crew_close(&control->crew); /* workers wake the ring: they end first */
-    job_close(&control->job);
     if (control->abandoned)
         return; /* rather leaked than written to by the kernel after it is freed */
     ring_close(control->ring);
-    for (size_t i = 0; control->inputs && i < control->plan->input_count; i++)
-        file_close(&control->inputs[i].file);
-    for (size_t i = 0; control->outputs && i < control->plan->file_count; i++)
-        file_close(&control->outputs[i].file);
-    free(control->codes_left);
-    free(control->inputs);
+    for (size_t i = 0; i < control->output_count; i++)
+        output_close(&control->outputs[i]);
     free(control->outputs);
     free(control->slots);
     pool_close(&control->pool);
 }
 
-/* What blocks need and cannot make themselves. */
-static int prepare(struct control *control, const atomic_int *cancelled, struct error *err)
+/* What blocks of an output need and cannot make themselves. */
+static int prepare(struct control *control, struct output *output, const atomic_int *cancelled,
+                   struct error *err)
 {
     const struct scratch *scratch = &control->crew.workers[0].scratch;
     struct fold_environment environment;
+    struct job *job = &output->job;
     int status;
 
     fold_environment_enter(&environment);
-    status = prepare_factors(&control->job, scratch, control->directory_fd, cancelled, err);
+    status = prepare_factors(job, scratch, output->order->directory_fd, cancelled, err);
     if (!status)
-        status = prepare_norms(&control->job, scratch, cancelled, err);
+        status = prepare_norms(job, scratch, cancelled, err);
     if (!status)
-        status = prepare_scales(&control->job, &control->crew, scratch, cancelled,
+        status = prepare_scales(job, &control->crew, scratch, cancelled,
                                 err); /* deltas need norms */
     fold_environment_leave(&environment);
     return status;
+}
+
+/* Begin every output; one that cannot be is given up. */
+static int open_outputs(struct control *control, struct pipeline_output *outputs, size_t count,
+                        struct error *err)
+{
+    control->outputs = calloc(count, sizeof(*control->outputs));
+    if (!control->outputs)
+        return error_no_memory(err, "the outputs");
+    control->output_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct error inner = { 0 };
+
+        if (output_open(&control->outputs[i], &outputs[i], control->options, &inner))
+            control_fail(control, &control->outputs[i], &inner);
+    }
+    return 0;
+}
+
+static void prepare_outputs(struct control *control, const atomic_int *cancelled)
+{
+    for (size_t i = 0; i < control->output_count && !control->failed; i++) {
+        struct output *output = &control->outputs[i];
+        struct error inner = { 0 };
+
+        if (!output->failed && prepare(control, output, cancelled, &inner))
+            control_fail(control, inner.code == ERR_CANCELLED ? NULL : output, &inner);
+        output_check(control, output);
+    }
 }
 
 void pipeline_cancel(struct pipeline_stop *stop)
@@ -131,47 +113,42 @@ void pipeline_cancel(struct pipeline_stop *stop)
     atomic_fetch_sub(&stop->waking, 1);
 }
 
-int pipeline_run(const struct plan *plan, int directory_fd, const struct pipeline_options *options,
-                 struct pipeline_stop *stop, struct pipeline_result *result, struct error *err)
+static void run_loop(struct control *control, struct pipeline_stop *stop)
+{
+    atomic_store(&stop->ring, control->ring);
+    control_loop(control, &stop->cancelled);
+    atomic_store(&stop->ring, NULL);
+    while (atomic_load(&stop->waking) > 0)
+        sched_yield(); /* another thread is inside ring_wake(), which does not block */
+}
+
+int pipeline_run(struct pipeline_output *outputs, size_t count, const struct plan_memory *memory,
+                 const struct pipeline_options *options, struct pipeline_stop *stop,
+                 struct pipeline_result *result, struct error *err)
 {
     struct error first = { 0 };
-    struct control control = { .plan = plan,
-                               .options = options,
-                               .result = result,
-                               .error = &first,
-                               .directory_fd = directory_fd,
-                               .newest_input = 0 };
-    int status;
+    struct error inner = { 0 };
+    struct control control = { .options = options, .result = result, .error = &first };
 
     *result = (struct pipeline_result){ .direct_in = true, .direct_out = true };
-    status = create_outputs(&control, err);
-    if (!status)
-        status = count_codes(&control, err);
-    if (!status)
-        status = take_slots(&control, err);
-    if (!status)
-        status = open_ring(&control, err);
-    if (!status)
-        status = job_open(&control.job, plan, options, err);
-    if (!status)
-        status = crew_open(&control.crew, plan, control.ring, err);
-    if (!status)
-        status = prepare(&control, &stop->cancelled, err);
-    if (!status) {
-        atomic_store(&stop->ring, control.ring);
-        status = control_loop(&control, &stop->cancelled);
-        atomic_store(&stop->ring, NULL);
-        while (atomic_load(&stop->waking) > 0)
-            sched_yield(); /* another thread is inside ring_wake(), which does not block */
-        if (status)
-            *err = first;
-    }
-    if (!status) {
-        result->digests = control.job.digests;
-        control.job.digests = NULL;
+    if (open_outputs(&control, outputs, count, &inner) || take_slots(&control, memory, &inner) ||
+        open_ring(&control, memory, &inner) ||
+        crew_open(&control.crew, memory, control.ring, &inner))
+        control_fail(&control, NULL, &inner);
+    if (!control.failed)
+        prepare_outputs(&control, &stop->cancelled);
+    if (!control.failed)
+        run_loop(&control, stop);
+    for (size_t i = 0; i < control.output_count && !control.abandoned; i++)
+        output_end(&control, &control.outputs[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (outputs[i].error.code == 0 && (!control.outputs || !control.outputs[i].ended))
+            outputs[i].error = first;
     }
     for (int i = 0; i < STAGE_COUNT; i++)
         result->stage_seconds[i] = control.stage_seconds[i];
     close_all(&control);
-    return status;
+    if (first.code)
+        *err = first;
+    return first.code;
 }

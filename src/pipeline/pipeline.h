@@ -41,7 +41,8 @@ struct pipeline_progress {
     uint64_t bytes_done;               /* of output files */
     double stage_seconds[STAGE_COUNT]; /* slot-seconds spent in each stage so far */
     enum pipeline_stage limit;         /* where most slots were lately */
-    uint32_t file;                     /* of the newest block written */
+    size_t output;                     /* of the newest block written */
+    uint32_t file;                     /* of that output */
 };
 
 struct pipeline_options {
@@ -50,11 +51,27 @@ struct pipeline_options {
     const struct fold_ops *ops;
     const struct quant_ops *quant; /* may be NULL if nothing is quantised */
     const struct encode_ops *encode;
-    bool allow_nonfinite;
     const struct log *log;
     /* Called about ten times a second, on the calling thread; may be NULL. */
     void (*progress)(void *context, const struct pipeline_progress *progress);
+    /*
+     * Called on the calling thread when all files of an output are written and synced, or when it
+     * is given up (then *err says why) and nothing of it is in flight any more; may be NULL.  An
+     * error that it sets is that of the output.
+     */
+    void (*ended)(void *context, size_t output, struct error *err);
     void *context;
+};
+
+/* One directory that is made. */
+struct pipeline_output {
+    const struct plan *plan;
+    int directory_fd;
+    bool allow_nonfinite;
+    /* What came of it. */
+    uint64_t bytes_written;
+    struct error error;     /* code 0: it is complete */
+    uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan; the caller frees */
 };
 
 struct pipeline_result {
@@ -68,15 +85,18 @@ struct pipeline_result {
     bool direct_out;
     uint64_t huge_bytes; /* of the pool */
     uint64_t pool_bytes;
-    uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan; the caller frees */
 };
 
 /*
- * Create every output file of the plan in the directory, allocated in full, then fold.  Each file
- * is synced.  ERR_CANCELLED soon after pipeline_cancel().  ERR_FORMAT names tensor and element of a
- * non-finite result.  On failure files may be left in the directory: the caller removes it.
+ * Create every file of every plan in its directory, allocated in full, then fold, all outputs in
+ * one pass.  Each file is synced.  `memory`: of plan_fit_memory().  An output that fails is given
+ * up and the others go on; 0 if none did, otherwise the first error of all.  ERR_CANCELLED soon
+ * after pipeline_cancel(), for all outputs that are not complete by then.  ERR_FORMAT names tensor
+ * and element of a non-finite result.  Files of a failed output may be left in its directory: the
+ * caller removes them.
  */
-int pipeline_run(const struct plan *plan, int directory_fd, const struct pipeline_options *options,
-                 struct pipeline_stop *stop, struct pipeline_result *result, struct error *err);
+int pipeline_run(struct pipeline_output *outputs, size_t count, const struct plan_memory *memory,
+                 const struct pipeline_options *options, struct pipeline_stop *stop,
+                 struct pipeline_result *result, struct error *err);
 
 #endif

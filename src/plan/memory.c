@@ -164,6 +164,9 @@ int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, 
     memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + norm_bytes(plan) + extra_bytes;
     memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
     memory->tiles = tiles;
+    memory->decoders = plan->decoded > 0;
+    memory->encoders = plan->encoded || plan->roundtrips;
+    memory->scale_count = plan->scale_count;
     memory->scratch_bytes = worker_bytes(plan, tiles);
     /* The pool is rounded up to huge pages of 2 MiB. */
     memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +

@@ -257,6 +257,9 @@ struct plan_memory {
     uint32_t thread_count;
     uint64_t scratch_bytes; /* of one worker */
     bool tiles;             /* workers have them */
+    bool decoders;
+    bool encoders;
+    uint64_t scale_count; /* of an encoder */
     uint64_t region_bytes;  /* of one of the two areas for resident factors A; may be 0 */
     uint64_t needed_bytes;  /* the sum of all, or what planning took if that is more */
     uint64_t least_bytes;   /* the smallest budget that works */

@@ -39,23 +39,23 @@ static void run(const struct plan *plan, const char *output, const char *kernels
                                         .encode = cpu_encode_find(kernels),
                                         .log = &(struct log){ 0 } };
     struct pipeline_stop stop = { .cancelled = cancelled };
+    struct pipeline_output order = { .plan = plan };
     struct pipeline_result result = { 0 };
     struct error err = { 0 };
     int status;
-    int fd;
 
     CHECK(mkdir(output, 0777) == 0, "%s", output);
     atomic_store(&small_reads, 0);
-    fd = open(output, O_RDONLY | O_DIRECTORY);
-    CHECK(fd >= 0, "%s", output);
-    status = pipeline_run(plan, fd, &options, &stop, &result, &err);
+    order.directory_fd = open(output, O_RDONLY | O_DIRECTORY);
+    CHECK(order.directory_fd >= 0, "%s", output);
+    status = pipeline_run(&order, 1, &plan->memory, &options, &stop, &result, &err);
     CHECK(status == (cancelled ? ERR_CANCELLED : 0), "%d: %s", status, err.text);
     CHECK(!cancelled || result.bytes_written == 0, "it went on");
     /* One for each row of a magnitude, but none for each element; codes come in pieces. */
     CHECK(plan->decoded || atomic_load(&small_reads) < 60000, "%u small reads",
           atomic_load(&small_reads));
-    free(result.digests);
-    close(fd);
+    free(order.digests);
+    close(order.directory_fd);
 }
 
 static void check_seed(uint64_t seed)

@@ -1,0 +1,160 @@
+/*
+ * outputs.c - outputs begin, take turns, and end
+ *
+ * Outputs go through the base together: the next block is one of the output that has
+ * come least far in it, and of several the one whose turn was longest ago.
+ */
+#include "pipeline/control.h"
+
+#include <stdlib.h>
+
+/* More than a shard may have: the shard's number lies above. */
+#define POSITION_SHARD_BITS 44
+
+/* Create every file in full: a disk that is too small is found before any work. */
+static int create_files(struct output *output, struct error *err)
+{
+    const struct plan *plan = output->order->plan;
+
+    output->inputs = calloc(plan->input_count + 1, sizeof(*output->inputs));
+    output->files = calloc(plan->file_count + 1, sizeof(*output->files));
+    if (!output->inputs || !output->files)
+        return error_no_memory(err, "the open files");
+    for (size_t i = 0; i < plan->input_count; i++)
+        output->inputs[i].file = FILE_CLOSED;
+    for (size_t i = 0; i < plan->file_count; i++)
+        output->files[i] = (struct open_file){ .file = FILE_CLOSED,
+                                               .blocks_left = plan->files[i].block_count,
+                                               .output = output };
+    output->files_left = (uint32_t)plan->file_count;
+    for (size_t i = 0; i < plan->file_count; i++) {
+        if (file_create_output(output->order->directory_fd, plan->files[i].name,
+                               align_up(plan->files[i].bytes, PAGE_BYTES), err))
+            return err->code;
+    }
+    return 0;
+}
+
+static int count_codes(struct output *output, struct error *err)
+{
+    const struct plan *plan = output->order->plan;
+
+    if (plan->encoding_count == 0)
+        return 0;
+    output->codes_left = calloc(plan->encoding_count, sizeof(*output->codes_left));
+    if (!output->codes_left)
+        return error_no_memory(err, "the encodings");
+    for (size_t i = 0; i < plan->encoding_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[plan->encodings[i]->tensor];
+
+        output->codes_left[i] = (tensor->out_offset + tensor->out_bytes - 1) / PLAN_BLOCK_BYTES -
+                                tensor->out_offset / PLAN_BLOCK_BYTES + 1;
+    }
+    return 0;
+}
+
+/* Where in the base the next block is; where it reads nothing of it, where the last one was. */
+static void find_position(struct output *output)
+{
+    const struct plan *plan = output->order->plan;
+    struct plan_block block;
+
+    if (output->blocks_started == plan->block_count)
+        return;
+    while (output->next_block == plan->files[output->next_file].block_count) {
+        output->next_file++;
+        output->next_block = 0;
+    }
+    plan_block(plan, output->next_file, output->next_block, &block);
+    for (uint32_t i = 0; i < block.read_count; i++) {
+        const struct plan_read *read = &block.reads[i];
+
+        if (read->input >= plan->shard_count)
+            continue;
+        output->position = max_u64(output->position,
+                                   ((uint64_t)read->input << POSITION_SHARD_BITS) + read->offset);
+        return;
+    }
+}
+
+int output_open(struct output *output, struct pipeline_output *order,
+                const struct pipeline_options *options, struct error *err)
+{
+    output->order = order;
+    if (job_open(&output->job, order, options, err))
+        return err->code;
+    output->job.output = output;
+    if (create_files(output, err) || count_codes(output, err))
+        return err->code;
+    find_position(output);
+    return 0;
+}
+
+struct output *output_next(struct control *control)
+{
+    struct output *next = NULL;
+
+    for (size_t i = 0; i < control->output_count; i++) {
+        struct output *output = &control->outputs[i];
+
+        if (output->failed || output->blocks_started == output->order->plan->block_count)
+            continue;
+        if (!next || output->position < next->position ||
+            (output->position == next->position && output->turn < next->turn))
+            next = output;
+    }
+    return next;
+}
+
+void output_next_block(struct output *output, struct plan_block *block)
+{
+    plan_block(output->order->plan, output->next_file, output->next_block, block);
+    output->next_block++;
+    output->blocks_started++;
+    find_position(output);
+}
+
+void output_check(struct control *control, struct output *output)
+{
+    if (output->busy == 0 && (output->files_left == 0 || control_gave_up(control, output)))
+        output_end(control, output);
+}
+
+void output_end(struct control *control, struct output *output)
+{
+    const struct pipeline_options *options = control->options;
+    struct pipeline_output *order = output->order;
+    size_t index = (size_t)(output - control->outputs);
+
+    if (output->ended)
+        return;
+    output->ended = true;
+    if (order->error.code == 0 && control->failed)
+        order->error = *control->error;
+    if (order->error.code == 0) {
+        order->digests = output->job.digests;
+        output->job.digests = NULL;
+    }
+    output_close(output);
+    if (options->ended)
+        options->ended(options->context, index, &order->error);
+    if (order->error.code)
+        control_fail(control, output, &order->error);
+}
+
+void output_close(struct output *output)
+{
+    const struct plan *plan = output->order->plan;
+
+    for (size_t i = 0; output->inputs && i < plan->input_count; i++)
+        file_close(&output->inputs[i].file);
+    for (size_t i = 0; output->files && i < plan->file_count; i++)
+        file_close(&output->files[i].file);
+    free(output->inputs);
+    free(output->files);
+    free(output->codes_left);
+    output->inputs = NULL;
+    output->files = NULL;
+    output->codes_left = NULL;
+    job_close(&output->job);
+}

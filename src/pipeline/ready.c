@@ -1,0 +1,81 @@
+/* ready.c - what blocks wait for: resident factors, and the codes that companions are made from */
+#include "pipeline/control.h"
+
+void ready_load(struct control *control, struct output *output)
+{
+    const struct plan *plan = output->order->plan;
+
+    while (output->next_resident < plan->resident_count) {
+        uint32_t resident = output->next_resident;
+        struct region *region = &output->job.regions[resident % 2];
+        const struct plan_target *target = &plan->targets[plan->residents[resident]];
+        uint64_t first, last;
+
+        if (region->resident != PLAN_NO_TARGET)
+            return;
+        plan_target_blocks(plan, target, &first, &last);
+        region->resident = resident;
+        region->ready = false;
+        region->blocks_left = last - first + 1;
+        crew_give_region(&control->crew, region);
+        control->tasks++;
+        output->busy++;
+        output->next_resident++;
+    }
+}
+
+/* Are there all codes, but for those in this block, whose companions the block holds? */
+static bool codes_ready(const struct output *output, const struct plan_block *block)
+{
+    const struct plan_tensor *tensors = output->order->plan->tensors;
+
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &tensors[block->tensor_first + i];
+        bool own;
+
+        if (tensor->action != PLAN_COMPANION || tensor->encoding->same)
+            continue;
+        own = tensor->encoding->tensor >= block->tensor_first;
+        if (output->codes_left[tensor->encoding->number] > own)
+            return false;
+    }
+    return true;
+}
+
+bool ready_block(const struct output *output, const struct plan_block *block)
+{
+    if (output->codes_left && !codes_ready(output, block))
+        return false;
+    for (uint32_t i = 0; i < block->resident_count; i++) {
+        const struct region *region = &output->job.regions[(block->resident_first + i) % 2];
+
+        if (region->resident != block->resident_first + i || !region->ready)
+            return false;
+    }
+    return true;
+}
+
+static void count_codes(struct output *output, const struct plan_block *block)
+{
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &output->order->plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        if (tensor->action == PLAN_ENCODE && part.first < part.end)
+            output->codes_left[tensor->encoding->number]--;
+    }
+}
+
+void ready_computed(struct control *control, struct output *output, const struct plan_block *block)
+{
+    for (uint32_t i = 0; i < block->resident_count; i++) {
+        struct region *region = &output->job.regions[(block->resident_first + i) % 2];
+
+        if (--region->blocks_left == 0)
+            region->resident = PLAN_NO_TARGET;
+    }
+    if (!control_gave_up(control, output))
+        ready_load(control, output);
+    if (output->codes_left)
+        count_codes(output, block);
+}
