@@ -6,7 +6,11 @@
  * everything synced before the clock stops.  Blocks are read and written in the order of the
  * files; each of the slots goes read -> write -> next block, across the borders of files.
  *
- * usage: bench_copy SOURCE DESTINATION_DIR
+ * usage: bench_copy SOURCE DESTINATION_DIR [BYTES]
+ *
+ * With BYTES so many are written in the place of what was read, shared among the files by their
+ * sizes: what a merge moves whose output is larger or smaller than the base.  A block is then
+ * 4 MiB on the larger side.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -38,22 +42,24 @@ struct job {
     char path[PATH_BYTES];
     char name[256];
     struct file in, out;
+    uint64_t out_bytes;
+    uint64_t in_step, out_step; /* of a block, multiples of PAGE_BYTES */
 };
 
 struct slot {
     struct ring_request request; /* a read or a write, in turn */
     uint8_t *memory;
     struct job *job;
-    uint64_t offset;
-    size_t bytes; /* of the file in this block */
+    uint64_t number; /* of the block in its file */
 };
 
 struct copy {
     struct job *jobs; /* FILES_MAX */
     size_t job_count;
     size_t next_job;
-    uint64_t next_offset;
-    uint64_t bytes_total;
+    uint64_t next_block;
+    uint64_t bytes_in, bytes_out;
+    uint64_t wanted; /* bytes to write; 0: as many as are read */
     struct slot slots[SLOT_COUNT];
     struct pool pool;
     struct ring *ring;
@@ -138,67 +144,97 @@ static int open_memory(struct copy *copy, struct error *err)
     return ring_open(&copy->ring, RING_AUTO, SLOT_COUNT, err);
 }
 
+/* Blocks of both sides follow each other; the smaller side may have none left for the last ones. */
+static void set_steps(struct job *job)
+{
+    uint64_t in = job->in.identity.bytes;
+    uint64_t blocks = (max_u64(in, job->out_bytes) + SLOT_BYTES - 1) / SLOT_BYTES;
+
+    job->in_step = job->out_step = SLOT_BYTES;
+    if (in < job->out_bytes)
+        job->in_step = align_up(max_u64(in / blocks, 1), PAGE_BYTES);
+    else if (in > job->out_bytes)
+        job->out_step = align_up(max_u64(job->out_bytes / blocks, 1), PAGE_BYTES);
+}
+
 static int open_jobs(struct copy *copy, struct error *err)
 {
+    uint64_t all = 0;
+
+    for (size_t i = 0; i < copy->job_count; i++) {
+        if (file_open_input(&copy->jobs[i].in, copy->jobs[i].path, FILE_DIRECT_AUTO, err))
+            return err->code;
+        all += copy->jobs[i].in.identity.bytes;
+    }
     for (size_t i = 0; i < copy->job_count; i++) {
         struct job *job = &copy->jobs[i];
-        int status = file_open_input(&job->in, job->path, FILE_DIRECT_AUTO, err);
+        uint64_t in = job->in.identity.bytes;
+        int status;
 
-        if (!status)
-            status = file_create_output(copy->directory, job->name, job->in.identity.bytes, err);
+        job->out_bytes = in;
+        if (copy->wanted) /* a double is exact to the byte up to 8 PiB */
+            job->out_bytes = (uint64_t)((double)copy->wanted * ((double)in / (double)all));
+        set_steps(job);
+        status = file_create_output(copy->directory, job->name,
+                                    align_up(job->out_bytes, PAGE_BYTES), err);
         if (!status)
             status = file_open_output(&job->out, copy->directory, job->name, FILE_DIRECT_AUTO, err);
         if (status)
             return status;
-        copy->bytes_total += job->in.identity.bytes;
+        copy->bytes_in += in;
+        copy->bytes_out += job->out_bytes;
     }
     return 0;
+}
+
+static uint64_t bytes_of_block(uint64_t number, uint64_t step, uint64_t all)
+{
+    return number * step < all ? min_u64(step, all - number * step) : 0;
+}
+
+static void submit(struct copy *copy, struct slot *slot, enum ring_operation operation,
+                   const struct file *file, uint64_t offset, uint64_t bytes)
+{
+    slot->request = (struct ring_request){ .operation = operation,
+                                           .file = file,
+                                           .memory = slot->memory,
+                                           .bytes = (size_t)align_up(bytes, PAGE_BYTES),
+                                           .bytes_needed = (size_t)bytes,
+                                           .offset = offset,
+                                           .user = slot };
+    ring_submit(copy->ring, &slot->request);
+}
+
+static bool write_back(struct copy *copy, struct slot *slot)
+{
+    const struct job *job = slot->job;
+    uint64_t bytes = bytes_of_block(slot->number, job->out_step, job->out_bytes);
+
+    if (bytes)
+        submit(copy, slot, RING_WRITE, &job->out, slot->number * job->out_step, bytes);
+    return bytes > 0;
 }
 
 /* Put the slot's next block under way; false if there is none left. */
 static bool read_next(struct copy *copy, struct slot *slot)
 {
-    struct job *job;
+    while (copy->next_job < copy->job_count) {
+        struct job *job = &copy->jobs[copy->next_job];
+        uint64_t number = copy->next_block++;
+        uint64_t bytes = bytes_of_block(number, job->in_step, job->in.identity.bytes);
 
-    while (copy->next_job < copy->job_count &&
-           copy->next_offset >= copy->jobs[copy->next_job].in.identity.bytes) {
+        slot->job = job;
+        slot->number = number;
+        if (bytes) {
+            submit(copy, slot, RING_READ, &job->in, number * job->in_step, bytes);
+            return true;
+        }
+        if (write_back(copy, slot))
+            return true;
         copy->next_job++;
-        copy->next_offset = 0;
+        copy->next_block = 0;
     }
-    if (copy->next_job == copy->job_count)
-        return false;
-    job = &copy->jobs[copy->next_job];
-    slot->job = job;
-    slot->offset = copy->next_offset;
-    slot->bytes = (size_t)min_u64(SLOT_BYTES, job->in.identity.bytes - slot->offset);
-    copy->next_offset += slot->bytes;
-    slot->request = (struct ring_request){
-        .operation = RING_READ,
-        .file = &job->in,
-        .memory = slot->memory,
-        .bytes = (size_t)align_up(slot->bytes, PAGE_BYTES),
-        .bytes_needed = slot->bytes,
-        .offset = slot->offset,
-        .user = slot,
-    };
-    ring_submit(copy->ring, &slot->request);
-    return true;
-}
-
-static void write_back(struct copy *copy, struct slot *slot)
-{
-    size_t bytes = (size_t)align_up(slot->bytes, PAGE_BYTES);
-
-    memset(slot->memory + slot->bytes, 0, bytes - slot->bytes);
-    slot->request = (struct ring_request){
-        .operation = RING_WRITE,
-        .file = &slot->job->out,
-        .memory = slot->memory,
-        .bytes = bytes,
-        .offset = slot->offset,
-        .user = slot,
-    };
-    ring_submit(copy->ring, &slot->request);
+    return false;
 }
 
 static int copy_blocks(struct copy *copy, struct error *err)
@@ -219,12 +255,12 @@ static int copy_blocks(struct copy *copy, struct error *err)
             continue;
         slot = done->user;
         if (done->status && !status)
-            status = error_set(err, ERR_FAILED, "cannot %s '%s' at %" PRIu64 ": %s",
-                               done->operation == RING_READ ? "read" : "write", slot->job->path,
-                               slot->offset, strerror(done->status));
-        if (!status && done->operation == RING_READ)
-            write_back(copy, slot);
-        else if (status || !read_next(copy, slot))
+            status = error_set(err, ERR_FAILED, "cannot %s block %" PRIu64 " of '%s': %s",
+                               done->operation == RING_READ ? "read" : "write", slot->number,
+                               slot->job->path, strerror(done->status));
+        if (!status && done->operation == RING_READ && write_back(copy, slot))
+            continue;
+        if (status || !read_next(copy, slot))
             busy--; /* after a failure the others only run out */
     }
     return status;
@@ -234,7 +270,7 @@ static int finish_jobs(struct copy *copy, struct error *err)
 {
     for (size_t i = 0; i < copy->job_count; i++) {
         struct job *job = &copy->jobs[i];
-        int status = file_truncate(&job->out, job->in.identity.bytes, err);
+        int status = file_truncate(&job->out, job->out_bytes, err);
 
         if (!status)
             status = file_sync(&job->out, err);
@@ -252,9 +288,11 @@ static void report(const struct copy *copy, double seconds)
     for (size_t i = 0; i < copy->job_count; i++)
         direct = direct && copy->jobs[i].in.direct && copy->jobs[i].out.direct;
     getrusage(RUSAGE_SELF, &usage);
-    printf("%" PRIu64 " bytes in %.3f s, %.3f GB/s, peak RSS %.1f MiB, %s, %s\n", copy->bytes_total,
-           seconds, (double)copy->bytes_total / 1e9 / seconds, (double)usage.ru_maxrss / 1024,
-           ring_name(copy->ring), direct ? "direct" : "through the page cache");
+    printf("%" PRIu64 " bytes in, %" PRIu64 " out, %.3f s, %.3f GB/s read, peak RSS %.1f MiB, %s, "
+           "%s\n",
+           copy->bytes_in, copy->bytes_out, seconds, (double)copy->bytes_in / 1e9 / seconds,
+           (double)usage.ru_maxrss / 1024, ring_name(copy->ring),
+           direct ? "direct" : "through the page cache");
 }
 
 int main(int argc, char **argv)
@@ -264,8 +302,10 @@ int main(int argc, char **argv)
     double start;
     int status;
 
-    if (argc != 3) {
-        fputs("usage: bench_copy SOURCE DESTINATION_DIR\n", stderr);
+    if (argc == 4)
+        copy.wanted = strtoull(argv[3], NULL, 10);
+    if (argc < 3 || argc > 4 || (argc == 4 && copy.wanted == 0)) {
+        fputs("usage: bench_copy SOURCE DESTINATION_DIR [BYTES]\n", stderr);
         return 2;
     }
     copy.jobs = calloc(FILES_MAX, sizeof(*copy.jobs));
