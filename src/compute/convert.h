@@ -3,8 +3,7 @@
  *
  * Integer arithmetic only, so that no compiler flag, rounding mode or flush to
  * zero changes a result.  Every rounding is to nearest, ties to even; a NaN
- * becomes the canonical one.  Device code that shares this file defines
- * CONVERT_QUALIFIERS before it includes it.
+ * becomes the canonical one.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -12,12 +11,10 @@
 #ifndef COMPUTE_CONVERT_H
 #define COMPUTE_CONVERT_H
 
+#include "compute/rounded.h"
+
 #include <stdint.h>
 #include <string.h>
-
-#ifndef CONVERT_QUALIFIERS
-#define CONVERT_QUALIFIERS static inline
-#endif
 
 #define BF16_NAN 0x7fc0u
 #define F16_NAN 0x7e00u
@@ -40,7 +37,7 @@
 #define E4M3_MAX 0x7eu           /* 448: there is no infinity */
 #define E4M3_MAX_F32 0x43e00000u /* the same as fp32 */
 
-CONVERT_QUALIFIERS uint32_t f32_bits(float value)
+COMPUTE_SHARED uint32_t f32_bits(float value)
 {
     uint32_t bits;
 
@@ -48,7 +45,7 @@ CONVERT_QUALIFIERS uint32_t f32_bits(float value)
     return bits;
 }
 
-CONVERT_QUALIFIERS float f32_from_bits(uint32_t bits)
+COMPUTE_SHARED float f32_from_bits(uint32_t bits)
 {
     float value;
 
@@ -57,7 +54,7 @@ CONVERT_QUALIFIERS float f32_from_bits(uint32_t bits)
 }
 
 /* value / 2^shift, rounded; shift is 1..31 and the value below 2^31. */
-CONVERT_QUALIFIERS uint32_t shift_right_even(uint32_t value, unsigned shift)
+COMPUTE_SHARED uint32_t shift_right_even(uint32_t value, unsigned shift)
 {
     uint32_t below_half = (1u << (shift - 1)) - 1;
 
@@ -65,13 +62,13 @@ CONVERT_QUALIFIERS uint32_t shift_right_even(uint32_t value, unsigned shift)
 }
 
 /* The fp32 pattern of the same number; a NaN keeps its payload. */
-CONVERT_QUALIFIERS uint32_t bf16_decode(uint16_t bf16)
+COMPUTE_SHARED uint32_t bf16_decode(uint16_t bf16)
 {
     return (uint32_t)bf16 << 16;
 }
 
 /* The fp32 pattern of the same number; a NaN keeps its payload and becomes quiet. */
-CONVERT_QUALIFIERS uint32_t f16_decode(uint16_t f16)
+COMPUTE_SHARED uint32_t f16_decode(uint16_t f16)
 {
     uint32_t sign = (uint32_t)(f16 & 0x8000u) << 16;
     uint32_t magnitude = f16 & 0x7fffu;
@@ -92,7 +89,7 @@ CONVERT_QUALIFIERS uint32_t f16_decode(uint16_t f16)
     return sign | exponent << 23 | (magnitude & 0x3ffu) << 13;
 }
 
-CONVERT_QUALIFIERS uint16_t bf16_encode(uint32_t f32)
+COMPUTE_SHARED uint16_t bf16_encode(uint32_t f32)
 {
     uint32_t sign = f32 >> 16 & 0x8000u;
     uint32_t magnitude = f32 & F32_MAGNITUDE;
@@ -102,7 +99,7 @@ CONVERT_QUALIFIERS uint16_t bf16_encode(uint32_t f32)
     return (uint16_t)(sign | shift_right_even(magnitude, 16));
 }
 
-CONVERT_QUALIFIERS uint16_t f16_encode(uint32_t f32)
+COMPUTE_SHARED uint16_t f16_encode(uint32_t f32)
 {
     uint32_t sign = f32 >> 16 & 0x8000u;
     uint32_t magnitude = f32 & F32_MAGNITUDE;
@@ -121,7 +118,7 @@ CONVERT_QUALIFIERS uint16_t f16_encode(uint32_t f32)
 }
 
 /* F8_E4M3; the fp32 pattern of the same number, a NaN as the canonical one. */
-CONVERT_QUALIFIERS uint32_t e4m3_decode(uint8_t e4m3)
+COMPUTE_SHARED uint32_t e4m3_decode(uint8_t e4m3)
 {
     uint32_t sign = (uint32_t)(e4m3 & 0x80u) << 24;
     uint32_t magnitude = e4m3 & 0x7fu;
@@ -141,7 +138,7 @@ CONVERT_QUALIFIERS uint32_t e4m3_decode(uint8_t e4m3)
 }
 
 /* What is beyond 448, infinity included, becomes 448. */
-CONVERT_QUALIFIERS uint8_t e4m3_encode(uint32_t f32)
+COMPUTE_SHARED uint8_t e4m3_encode(uint32_t f32)
 {
     uint32_t sign = f32 >> 24 & 0x80u;
     uint32_t magnitude = f32 & F32_MAGNITUDE;
@@ -160,7 +157,7 @@ CONVERT_QUALIFIERS uint8_t e4m3_encode(uint32_t f32)
 }
 
 /* F8_E8M0: 2^(e8m0 - 127), of which that of 0 is subnormal; 255 is NaN. */
-CONVERT_QUALIFIERS uint32_t e8m0_decode(uint8_t e8m0)
+COMPUTE_SHARED uint32_t e8m0_decode(uint8_t e8m0)
 {
     if (e8m0 == 255)
         return F32_NAN;
@@ -168,24 +165,24 @@ CONVERT_QUALIFIERS uint32_t e8m0_decode(uint8_t e8m0)
 }
 
 /* Of a power of two that F8_E8M0 has. */
-CONVERT_QUALIFIERS uint8_t e8m0_encode(uint32_t f32)
+COMPUTE_SHARED uint8_t e8m0_encode(uint32_t f32)
 {
     return (uint8_t)(f32 >> 23);
 }
 
 /* The same pattern, a NaN as the canonical one. */
-CONVERT_QUALIFIERS uint32_t f32_encode(uint32_t f32)
+COMPUTE_SHARED uint32_t f32_encode(uint32_t f32)
 {
     return (f32 & F32_MAGNITUDE) > F32_INFINITY ? F32_NAN : f32;
 }
 
 /* The same number, a NaN as the canonical one; likewise f64_canonical(). */
-CONVERT_QUALIFIERS float f32_canonical(float value)
+COMPUTE_SHARED float f32_canonical(float value)
 {
     return f32_from_bits(f32_encode(f32_bits(value)));
 }
 
-CONVERT_QUALIFIERS double f64_canonical(double value)
+COMPUTE_SHARED double f64_canonical(double value)
 {
     uint64_t bits;
 

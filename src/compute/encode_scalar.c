@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-#include "compute/convert.h"
+#include "compute/element.h"
 #include "compute/encode.h"
 #include "compute/encode_bounds.h"
 #include "compute/quant_layout.h"
@@ -45,11 +45,6 @@ static unsigned rank_of(const float *bounds, unsigned count, float x)
     return rank;
 }
 
-static bool is_finite(float x)
-{
-    return (f32_bits(x) & F32_MAGNITUDE) < F32_INFINITY;
-}
-
 static size_t lesser(size_t x, size_t y)
 {
     return x < y ? x : y;
@@ -84,7 +79,7 @@ static unsigned bnb4_code(enum quant_codes codes, float x, float inverse)
 {
     float v = x * inverse;
 
-    if (!is_finite(inverse))
+    if (!element_is_finite(inverse))
         return codes == QUANT_NF4 ? ENCODE_NF4_ZERO : 0;
     if (codes == QUANT_NF4)
         return rank_of(encode_nf4_bounds, 15, v);
@@ -103,21 +98,12 @@ static size_t bnb4(uint8_t *out, float *absmaxes, enum quant_codes codes, const 
         if (i % block == 0)
             inverse = 1.0f / absmaxes[i / block];
         put_half(out, i, true, bnb4_code(codes, src[i], inverse));
-        if (!is_finite(src[i]) && bad == FOLD_FINITE)
+        if (!element_is_finite(src[i]) && bad == FOLD_FINITE)
             bad = i;
     }
     if (count % 2 && codes == QUANT_NF4)
         put_half(out, count, true, ENCODE_NF4_ZERO);
     return bad;
-}
-
-static uint32_t round_to(enum dtype dtype, uint32_t bits)
-{
-    if (dtype == DTYPE_BF16)
-        return bf16_decode(bf16_encode(bits));
-    if (dtype == DTYPE_F16)
-        return f16_decode(f16_encode(bits));
-    return f32_encode(bits);
 }
 
 static size_t bnb4_round_trip(float *dst, enum quant_codes codes, enum dtype result_dtype,
@@ -127,14 +113,14 @@ static size_t bnb4_round_trip(float *dst, enum quant_codes codes, enum dtype res
     float largest = 0.0f;
 
     for (size_t i = 0; i < count; i++) {
-        bool bad_here = !is_finite(src[i]);
+        bool bad_here = !element_is_finite(src[i]);
         float w;
 
         if (i % block == 0) /* before dst, which src may be, is written */
             largest = absmax_of(src + i, lesser(block, count - i));
         w = quant_tables[codes][bnb4_code(codes, src[i], 1.0f / largest)] * largest;
-        dst[i] = f32_from_bits(round_to(result_dtype, f32_bits(w)));
-        if ((bad_here || !is_finite(dst[i])) && bad == FOLD_FINITE)
+        dst[i] = f32_from_bits(element_round(result_dtype, f32_bits(w)));
+        if ((bad_here || !element_is_finite(dst[i])) && bad == FOLD_FINITE)
             bad = i;
     }
     return bad;
@@ -154,7 +140,7 @@ static int int8_code(float half, float scale)
     float factor = 127.0f / scale;
     float v = half * factor;
 
-    if (!is_finite(factor) || isnan(v))
+    if (!element_is_finite(factor) || isnan(v))
         return 0;
     return (int)rintf(fminf(fmaxf(v, -127.0f), 127.0f));
 }
@@ -169,14 +155,14 @@ static size_t scaled(uint8_t *out, enum quant_codes codes, const float *src, siz
         float x = src[i];
 
         if (codes == QUANT_SIGNED)
-            x = f32_from_bits(round_to(DTYPE_F16, f32_bits(x)));
+            x = f32_from_bits(element_round(DTYPE_F16, f32_bits(x)));
         if (codes == QUANT_E2M1)
             put_half(out, i, false, e2m1_code(x, scale));
         else if (codes == QUANT_E4M3)
             out[i] = scale == 0.0f && !isnan(x) ? 0 : e4m3_encode(f32_bits(x / scale));
         else
             out[i] = (uint8_t)int8_code(x, scale);
-        if (!is_finite(x) && bad == FOLD_FINITE)
+        if (!element_is_finite(x) && bad == FOLD_FINITE)
             bad = i;
     }
     return bad;

@@ -6,9 +6,8 @@
 
 #include "compute/fold.h"
 
-#include "compute/convert.h"
+#include "compute/element.h"
 
-#include <math.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -30,7 +29,7 @@ void fold_pack_row(float *packed, uint64_t rank, uint64_t k, const float *row, u
 
 float fold_root(double squares)
 {
-    return f32_canonical((float)sqrt(squares));
+    return element_root(squares);
 }
 
 float fold_norm(const double lanes[FOLD_LANES])
@@ -47,7 +46,7 @@ float fold_norm(const double lanes[FOLD_LANES])
 
 float fold_dora_factor(float magnitude, float norm)
 {
-    return f32_canonical(magnitude / norm);
+    return element_dora_factor(magnitude, norm);
 }
 
 #if defined(__x86_64__)

@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-#include "compute/convert.h"
+#include "compute/element.h"
 #include "compute/quant_layout.h"
 
 #include <float.h>
@@ -153,15 +153,6 @@ static float number_of(enum quant_codes codes, uint32_t code, int zero)
     return 0.0f;
 }
 
-static uint32_t round_to(enum dtype dtype, uint32_t bits)
-{
-    if (dtype == DTYPE_BF16)
-        return bf16_decode(bf16_encode(bits));
-    if (dtype == DTYPE_F16)
-        return f16_decode(f16_encode(bits));
-    return f32_encode(bits);
-}
-
 /* The rounded product of number and scale, with a zero point or bias that is a number. */
 static float weight_of(const struct quant_matrix *matrix, const struct quant_view *zeros,
                        const struct element *element, float v, float s)
@@ -174,11 +165,11 @@ static float weight_of(const struct quant_matrix *matrix, const struct quant_vie
         zero = stored_scale(zeros, matrix->scale_dtype, line, element->block_col);
     if (matrix->zeros == QUANT_ZEROS_NUMBERS) {
         w = w - zero;
-        w = f32_from_bits(round_to(matrix->result_dtype, f32_bits(w)));
+        w = f32_from_bits(element_round(matrix->result_dtype, f32_bits(w)));
     }
     w = w * s;
     if (matrix->zeros == QUANT_ZEROS_BIASES) {
-        w = f32_from_bits(round_to(matrix->result_dtype, f32_bits(w)));
+        w = f32_from_bits(element_round(matrix->result_dtype, f32_bits(w)));
         w = w + zero;
     }
     if (matrix->scale == QUANT_SCALE_ROW_127)
@@ -220,7 +211,7 @@ static size_t decode(float *dst, const struct quant_matrix *matrix,
         float s = scale_of(matrix, &views[QUANT_PART_SCALES], source->whole, &element);
         float w = weight_of(matrix, &views[QUANT_PART_ZEROS], &element,
                             number_of(matrix->codes, code, zero), s);
-        uint32_t bits = round_to(matrix->result_dtype, f32_bits(w));
+        uint32_t bits = element_round(matrix->result_dtype, f32_bits(w));
 
         dst[i] = f32_from_bits(bits);
         if ((bits & F32_MAGNITUDE) >= F32_INFINITY && bad == FOLD_FINITE)

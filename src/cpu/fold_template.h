@@ -655,16 +655,10 @@ static void add_scaled(float *w, const float *sum, float scale, size_t count)
 
 /*
  * Vectors first, then the elements left over, one by one: there are few, and nothing but the
- * elements asked for is read or written.  A product of two fp32 numbers is exact in double, so that
- * a fused one gives the same bits.
+ * elements asked for is read or written.
  */
 
 #define FOLD_HALF (FOLD_WIDTH / 2)
-
-static double add_square(double sum, float x)
-{
-    return f64_canonical(sum + (double)x * (double)x);
-}
 
 static void add_squares(double lanes[FOLD_LANES], const float *x, size_t count)
 {
@@ -689,7 +683,7 @@ static void add_squares(double lanes[FOLD_LANES], const float *x, size_t count)
             d_store(lanes + s * FOLD_HALF, d_canonical(sums[s]));
     }
     for (size_t i = 0; i < count; i++)
-        lanes[i] = add_square(lanes[i], x[i]);
+        lanes[i] = f64_canonical(f64_add_square(lanes[i], x[i]));
 }
 
 static void add_squares_each(double *sums, const float *x, size_t count)
@@ -705,7 +699,7 @@ static void add_squares_each(double *sums, const float *x, size_t count)
         d_store(sums + i + FOLD_HALF, d_canonical(upper));
     }
     for (; i < count; i++)
-        sums[i] = add_square(sums[i], x[i]);
+        sums[i] = f64_canonical(f64_add_square(sums[i], x[i]));
 }
 
 static void scale(float *x, float factor, size_t count)
