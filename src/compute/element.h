@@ -15,6 +15,16 @@
 #include <stdint.h>
 #include <string.h>
 
+/* value / unit.  On a device a division of 64 bits is ten times longer, and seldom needed. */
+COMPUTE_SHARED uint64_t element_divide(uint64_t value, uint64_t unit)
+{
+#if ROUNDED_ON_DEVICE
+    if ((value | unit) >> 32 == 0)
+        return (uint32_t)value / (uint32_t)unit;
+#endif
+    return value / unit;
+}
+
 /* Bytes of an element of BF16, F16 or F32. */
 COMPUTE_SHARED unsigned element_bytes(enum dtype dtype)
 {

@@ -48,8 +48,7 @@ static size_t fold(const struct fold_segment *segment)
     for (size_t i = 0; i < segment->count; i++) {
         uint64_t row = (segment->first_col + i) / segment->cols;
         uint64_t col = (segment->first_col + i) % segment->cols;
-        uint32_t bits = element_load(src + i * dtype_bytes(segment->src_dtype),
-                                      segment->src_dtype);
+        uint32_t bits = element_load(src + i * dtype_bytes(segment->src_dtype), segment->src_dtype);
         float w = f32_from_bits(bits);
 
         for (unsigned d = 0; d < segment->delta_count; d++)

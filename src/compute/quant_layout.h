@@ -13,6 +13,11 @@
 
 #include "base/bytes.h"
 #include "compute/quant.h"
+#include "compute/rounded.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* The numbers of the 4-bit codes, by QUANT_NF4, QUANT_FP4_BNB and QUANT_E2M1. */
 extern const float quant_tables[3][16];
@@ -44,17 +49,17 @@ struct quant_view {
     uint64_t bias;   /* what is missing before its first byte */
 };
 
-static inline bool quant_zeros_are_numbers(const struct quant_matrix *matrix)
+COMPUTE_SHARED bool quant_zeros_are_numbers(const struct quant_matrix *matrix)
 {
     return matrix->zeros == QUANT_ZEROS_NUMBERS || matrix->zeros == QUANT_ZEROS_BIASES;
 }
 
-static inline uint64_t quant_ceil(uint64_t value, uint64_t unit)
+COMPUTE_SHARED uint64_t quant_ceil(uint64_t value, uint64_t unit)
 {
     return value / unit + (value % unit != 0);
 }
 
-static inline const uint8_t *quant_at(const struct quant_view *view, uint64_t line, uint64_t byte)
+COMPUTE_SHARED const uint8_t *quant_at(const struct quant_view *view, uint64_t line, uint64_t byte)
 {
     return view->bytes + (size_t)(line * view->stride + byte - view->bias);
 }
@@ -69,5 +74,9 @@ bool quant_plane_of(struct quant_plane *out, const struct quant_matrix *matrix,
 /* What decode() is given, as planes. */
 void quant_views_of(struct quant_view out[QUANT_PART_COUNT], const struct quant_matrix *matrix,
                     const struct quant_source *source);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -83,7 +83,8 @@ COMPUTE_SHARED double f64_add(double x, double y)
 #endif
 }
 
-/* sum + x * x; the product of two fp32 numbers is exact in double, so that fusing changes nothing. */
+/* sum + x * x; the product of two fp32 numbers is exact in double, so that fusing changes nothing.
+ */
 COMPUTE_SHARED double f64_add_square(double sum, float x)
 {
 #if ROUNDED_ON_DEVICE
