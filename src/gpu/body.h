@@ -30,6 +30,7 @@
 #define GPU_OF(name, thread) (name)[0]
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY_4 _Pragma("unroll 4")
+#define GPU_UNROLL_BY_8 _Pragma("unroll 8")
 #define GPU_UNROLL_NEVER _Pragma("unroll 1")
 #else
 /* Threads run in ascending order of thread ^ gpu_host_order; less than the threads of any block. */
@@ -41,6 +42,7 @@ extern __thread unsigned gpu_host_order;
 #define GPU_OF(name, thread) (name)[thread]
 #define GPU_UNROLL
 #define GPU_UNROLL_BY_4
+#define GPU_UNROLL_BY_8
 #define GPU_UNROLL_NEVER
 #endif
 
@@ -57,14 +59,6 @@ struct gpu_floats {
 COMPUTE_SHARED uint64_t gpu_ceil(uint64_t value, uint64_t unit)
 {
     return value / unit + (value % unit != 0);
-}
-
-/* value / unit, where small numbers are most of them: a division of 64 bits is ten times longer. */
-COMPUTE_SHARED uint64_t gpu_divide(uint64_t value, uint64_t unit)
-{
-    if ((value | unit) >> 32 == 0)
-        return (uint32_t)value / (uint32_t)unit;
-    return value / unit;
 }
 
 COMPUTE_SHARED unsigned gpu_lesser(uint64_t x, unsigned limit)

@@ -26,9 +26,7 @@
 #define FOLD_THREAD_ROWS (GPU_THREADS / FOLD_THREAD_COLS)  /* and down */
 #define FOLD_ROWS_ONE 8u  /* rows of a thread, for one delta of one panel */
 #define FOLD_ROWS_MANY 4u /* else: it has sums of panels and W in registers as well */
-#ifndef FOLD_FLIGHT
-#define FOLD_FLIGHT 2u
-#endif
+#define FOLD_FLIGHT 4u /* rows of W that a thread has on their way from memory; more would not fit */
 #define FOLD_TILE_ROWS_MAX (FOLD_THREAD_ROWS * FOLD_ROWS_ONE)
 /*
  * Floats from rank to rank of B in shared memory: 16-byte vectors stay aligned, and 8 rows of 4
@@ -67,6 +65,13 @@ struct fold_tile {
     uint64_t col;
     uint64_t rows;
     uint64_t cols;
+};
+
+/* How the work is cut. */
+struct fold_grid {
+    uint64_t tiles_across;
+    uint64_t tiles_down;
+    unsigned tiles; /* one below the other, of a block: A is read once for them */
 };
 
 COMPUTE_SHARED unsigned fold_place_of_col(unsigned col)
@@ -182,8 +187,9 @@ COMPUTE_SHARED void fold_load_run(float w[GPU_EIGHT], const struct fold_segment 
     }
 }
 
+/* The index of a bad result counts those of segments before, of which there are `before`. */
 COMPUTE_SHARED void fold_store_run(const float w[GPU_EIGHT], const struct fold_segment *segment,
-                                   const struct fold_run *run, uint64_t *bad)
+                                   const struct fold_run *run, uint64_t before, uint64_t *bad)
 {
     const enum dtype dtype = segment->dst_dtype;
     unsigned char *dst = (unsigned char *)segment->dst + run->index * element_bytes(dtype);
@@ -194,7 +200,7 @@ COMPUTE_SHARED void fold_store_run(const float w[GPU_EIGHT], const struct fold_s
         const unsigned i = j - run->begin;
 
         if (!element_store(dst + i * element_bytes(dtype), dtype, bits))
-            gpu_report(bad, run->index + i, bits);
+            gpu_report(bad, before + run->index + i, bits);
     }
 }
 
@@ -271,10 +277,7 @@ COMPUTE_SHARED void fold_add_sums(float w[GPU_EIGHT], float scale, const float s
         w[j] = element_add_scaled(w[j], scale, sum[j]);
 }
 
-/*
- * W of the rows of a thread plus their scaled sums.  Four rows at a time are on their way from
- * memory: more would need more registers than there are.
- */
+/* W of the rows of a thread plus their scaled sums. */
 COMPUTE_SHARED void fold_finish_one(const struct fold_mine *mine, const struct device_fold *fold,
                                     const struct fold_tile *tile, uint64_t *bad, unsigned thread)
 {
@@ -307,16 +310,10 @@ COMPUTE_SHARED void fold_finish_one(const struct fold_mine *mine, const struct d
 
         fold_load_run(w, segment, &run);
         fold_add_sums(w, fold->deltas[0].scale, mine->acc[i]);
-        fold_store_run(w, segment, &run, bad);
+        fold_store_run(w, segment, &run, 0, bad);
     }
 }
 
-/* How the work is cut. */
-struct fold_grid {
-    uint64_t tiles_across;
-    uint64_t tiles_down;
-    unsigned tiles; /* one below the other, of a block: A is read once for them */
-};
 
 /* One delta of one panel at most. */
 COMPUTE_SHARED void fold_one_block(const struct device_fold *fold, uint64_t *bad,
@@ -398,7 +395,7 @@ COMPUTE_SHARED void fold_end_many(const struct fold_mine *mine, const struct fol
         if (whole.alignment)
             fold_store(mine->w[i], segment, &whole, i, bad);
         else
-            fold_store_run(mine->w[i], segment, &run, bad);
+            fold_store_run(mine->w[i], segment, &run, 0, bad);
     }
 }
 
@@ -501,30 +498,50 @@ COMPUTE_SHARED void fold_panel_block(const struct device_panel_sum *task,
         fold_store_sums(&GPU_OF(mine, thread), task, &tile, thread);
 }
 
-/* Eight elements that no delta changes: converted. */
-COMPUTE_SHARED void fold_convert(const struct fold_segment *one_row, uint64_t *bad, uint64_t index)
+/* Rows of elements that no delta changes, each a segment. */
+struct fold_rows_converted {
+    struct fold_segment row; /* the first of them: one row, no delta */
+    uint64_t src_stride;     /* in elements */
+    uint64_t dst_stride;
+    uint64_t rows;
+    uint64_t eights; /* of a row */
+};
+
+COMPUTE_SHARED void fold_convert(const struct fold_rows_converted *work, uint64_t *bad,
+                                 uint64_t eight_index)
 {
-    const struct fold_rows whole = fold_rows_of(one_row, 0, index, 1);
+    const uint64_t row = element_divide(eight_index, work->eights);
+    const uint64_t col = (eight_index - row * work->eights) * GPU_EIGHT;
+    struct fold_segment segment = work->row;
+    struct fold_rows whole;
     struct gpu_eight eight;
     float w[GPU_EIGHT];
 
+    if (row >= work->rows)
+        return;
+    segment.src = (const unsigned char *)segment.src +
+                  row * work->src_stride * element_bytes(segment.src_dtype);
+    segment.dst = (unsigned char *)segment.dst +
+                  row * work->dst_stride * element_bytes(segment.dst_dtype);
+    whole = fold_rows_of(&segment, 0, col, 1);
     if (whole.alignment) {
-        fold_fetch(&eight, one_row, &whole, 0);
-        gpu_widen_eight(w, &eight, one_row->src_dtype);
-        fold_store(w, one_row, &whole, 0, bad);
+        whole.index += row * work->dst_stride;
+        fold_fetch(&eight, &segment, &whole, 0);
+        gpu_widen_eight(w, &eight, segment.src_dtype);
+        fold_store(w, &segment, &whole, 0, bad);
     } else {
-        const struct fold_run run = fold_run_of(one_row, 0, index);
+        const struct fold_run run = fold_run_of(&segment, 0, col);
 
-        fold_load_run(w, one_row, &run);
-        fold_store_run(w, one_row, &run, bad);
+        fold_load_run(w, &segment, &run);
+        fold_store_run(w, &segment, &run, row * work->dst_stride, bad);
     }
 }
 
-COMPUTE_SHARED void fold_convert_block(const struct fold_segment *one_row, uint64_t *bad,
+COMPUTE_SHARED void fold_convert_block(const struct fold_rows_converted *work, uint64_t *bad,
                                        uint64_t block)
 {
     GPU_PHASE (thread, GPU_THREADS)
-        fold_convert(one_row, bad, (block * GPU_THREADS + thread) * GPU_EIGHT);
+        fold_convert(work, bad, block * GPU_THREADS + thread);
 }
 
 #endif
