@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 
-#include "compute/convert.h"
 #include "compute/encode.h"
+#include "compute/encode_element.h"
 
 #include <float.h>
 #include <math.h>
@@ -135,13 +135,6 @@ float encode_step(const uint8_t *stored, const struct quant_matrix *matrix, floa
 
 void encode_int8(uint8_t *out, const float *src, size_t count, const float *scales, size_t block)
 {
-    for (size_t i = 0; i < count; i++) {
-        float scale = scales[i / block];
-        float v = src[i] / scale;
-
-        if (scale == 0.0f || isnan(v))
-            out[i] = 0;
-        else
-            out[i] = (uint8_t)(int)rintf(fminf(fmaxf(v, -128.0f), 127.0f));
-    }
+    for (size_t i = 0; i < count; i++)
+        out[i] = encode_int8_code(src[i], scales[i / block]);
 }

@@ -46,7 +46,8 @@ extern __thread unsigned gpu_host_order;
 #define GPU_UNROLL_NEVER
 #endif
 
-/* Threads of every block: enough warps to hide each other's waits, few enough for many registers. */
+/* Threads of every block: enough warps to hide each other's waits, few enough for many registers.
+ */
 #define GPU_THREADS 128u
 /* Consecutive elements that a thread reads and writes at once: 16 bytes of BF16 or F16. */
 #define GPU_EIGHT 8u
@@ -86,8 +87,8 @@ COMPUTE_SHARED struct gpu_floats gpu_load_floats(const float *src)
 COMPUTE_SHARED void gpu_store_floats(float *dst, struct gpu_floats value)
 {
 #if ROUNDED_ON_DEVICE
-    *reinterpret_cast<float4 *>(dst) =
-        make_float4(value.lane[0], value.lane[1], value.lane[2], value.lane[3]);
+    *reinterpret_cast<float4 *>(dst) = make_float4(value.lane[0], value.lane[1], value.lane[2],
+                                                   value.lane[3]);
 #else
     memcpy(dst, &value, sizeof(value));
 #endif
@@ -134,8 +135,8 @@ COMPUTE_SHARED void gpu_store_words(unsigned char *dst, const uint32_t *words, u
     GPU_UNROLL
     for (unsigned i = 0; i < count; i += 4) {
         if (alignment == 16) {
-            *reinterpret_cast<uint4 *>(dst + i * 4) =
-                make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]);
+            *reinterpret_cast<uint4 *>(dst + i * 4) = make_uint4(words[i], words[i + 1],
+                                                                 words[i + 2], words[i + 3]);
         } else if (alignment == 8) {
             *reinterpret_cast<uint2 *>(dst + i * 4) = make_uint2(words[i], words[i + 1]);
             *reinterpret_cast<uint2 *>(dst + i * 4 + 8) = make_uint2(words[i + 2], words[i + 3]);

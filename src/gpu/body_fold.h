@@ -22,11 +22,12 @@
 
 #define FOLD_TILE_COLS 128u
 #define FOLD_STEP 32u /* ranks in shared memory; divides FOLD_PANEL */
-#define FOLD_THREAD_COLS (FOLD_TILE_COLS / GPU_EIGHT)      /* threads along a row of the tile */
-#define FOLD_THREAD_ROWS (GPU_THREADS / FOLD_THREAD_COLS)  /* and down */
+#define FOLD_THREAD_COLS (FOLD_TILE_COLS / GPU_EIGHT)     /* threads along a row of the tile */
+#define FOLD_THREAD_ROWS (GPU_THREADS / FOLD_THREAD_COLS) /* and down */
 #define FOLD_ROWS_ONE 8u  /* rows of a thread, for one delta of one panel */
 #define FOLD_ROWS_MANY 4u /* else: it has sums of panels and W in registers as well */
-#define FOLD_FLIGHT 4u /* rows of W that a thread has on their way from memory; more would not fit */
+#define FOLD_FLIGHT                                                                                \
+    4u /* rows of W that a thread has on their way from memory; more would not fit */
 #define FOLD_TILE_ROWS_MAX (FOLD_THREAD_ROWS * FOLD_ROWS_ONE)
 /*
  * Floats from rank to rank of B in shared memory: 16-byte vectors stay aligned, and 8 rows of 4
@@ -103,10 +104,9 @@ COMPUTE_SHARED void fold_load_b(struct fold_shared *shared, const struct fold_st
         unsigned k = v / GPU_EIGHT % FOLD_STEP;
 
         if (k < step->ranks)
-            shared->b[k][row] =
-                tile->row + row < tile->rows
-                    ? step->b[(tile->row + row) * step->b_stride + step->k + k]
-                    : 0.0f;
+            shared->b[k][row] = tile->row + row < tile->rows
+                                    ? step->b[(tile->row + row) * step->b_stride + step->k + k]
+                                    : 0.0f;
     }
 }
 
@@ -139,8 +139,8 @@ COMPUTE_SHARED void fold_chain(struct fold_mine *mine, const struct fold_shared 
                 GPU_UNROLL
                 for (unsigned j = 0; j < 4; j++) {
                     mine->acc[i + r][j] = f32_fma(b.lane[r], low.lane[j], mine->acc[i + r][j]);
-                    mine->acc[i + r][j + 4] =
-                        f32_fma(b.lane[r], high.lane[j], mine->acc[i + r][j + 4]);
+                    mine->acc[i + r][j + 4] = f32_fma(b.lane[r], high.lane[j],
+                                                      mine->acc[i + r][j + 4]);
                 }
             }
         }
@@ -158,7 +158,8 @@ COMPUTE_SHARED struct fold_run fold_run_of(const struct fold_segment *segment, u
                                            uint64_t col)
 {
     const uint64_t first = segment->first_col;
-    const uint64_t place = row * segment->cols + col; /* from the start of the segment's first row */
+    const uint64_t place = row * segment->cols +
+                           col; /* from the start of the segment's first row */
     const uint64_t end = first + segment->count;
     struct fold_run run = { 0, 0, 0 };
 
@@ -238,8 +239,7 @@ COMPUTE_SHARED struct fold_rows fold_rows_of(const struct fold_segment *segment,
 COMPUTE_SHARED void fold_fetch(struct gpu_eight *eight, const struct fold_segment *segment,
                                const struct fold_rows *whole, unsigned row)
 {
-    gpu_load_eight(eight,
-                   whole->src + row * segment->cols * element_bytes(segment->src_dtype),
+    gpu_load_eight(eight, whole->src + row * segment->cols * element_bytes(segment->src_dtype),
                    segment->src_dtype, whole->alignment);
 }
 
@@ -314,7 +314,6 @@ COMPUTE_SHARED void fold_finish_one(const struct fold_mine *mine, const struct d
     }
 }
 
-
 /* One delta of one panel at most. */
 COMPUTE_SHARED void fold_one_block(const struct device_fold *fold, uint64_t *bad,
                                    const struct fold_grid *grid, struct fold_shared *shared,
@@ -335,16 +334,17 @@ COMPUTE_SHARED void fold_one_block(const struct device_fold *fold, uint64_t *bad
         for (uint32_t k = 0; k < fold->deltas[0].rank; k += FOLD_STEP) {
             const struct fold_step step = fold_step_of(&fold->deltas[0], k);
 
-            GPU_PHASE (thread, GPU_THREADS) {
+            GPU_PHASE(thread, GPU_THREADS)
+            {
                 if (t == 0 || !keeps_a)
                     fold_load_a(shared, &step, &tile, thread);
                 fold_load_b(shared, &step, &tile, tile_rows, thread);
             }
-            GPU_PHASE (thread, GPU_THREADS)
-                fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_ONE, thread);
+            GPU_PHASE(thread, GPU_THREADS)
+            fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_ONE, thread);
         }
-        GPU_PHASE (thread, GPU_THREADS)
-            fold_finish_one(&GPU_OF(mine, thread), fold, &tile, bad, thread);
+        GPU_PHASE(thread, GPU_THREADS)
+        fold_finish_one(&GPU_OF(mine, thread), fold, &tile, bad, thread);
     }
 }
 
@@ -420,34 +420,37 @@ COMPUTE_SHARED void fold_many_block(const struct device_fold *fold, uint64_t *ba
     tile.col = block % grid->tiles_across * FOLD_TILE_COLS;
     tile.cols = segment->cols;
     tile.rows = gpu_ceil(segment->first_col + segment->count, segment->cols);
-    GPU_PHASE (thread, GPU_THREADS)
-        fold_begin_many(&GPU_OF(mine, thread), segment,
-                        tile.row + thread / FOLD_THREAD_COLS * FOLD_ROWS_MANY,
-                        tile.col + thread % FOLD_THREAD_COLS * GPU_EIGHT);
+    GPU_PHASE(thread, GPU_THREADS)
+    fold_begin_many(&GPU_OF(mine, thread), segment,
+                    tile.row + thread / FOLD_THREAD_COLS * FOLD_ROWS_MANY,
+                    tile.col + thread % FOLD_THREAD_COLS * GPU_EIGHT);
     for (unsigned d = 0; d < segment->delta_count; d++) {
         for (uint32_t k = 0; k < fold->deltas[d].rank; k += FOLD_STEP) {
             const struct fold_step step = fold_step_of(&fold->deltas[d], k);
 
-            GPU_PHASE (thread, GPU_THREADS) {
+            GPU_PHASE(thread, GPU_THREADS)
+            {
                 fold_load_a(shared, &step, &tile, thread);
                 fold_load_b(shared, &step, &tile, tile_rows, thread);
             }
-            GPU_PHASE (thread, GPU_THREADS) {
+            GPU_PHASE(thread, GPU_THREADS)
+            {
                 fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_MANY, thread);
                 fold_end_panel(&GPU_OF(mine, thread), &step);
             }
         }
-        GPU_PHASE (thread, GPU_THREADS)
-            fold_end_delta(&GPU_OF(mine, thread), fold->deltas[d].scale);
+        GPU_PHASE(thread, GPU_THREADS)
+        fold_end_delta(&GPU_OF(mine, thread), fold->deltas[d].scale);
     }
-    GPU_PHASE (thread, GPU_THREADS)
-        fold_end_many(&GPU_OF(mine, thread), segment,
-                      tile.row + thread / FOLD_THREAD_COLS * FOLD_ROWS_MANY,
-                      tile.col + thread % FOLD_THREAD_COLS * GPU_EIGHT, bad);
+    GPU_PHASE(thread, GPU_THREADS)
+    fold_end_many(&GPU_OF(mine, thread), segment,
+                  tile.row + thread / FOLD_THREAD_COLS * FOLD_ROWS_MANY,
+                  tile.col + thread % FOLD_THREAD_COLS * GPU_EIGHT, bad);
 }
 
 /* Sums of one panel, which are in memory between panels. */
-COMPUTE_SHARED void fold_store_sums(const struct fold_mine *mine, const struct device_panel_sum *task,
+COMPUTE_SHARED void fold_store_sums(const struct fold_mine *mine,
+                                    const struct device_panel_sum *task,
                                     const struct fold_tile *tile, unsigned thread)
 {
     const uint64_t col = tile->col + thread % FOLD_THREAD_COLS * GPU_EIGHT;
@@ -487,15 +490,16 @@ COMPUTE_SHARED void fold_panel_block(const struct device_panel_sum *task,
         step.rank = task->rank;
         step.k = k;
         step.ranks = gpu_lesser(task->rank - k, FOLD_STEP);
-        GPU_PHASE (thread, GPU_THREADS) {
+        GPU_PHASE(thread, GPU_THREADS)
+        {
             fold_load_a(shared, &step, &tile, thread);
             fold_load_b(shared, &step, &tile, tile_rows, thread);
         }
-        GPU_PHASE (thread, GPU_THREADS)
-            fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_ONE, thread);
+        GPU_PHASE(thread, GPU_THREADS)
+        fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_ONE, thread);
     }
-    GPU_PHASE (thread, GPU_THREADS)
-        fold_store_sums(&GPU_OF(mine, thread), task, &tile, thread);
+    GPU_PHASE(thread, GPU_THREADS)
+    fold_store_sums(&GPU_OF(mine, thread), task, &tile, thread);
 }
 
 /* Rows of elements that no delta changes, each a segment. */
@@ -540,8 +544,8 @@ COMPUTE_SHARED void fold_convert(const struct fold_rows_converted *work, uint64_
 COMPUTE_SHARED void fold_convert_block(const struct fold_rows_converted *work, uint64_t *bad,
                                        uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS)
-        fold_convert(work, bad, block * GPU_THREADS + thread);
+    GPU_PHASE(thread, GPU_THREADS)
+    fold_convert(work, bad, block * GPU_THREADS + thread);
 }
 
 #endif

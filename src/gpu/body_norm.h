@@ -29,12 +29,13 @@ COMPUTE_SHARED double norm_lane(double sum, const float *x, uint64_t cols, unsig
 
 COMPUTE_SHARED void norm_rows_block(const struct device_squares *task, uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t row = block * NORM_ROWS + thread / FOLD_LANES;
         const unsigned lane = thread % FOLD_LANES;
         double *sum = task->sums + row * FOLD_LANES + lane;
 
-        if (row < task->rows)
+        if (row < task->rows && (task->fresh || lane < task->cols)) /* else it stays as it is */
             *sum = norm_lane(task->fresh ? 0.0 : *sum, task->x + row * task->cols, task->cols,
                              lane);
     }
@@ -42,10 +43,11 @@ COMPUTE_SHARED void norm_rows_block(const struct device_squares *task, uint64_t 
 
 COMPUTE_SHARED void norm_cols_block(const struct device_squares *task, uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t col = block * GPU_THREADS + thread;
 
-        if (col < task->cols) {
+        if (col < task->cols && (task->fresh || task->rows)) {
             double sum = task->fresh ? 0.0 : task->sums[col];
 
             GPU_UNROLL_BY_8
@@ -60,15 +62,17 @@ COMPUTE_SHARED void norm_cols_block(const struct device_squares *task, uint64_t 
 COMPUTE_SHARED void norm_dora_block(const struct device_dora_rows *task, struct norm_shared *shared,
                                     uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t row = block * NORM_ROWS + thread / FOLD_LANES;
 
         if (row < task->rows)
-            shared->sums[thread / FOLD_LANES][thread % FOLD_LANES] =
-                norm_lane(0.0, task->alone + row * task->cols, task->cols, thread % FOLD_LANES);
+            shared->sums[thread / FOLD_LANES][thread % FOLD_LANES] = norm_lane(
+                0.0, task->alone + row * task->cols, task->cols, thread % FOLD_LANES);
     }
     for (unsigned half = FOLD_LANES / 2; half; half /= 2) {
-        GPU_PHASE (thread, GPU_THREADS) {
+        GPU_PHASE(thread, GPU_THREADS)
+        {
             double *sums = shared->sums[thread / FOLD_LANES];
             const unsigned lane = thread % FOLD_LANES;
 
@@ -76,7 +80,8 @@ COMPUTE_SHARED void norm_dora_block(const struct device_dora_rows *task, struct 
                 sums[lane] = f64_add(sums[lane], sums[lane + half]);
         }
     }
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t row = block * NORM_ROWS + thread / FOLD_LANES;
         float *w = task->w + row * task->cols;
 
@@ -105,15 +110,13 @@ COMPUTE_SHARED void norm_add_scaled(const struct device_add_scaled *task, uint64
 {
     const unsigned left = gpu_lesser(task->count - index, NORM_FOUR);
 
-    if (norm_fours(task->w, index, task->count) &&
-        norm_fours(task->sum, index, task->count)) {
+    if (norm_fours(task->w, index, task->count) && norm_fours(task->sum, index, task->count)) {
         struct gpu_floats w = gpu_load_floats(task->w + index);
         const struct gpu_floats sum = gpu_load_floats(task->sum + index);
 
         GPU_UNROLL
         for (unsigned i = 0; i < NORM_FOUR; i++)
-            w.lane[i] =
-                f32_canonical(element_add_scaled(w.lane[i], task->scale, sum.lane[i]));
+            w.lane[i] = f32_canonical(element_add_scaled(w.lane[i], task->scale, sum.lane[i]));
         gpu_store_floats(task->w + index, w);
         return;
     }
@@ -124,7 +127,8 @@ COMPUTE_SHARED void norm_add_scaled(const struct device_add_scaled *task, uint64
 
 COMPUTE_SHARED void norm_add_scaled_block(const struct device_add_scaled *task, uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t index = (block * GPU_THREADS + thread) * NORM_FOUR;
 
         if (index < task->count)
@@ -170,7 +174,8 @@ COMPUTE_SHARED void norm_scale(const struct device_scale *task, bool by_rows, ui
 
 COMPUTE_SHARED void norm_scale_block(const struct device_scale *task, bool by_rows, uint64_t block)
 {
-    GPU_PHASE (thread, GPU_THREADS) {
+    GPU_PHASE(thread, GPU_THREADS)
+    {
         const uint64_t index = (block * GPU_THREADS + thread) * NORM_FOUR;
 
         if (index < task->rows * task->cols)

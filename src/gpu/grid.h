@@ -7,7 +7,10 @@
 #ifndef GPU_GRID_H
 #define GPU_GRID_H
 
+#include "gpu/body_encode.h"
 #include "gpu/body_fold.h"
+#include "gpu/body_norm.h"
+#include "gpu/body_quant.h"
 
 /* Which kernel carries out a fold. */
 enum grid_fold { GRID_FOLD_NONE, GRID_FOLD_ONE, GRID_FOLD_MANY, GRID_FOLD_CONVERT };
@@ -84,6 +87,19 @@ static inline struct fold_rows_converted grid_convert_segment(const struct fold_
     task.cols = task.src_stride = task.dst_stride = segment->count;
     return grid_convert(&task);
 }
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Work that the kernels take instead of a task, and how many blocks there are. */
+uint64_t grid_decode(struct quant_work *out, const struct device_decode *task);
+uint64_t grid_encode(struct encode_work *out, enum encode_kind kind,
+                     const struct device_blocks *task);
+
+#ifdef __cplusplus
+}
+#endif
 
 static inline uint64_t grid_thread_blocks(uint64_t threads)
 {

@@ -1,14 +1,14 @@
 /*
  * kernels.h - carrying out a task: one body for each operation, two ways to run it
  *
- * The bodies are __host__ __device__ functions in src/gpu/body_*.h, one call for one element, row
- * or block, without shared memory or any order among the calls.  kernels_host.c runs them one after
- * the other on the host (the simulated device, and tests against the scalar tables);
- * kernels.cu launches them.  Both give the bits of the scalar tables (compute/device_task.h).
+ * The bodies are __host__ __device__ functions in src/gpu/body_*.h: the work of a block of threads,
+ * in phases between barriers (gpu/body.h).  kernels_host.c runs them block by block and thread by
+ * thread on the host (the simulated device, and tests against the scalar tables); kernels_*.cu
+ * launch them.  Both give the bits of the scalar tables (compute/device_task.h).
  *
- * Arithmetic: __fmaf_rn, __fadd_rn, __fmul_rn, __fdiv_rn and their fp64 kin on the device, fmaf()
- * and plain operators, compiled without contraction, on the host; no fast-math, no flush to zero;
- * 64-bit indices.
+ * Arithmetic is that of compute/rounded.h, one IEEE 754 operation at a time; what an element means
+ * is said in headers that the scalar tables are made of too (compute/element.h, quant_element.h,
+ * encode_element.h).  No fast-math, no flush to zero; 64-bit indices.
  *
  * A task is valid: whoever makes one has checked it.
  *
