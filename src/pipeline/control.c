@@ -85,7 +85,7 @@ static void request_failed(struct control *control, struct output *output,
     control_fail(control, output, &err);
 }
 
-static void submit(struct control *control, struct ring_request *request)
+void control_submit(struct control *control, struct ring_request *request)
 {
     ring_submit(control->ring, request);
     control->in_flight++;
@@ -119,55 +119,37 @@ static void start_waiting(struct control *control)
 
 /* ---- slots ---- */
 
-static void release_slot(struct control *control, struct slot *slot)
+bool control_slot_is_vain(const struct control *control, const struct slot *slot)
 {
-    struct output *output = slot->job->output;
-
-    slot->state = SLOT_FREE;
-    control_release_inputs(output, &slot->block);
-    output->busy--;
-    output_check(control, output);
+    for (unsigned i = 0; i < slot->destination_count; i++) {
+        if (!control_gave_up(control, slot->destinations[i].output))
+            return false;
+    }
+    return true;
 }
 
-static void reads_finished(struct control *control, struct slot *slot)
+void control_release_slot(struct control *control, struct slot *slot)
 {
+    slot->state = SLOT_FREE;
+    windows_give_back(slot);
+    control_release_inputs(slot->job->output, slot);
+    for (unsigned i = 0; i < slot->destination_count; i++) {
+        struct output *output = slot->destinations[i].output;
+
+        output->busy--;
+        output_check(control, output);
+    }
+}
+
+void control_reads_finished(struct control *control, struct slot *slot)
+{
+    if (control_slot_is_vain(control, slot)) {
+        control_release_slot(control, slot);
+        return;
+    }
     slot->state = SLOT_WAITING;
     if (ready_block(slot->job->output, &slot->block))
         start_computing(control, slot);
-}
-
-/* Read the next block of an output into a free slot. */
-static int start_block(struct control *control, struct output *output, struct slot *slot,
-                       struct error *err)
-{
-    struct plan_block *block = &slot->block;
-
-    output_next_block(output, block);
-    if (control_open_block(control, output, block, err))
-        return err->code;
-    slot->job = &output->job;
-    slot->turn = output->turn = ++control->turns;
-    slot->reads_left = 0;
-    slot->state = SLOT_READING;
-    output->busy++;
-    for (uint32_t i = 0; i < block->read_count; i++) {
-        const struct plan_read *read = &block->reads[i];
-
-        if (read->by_worker)
-            continue;
-        slot->reads_left++;
-        slot->reads[i] = (struct ring_request){ .operation = RING_READ,
-                                                .file = &output->inputs[read->input].file,
-                                                .memory = slot->memory + read->position,
-                                                .bytes = read->bytes,
-                                                .bytes_needed = read->needed,
-                                                .offset = read->offset,
-                                                .user = slot };
-        submit(control, &slot->reads[i]);
-    }
-    if (slot->reads_left == 0) /* a header, or what workers read themselves */
-        reads_finished(control, slot);
-    return 0;
 }
 
 static void read_finished(struct control *control, struct slot *slot,
@@ -182,57 +164,87 @@ static void read_finished(struct control *control, struct slot *slot,
     else
         control->result->bytes_read += read->needed;
     control_drop_input(output, read);
-    if (--slot->reads_left > 0)
-        return;
-    if (control_gave_up(control, output)) {
-        release_slot(control, slot);
-        return;
+    if (--slot->reads_left == 0)
+        control_reads_finished(control, slot);
+}
+
+/* A window of the base is there, for every slot that has it. */
+static void window_finished(struct control *control, struct window *window)
+{
+    const struct ring_request *request = &window->request;
+
+    if (request->status)
+        request_failed(control, NULL, request, "read", window->shard->path);
+    else
+        control->result->bytes_read += request->bytes_needed;
+    control->result->direct_in &= window->shard->file.direct;
+    if (!window->shard->file.direct)
+        file_drop_cache(&window->shard->file, request->offset, request->bytes);
+    window->loaded = true;
+    for (unsigned i = 0; i < control->slot_count; i++) {
+        struct slot *slot = &control->slots[i];
+
+        if (slot->state == SLOT_READING && windows_has(slot, window) && --slot->reads_left == 0)
+            control_reads_finished(control, slot);
     }
-    reads_finished(control, slot);
+}
+
+static void write_to(struct control *control, struct slot *slot, struct destination *to)
+{
+    to->write = (struct ring_request){ .operation = RING_WRITE,
+                                       .file = &to->output->files[to->file].file,
+                                       .memory = slot->memory,
+                                       .bytes = align_up(to->bytes, PAGE_BYTES),
+                                       .offset = to->offset,
+                                       .user = to };
+    slot->writes_left++;
+    control_submit(control, &to->write);
 }
 
 static void block_computed(struct control *control, struct slot *slot)
 {
     const struct plan_block *block = &slot->block;
     struct output *output = slot->job->output;
+    const uint64_t *digest = output->job.digests[block->number];
 
+    windows_give_back(slot);
     if (slot->status)
         control_fail(control, output, &slot->error);
     ready_computed(control, output, block);
-    if (control_gave_up(control, output)) {
-        release_slot(control, slot);
-        return;
-    }
+    slot->writes_left = 0;
     slot->state = SLOT_WRITING;
-    slot->write = (struct ring_request){ .operation = RING_WRITE,
-                                         .file = &output->files[block->file].file,
-                                         .memory = slot->memory,
-                                         .bytes = align_up(block->bytes, PAGE_BYTES),
-                                         .offset = block->offset,
-                                         .user = slot };
-    submit(control, &slot->write);
+    for (unsigned i = 0; i < slot->destination_count; i++) {
+        struct destination *to = &slot->destinations[i];
+
+        if (control_gave_up(control, to->output))
+            continue;
+        memmove(to->output->job.digests[to->number], digest, 2 * sizeof(*digest));
+        write_to(control, slot, to);
+    }
+    if (slot->writes_left == 0)
+        control_release_slot(control, slot);
 }
 
-static void write_finished(struct control *control, struct slot *slot)
+static void write_finished(struct control *control, struct destination *to)
 {
-    const struct plan_block *block = &slot->block;
-    struct output *output = slot->job->output;
+    struct output *output = to->output;
     struct error err = { 0 };
 
-    if (slot->write.status) {
-        request_failed(control, output, &slot->write, "write",
-                       output->order->plan->files[block->file].name);
+    if (to->write.status) {
+        request_failed(control, output, &to->write, "write",
+                       output->order->plan->files[to->file].name);
     } else {
         if (control->result->bytes_written == 0)
             control->result->first_write_time = clock_seconds();
-        control->result->bytes_written += block->bytes;
-        output->order->bytes_written += block->bytes;
-        control->newest_file = block->file;
+        control->result->bytes_written += to->bytes;
+        output->order->bytes_written += to->bytes;
+        control->newest_file = to->file;
         control->newest_output = (size_t)(output - control->outputs);
-        if (control_block_written(control, output, block, &err))
+        if (control_block_written(control, to, &err))
             control_fail(control, output, &err);
     }
-    release_slot(control, slot);
+    if (--to->slot->writes_left == 0)
+        control_release_slot(control, to->slot);
 }
 
 static void region_loaded(struct control *control, struct region *region)
@@ -282,10 +294,15 @@ static void file_synced(struct control *control, struct ring_request *request)
 
 static void request_finished(struct control *control, struct ring_request *request)
 {
+    struct window *window = windows_find(&control->windows, request);
+
     control->in_flight--;
     switch (request->operation) {
     case RING_READ:
-        read_finished(control, request->user, request);
+        if (window)
+            window_finished(control, window);
+        else
+            read_finished(control, request->user, request);
         break;
     case RING_WRITE:
         write_finished(control, request->user);
@@ -302,35 +319,21 @@ static void drop_waiting(struct control *control)
     for (unsigned i = 0; i < control->slot_count; i++) {
         struct slot *slot = &control->slots[i];
 
-        if (slot->state == SLOT_WAITING && control_gave_up(control, slot->job->output))
-            release_slot(control, slot);
+        if (slot->state == SLOT_WAITING && control_slot_is_vain(control, slot))
+            control_release_slot(control, slot);
     }
 }
 
-static void start_blocks(struct control *control, const atomic_int *cancelled)
+static void go_on(struct control *control, const atomic_int *cancelled)
 {
-    struct output *output;
     struct error err = { 0 };
-    unsigned i = 0;
 
     if (atomic_load(cancelled)) {
         error_set(&err, ERR_CANCELLED, "cancelled");
         control_fail(control, NULL, &err);
     }
     drop_waiting(control);
-    while (!control->failed && control->syncs < CONTROL_SYNCS_MAX) {
-        while (i < control->slot_count && control->slots[i].state != SLOT_FREE)
-            i++;
-        output = i < control->slot_count ? output_next(control) : NULL;
-        if (!output)
-            return;
-        if (start_block(control, output, &control->slots[i], &err)) {
-            control_fail(control, output, &err);
-            err = (struct error){ 0 };
-            drop_waiting(control);
-            output_check(control, output);
-        }
-    }
+    start_blocks(control);
 }
 
 int control_loop(struct control *control, const atomic_int *cancelled)
@@ -344,7 +347,7 @@ int control_loop(struct control *control, const atomic_int *cancelled)
         if (!control->outputs[i].failed)
             ready_load(control, &control->outputs[i]);
     }
-    start_blocks(control, cancelled);
+    go_on(control, cancelled);
     while (control->in_flight > 0 || control->tasks > 0) {
         if (ring_wait(control->ring, &request, &err)) {
             control_fail(control, NULL, &err);
@@ -360,7 +363,7 @@ int control_loop(struct control *control, const atomic_int *cancelled)
             request_finished(control, request);
         else
             take_from_crew(control);
-        start_blocks(control, cancelled);
+        go_on(control, cancelled);
         report_progress(control, false);
     }
     report_progress(control, true);

@@ -1,9 +1,10 @@
 /*
  * control.h - the state of the thread that decides
  *
- * control.c moves slots through their stages; outputs.c begins and ends outputs and
- * says whose block is next; ready.c knows what a block waits for; files.c opens and
- * closes the files that blocks need; pipeline.c puts all together.
+ * control.c moves slots through their stages; start.c starts them; outputs.c begins
+ * and ends outputs and says whose block is next; ready.c knows what a block waits for;
+ * files.c opens and closes the files that blocks need; windows.c reads the base for
+ * several outputs; pipeline.c puts all together.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -12,6 +13,7 @@
 #define PIPELINE_CONTROL_H
 
 #include "pipeline/internal.h"
+#include "pipeline/windows.h"
 
 #include <errno.h>
 
@@ -33,6 +35,20 @@ struct open_file {
     uint64_t blocks_left;
     struct output *output; /* whose file it is */
     struct ring_request sync;
+};
+
+/* So many outputs may get the same bytes from one slot. */
+#define CONTROL_DESTINATIONS_MAX 32u
+
+/* Where the bytes of a slot are written: a block of a file. */
+struct destination {
+    struct slot *slot;
+    struct output *output;
+    uint32_t file;
+    uint64_t number; /* of the block in the output's plan */
+    uint64_t offset;
+    uint64_t bytes;
+    struct ring_request write;
 };
 
 /* One output on its way. */
@@ -67,6 +83,8 @@ struct control {
     struct crew crew;
     struct slot *slots;
     unsigned slot_count;
+    struct destination *destinations; /* of all slots */
+    struct windows windows;           /* none if there is one output */
     struct output *outputs;
     size_t output_count;
 
@@ -97,6 +115,19 @@ static inline bool control_gave_up(const struct control *control, const struct o
     return control->failed || output->failed;
 }
 
+/* A slot has all that it waited for from the ring. */
+void control_reads_finished(struct control *control, struct slot *slot);
+void control_submit(struct control *control, struct ring_request *request);
+void control_release_slot(struct control *control, struct slot *slot);
+
+/* Is everybody given up whom this slot is for? */
+bool control_slot_is_vain(const struct control *control, const struct slot *slot);
+
+/* ---- start.c ---- */
+
+/* Read the next blocks into free slots. */
+void start_blocks(struct control *control);
+
 /* ---- outputs.c ---- */
 
 /* Create every file in full, take the memory and open what workers read. */
@@ -106,8 +137,14 @@ int output_open(struct output *output, struct pipeline_output *order,
 /* The output whose block is started next; NULL: there is none. */
 struct output *output_next(struct control *control);
 
-/* Fill in the next block of an output. */
-void output_next_block(struct output *output, struct plan_block *block);
+/* The next block of an output that has one; it stays the next until output_advance(). */
+void output_next_block(const struct output *output, struct plan_block *block);
+void output_advance(struct control *control, struct output *output);
+
+static inline bool output_has_blocks(const struct output *output)
+{
+    return !output->failed && output->blocks_started < output->order->plan->block_count;
+}
 
 /* End it if it is complete, or if it is given up and nothing of it is in flight. */
 void output_check(struct control *control, struct output *output);
@@ -129,17 +166,23 @@ void ready_computed(struct control *control, struct output *output, const struct
 
 /* ---- files.c ---- */
 
-/* Open what a block needs, if it is not open; on success its inputs have one user more. */
-int control_open_block(struct control *control, struct output *output,
-                       const struct plan_block *block, struct error *err);
-void control_release_inputs(struct output *output, const struct plan_block *block);
+/* Open an output file, if it is not open. */
+int control_open_output(struct control *control, struct output *output, uint32_t file,
+                        struct error *err);
+
+/* Open what the block of a slot reads itself; on success each has one user more. */
+int control_open_inputs(struct control *control, struct output *output, const struct slot *slot,
+                        struct error *err);
+void control_release_inputs(struct output *output, const struct slot *slot);
+
+/* Does the slot read this itself, not through windows? */
+bool control_reads_itself(const struct slot *slot, const struct plan_read *read);
 
 /* Forget the page cache behind a read, where it went through it. */
 void control_drop_input(struct output *output, const struct plan_read *read);
 
 /* Count a block; the last one of a file cuts it to size and starts its sync. */
-int control_block_written(struct control *control, struct output *output,
-                          const struct plan_block *block, struct error *err);
+int control_block_written(struct control *control, const struct destination *to, struct error *err);
 int control_file_synced(struct control *control, struct ring_request *request, struct error *err);
 
 #endif

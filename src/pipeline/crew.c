@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* Next thing to do: a region first, since blocks wait for it.  Blocks until there is one. */
@@ -40,6 +41,9 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
 
 static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
 {
+    for (unsigned i = 0; i < slot->piece_count; i++)
+        memcpy(slot->memory + slot->pieces[i].position, slot->pieces[i].from,
+               slot->pieces[i].bytes);
     slot->status = block_compute(scratch, slot, &slot->error);
     pthread_mutex_lock(&crew->mutex);
     slot->next = crew->finished;

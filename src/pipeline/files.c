@@ -32,14 +32,21 @@ static void release_input(struct output *output, uint32_t index)
     close_idle(output, index);
 }
 
-void control_release_inputs(struct output *output, const struct plan_block *block)
+bool control_reads_itself(const struct slot *slot, const struct plan_read *read)
 {
-    for (uint32_t i = 0; i < block->read_count; i++)
-        release_input(output, block->reads[i].input);
+    return !slot->windowed || !windows_serve(slot->job->plan, read);
 }
 
-static int open_output_file(struct control *control, struct output *output, uint32_t index,
-                            struct error *err)
+void control_release_inputs(struct output *output, const struct slot *slot)
+{
+    for (uint32_t i = 0; i < slot->block.read_count; i++) {
+        if (control_reads_itself(slot, &slot->block.reads[i]))
+            release_input(output, slot->block.reads[i].input);
+    }
+}
+
+int control_open_output(struct control *control, struct output *output, uint32_t index,
+                        struct error *err)
 {
     struct file *file = &output->files[index].file;
 
@@ -52,26 +59,29 @@ static int open_output_file(struct control *control, struct output *output, uint
     return 0;
 }
 
-int control_open_block(struct control *control, struct output *output,
-                       const struct plan_block *block, struct error *err)
+int control_open_inputs(struct control *control, struct output *output, const struct slot *slot,
+                        struct error *err)
 {
-    uint32_t opened = 0;
+    const struct plan_block *block = &slot->block;
+    uint32_t done = 0;
 
-    if (open_output_file(control, output, block->file, err))
-        return err->code;
-    for (; opened < block->read_count; opened++) {
+    for (; done < block->read_count; done++) {
         uint32_t before = output->newest_input;
 
-        if (open_input(control, output, block->reads[opened].input, err))
+        if (!control_reads_itself(slot, &block->reads[done]))
+            continue;
+        if (open_input(control, output, block->reads[done].input, err))
             break;
-        output->newest_input = block->reads[opened].input;
+        output->newest_input = block->reads[done].input;
         if (before != output->newest_input)
             close_idle(output, before);
     }
-    if (opened == block->read_count)
+    if (done == block->read_count)
         return 0;
-    while (opened > 0)
-        release_input(output, block->reads[--opened].input);
+    while (done-- > 0) {
+        if (control_reads_itself(slot, &block->reads[done]))
+            release_input(output, block->reads[done].input);
+    }
     return err->code;
 }
 
@@ -83,14 +93,14 @@ void control_drop_input(struct output *output, const struct plan_read *read)
         file_drop_cache(file, read->offset, read->bytes);
 }
 
-int control_block_written(struct control *control, struct output *output,
-                          const struct plan_block *block, struct error *err)
+int control_block_written(struct control *control, const struct destination *to, struct error *err)
 {
-    struct open_file *open = &output->files[block->file];
-    const struct plan_file *file = &output->order->plan->files[block->file];
+    struct output *output = to->output;
+    struct open_file *open = &output->files[to->file];
+    const struct plan_file *file = &output->order->plan->files[to->file];
 
     if (!open->file.direct)
-        file_drop_cache(&open->file, block->offset, block->bytes);
+        file_drop_cache(&open->file, to->offset, to->bytes);
     if (--open->blocks_left > 0)
         return 0;
     if (file_truncate(&open->file, file->bytes, err)) {

@@ -19,6 +19,15 @@
 
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WAITING, SLOT_COMPUTING, SLOT_WRITING };
 
+#define SLOT_WINDOWS_MAX 24u
+
+/* Bytes of a window that a worker copies into its slot. */
+struct slot_piece {
+    const uint8_t *from;
+    uint64_t position;
+    size_t bytes;
+};
+
 /* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING. */
 struct slot {
     enum slot_state state;
@@ -27,8 +36,15 @@ struct slot {
     uint8_t *memory;
     struct plan_block block;
     struct ring_request reads[PLAN_READS_MAX];
-    unsigned reads_left;
-    struct ring_request write;
+    unsigned reads_left; /* these and windows */
+    bool windowed;       /* the base comes through windows */
+    struct window *windows[SLOT_WINDOWS_MAX];
+    unsigned window_count;
+    struct slot_piece pieces[SLOT_WINDOWS_MAX];
+    unsigned piece_count;
+    struct destination *destinations; /* where it is written: its own output first */
+    unsigned destination_count;
+    unsigned writes_left;
     int status;         /* of the computation */
     struct error error; /* if status */
     struct slot *next;  /* in a queue */

@@ -97,7 +97,7 @@ struct output *output_next(struct control *control)
     for (size_t i = 0; i < control->output_count; i++) {
         struct output *output = &control->outputs[i];
 
-        if (output->failed || output->blocks_started == output->order->plan->block_count)
+        if (!output_has_blocks(output))
             continue;
         if (!next || output->position < next->position ||
             (output->position == next->position && output->turn < next->turn))
@@ -106,11 +106,16 @@ struct output *output_next(struct control *control)
     return next;
 }
 
-void output_next_block(struct output *output, struct plan_block *block)
+void output_next_block(const struct output *output, struct plan_block *block)
 {
     plan_block(output->order->plan, output->next_file, output->next_block, block);
+}
+
+void output_advance(struct control *control, struct output *output)
+{
     output->next_block++;
     output->blocks_started++;
+    output->turn = ++control->turns;
     find_position(output);
 }
 

@@ -6,16 +6,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Through which outputs with a base read it, behind the slots. */
+static int open_windows(struct control *control, size_t offset, unsigned count, struct error *err)
+{
+    for (size_t i = 0; i < control->output_count; i++) {
+        const struct plan *plan = control->outputs[i].order->plan;
+
+        if (plan->shard_count)
+            return windows_open(&control->windows, control->pool.memory + offset, count, plan,
+                                control->options->direct, err);
+    }
+    return 0;
+}
+
 static int take_slots(struct control *control, const struct plan_memory *memory, struct error *err)
 {
-    if (pool_open(&control->pool, memory->slot_count * memory->slot_bytes, true, err))
+    size_t slot_bytes = memory->slot_count * memory->slot_bytes;
+    size_t most = min_u64(control->output_count, CONTROL_DESTINATIONS_MAX);
+
+    if (pool_open(&control->pool, slot_bytes + memory->window_count * WINDOW_BYTES, true, err))
         return err->code;
     control->slots = calloc(memory->slot_count, sizeof(*control->slots));
-    if (!control->slots)
+    control->destinations = calloc(memory->slot_count * most, sizeof(*control->destinations));
+    if (!control->slots || !control->destinations)
         return error_no_memory(err, "the slots");
     control->slot_count = memory->slot_count;
-    for (unsigned i = 0; i < control->slot_count; i++)
+    for (unsigned i = 0; i < control->slot_count; i++) {
         control->slots[i].memory = control->pool.memory + i * memory->slot_bytes;
+        control->slots[i].destinations = &control->destinations[i * most];
+    }
+    if (memory->window_count && open_windows(control, slot_bytes, memory->window_count, err))
+        return err->code;
     control->result->pool_bytes = control->pool.bytes;
     control->result->huge_bytes = control->pool.huge_bytes;
     if (control->pool.huge_bytes < control->pool.bytes / 2)
@@ -29,7 +50,8 @@ static int take_slots(struct control *control, const struct plan_memory *memory,
 static int open_ring(struct control *control, const struct plan_memory *memory, struct error *err)
 {
     /* A block has its reads, then its write, then perhaps the sync of its file. */
-    unsigned depth = memory->slot_count * (PLAN_READS_MAX + 1) + CONTROL_SYNCS_MAX;
+    unsigned depth = memory->slot_count * (PLAN_READS_MAX + 1) + memory->window_count +
+                     CONTROL_SYNCS_MAX;
 
     if (ring_open(&control->ring, control->options->ring, depth, err))
         return err->code;
@@ -47,7 +69,9 @@ static void close_all(struct control *control)
     ring_close(control->ring);
     for (size_t i = 0; i < control->output_count; i++)
         output_close(&control->outputs[i]);
+    windows_close(&control->windows);
     free(control->outputs);
+    free(control->destinations);
     free(control->slots);
     pool_close(&control->pool);
 }

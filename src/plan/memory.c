@@ -6,6 +6,7 @@
 #include "plan/plan_internal.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define SLOTS_MIN 2u
@@ -109,30 +110,38 @@ static uint64_t norm_bytes(const struct plan *plan)
            plan->cut_count * sizeof(*plan->cuts);
 }
 
-static uint64_t worker_bytes(const struct plan *plan, bool tiles)
+static uint64_t worker_bytes(const struct plan_memory *memory)
 {
-    bool quants = plan->decoded > 0;
-    uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (tiles ? 2 * PLAN_TILE_FLOATS : 0) +
+    bool quants = memory->decoders;
+    uint64_t floats = PLAN_A_FLOATS + PLAN_B_FLOATS + (memory->tiles ? 2 * PLAN_TILE_FLOATS : 0) +
                       (quants ? PLAN_DECODED_FLOATS + PLAN_WHOLE_FLOATS + PLAN_GROUPS_MAX : 0);
 
-    if (plan->encoded || plan->roundtrips)
+    if (memory->encoders)
         floats += 2 * PLAN_ENCODED_ELEMENTS + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK +
-                  PLAN_ENCODED_ELEMENTS / 8 + align_up(plan->scale_count, PLAN_SCALES_UNIT);
+                  PLAN_ENCODED_ELEMENTS / 8 + align_up(memory->scale_count, PLAN_SCALES_UNIT);
     return floats * sizeof(float) + PLAN_RAW_BYTES + (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 
-static int too_small(const struct plan *plan, struct error *err)
+static int too_small(const struct plan_memory *memory, struct error *err)
 {
-    uint64_t least_mib = (plan->memory.least_bytes + MIB - 1) / MIB;
+    uint64_t least_mib = (memory->least_bytes + MIB - 1) / MIB;
+    char windows[64] = "";
 
+    if (memory->window_count)
+        snprintf(windows, sizeof(windows), "%u pieces of %.1f MiB of the base, ",
+                 memory->window_count, (double)WINDOW_BYTES / (double)MIB);
     return error_set(err, ERR_USAGE,
                      "--memory of %.1f MiB is too small for this merge: it needs at least "
                      "%" PRIu64 "MiB (%" PRIu64 " MiB for headers and the program, %u blocks of "
-                     "%.1f MiB, one worker)",
-                     (double)plan->memory.budget_bytes / (double)MIB, least_mib,
-                     (plan->memory.fixed_bytes + MIB - 1) / MIB, SLOTS_MIN,
-                     (double)plan->memory.slot_bytes / (double)MIB);
+                     "%.1f MiB, %sone worker)",
+                     (double)memory->budget_bytes / (double)MIB, least_mib,
+                     (memory->fixed_bytes + MIB - 1) / MIB, SLOTS_MIN,
+                     (double)memory->slot_bytes / (double)MIB, windows);
 }
+
+/* Windows of the base, through which several outputs read it. */
+#define WINDOWS_MIN 3u
+#define WINDOWS_ENOUGH 8u /* besides those that one block needs */
 
 /* Workers that leave three quarters of what is free to blocks and factors. */
 static unsigned choose_threads(uint64_t free_bytes, uint64_t thread_bytes, unsigned wanted,
@@ -148,51 +157,106 @@ static unsigned choose_threads(uint64_t free_bytes, uint64_t thread_bytes, unsig
     return threads > THREADS_MAX ? THREADS_MAX : threads;
 }
 
-int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
-                    uint64_t extra_bytes, struct error *err)
+/* What the outputs need together, with nothing resident, which is the worst case for workers. */
+static int sum_needs(struct plan_memory *memory, struct plan *const *plans, size_t count,
+                     uint64_t *planning, struct error *err)
 {
-    struct plan_memory *memory = &plan->memory;
-    uint64_t planning;
-    uint64_t left;
-    uint64_t slots;
-    bool tiles;
+    uint64_t passing = 0;
 
-    if (set_residents(plan, 0, err) || plan_set_norms(plan, err))
+    for (size_t i = 0; i < count; i++) {
+        struct plan *plan = plans[i];
+
+        if (set_residents(plan, 0, err) || plan_set_norms(plan, err))
+            return err->code;
+        memory->tiles |= needs_tiles(plan);
+        memory->decoders |= plan->decoded > 0;
+        memory->encoders |= plan->encoded || plan->roundtrips;
+        memory->scale_count = max_u64(memory->scale_count, plan->scale_count);
+        memory->fixed_bytes += plan_bytes(plan) + norm_bytes(plan);
+        memory->slot_bytes = max_u64(memory->slot_bytes, PLAN_BLOCK_BYTES + plan->in_bytes_max);
+        passing = max_u64(passing, plan->passing_bytes);
+    }
+    *planning = memory->fixed_bytes + passing;
+    memory->scratch_bytes = worker_bytes(memory);
+    return 0;
+}
+
+/* Regions of `limit` bytes at most for each output; *used: all of them. */
+static int give_regions(struct plan_memory *memory, struct plan *const *plans, size_t count,
+                        uint64_t limit, uint64_t *used, struct error *err)
+{
+    memory->tiles = false;
+    *used = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct plan *plan = plans[i];
+        uint64_t bytes = largest_packed(plan, limit);
+
+        if (set_residents(plan, bytes, err) || plan_set_norms(plan, err))
+            return err->code;
+        plan->memory.region_bytes = bytes;
+        memory->region_bytes = max_u64(memory->region_bytes, bytes);
+        memory->tiles |= needs_tiles(plan);
+        *used += 2 * bytes;
+    }
+    return 0;
+}
+
+int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, size_t count,
+                       const struct plan_budget *budget, struct error *err)
+{
+    uint64_t windows_wanted, regions, planning = 0, blocks = 0;
+    uint64_t left, slots;
+
+    *memory = (struct plan_memory){ .budget_bytes = budget->bytes,
+                                    .fixed_bytes = PROGRAM_BYTES + budget->extra_bytes,
+                                    .window_count = count > 1 ? WINDOWS_MIN : 0 };
+    if (sum_needs(memory, plans, count, &planning, err))
         return err->code;
-    tiles = needs_tiles(plan); /* with nothing resident: the worst case */
-    memory->budget_bytes = budget_bytes;
-    memory->fixed_bytes = PROGRAM_BYTES + plan_bytes(plan) + norm_bytes(plan) + extra_bytes;
-    memory->slot_bytes = PLAN_BLOCK_BYTES + plan->in_bytes_max;
-    memory->tiles = tiles;
-    memory->decoders = plan->decoded > 0;
-    memory->encoders = plan->encoded || plan->roundtrips;
-    memory->scale_count = plan->scale_count;
-    memory->scratch_bytes = worker_bytes(plan, tiles);
     /* The pool is rounded up to huge pages of 2 MiB. */
-    memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes + 2 * MIB +
-                          memory->scratch_bytes + THREAD_BYTES;
-    planning = memory->fixed_bytes + plan->passing_bytes;
+    memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes +
+                          memory->window_count * WINDOW_BYTES + 2 * MIB + memory->scratch_bytes +
+                          THREAD_BYTES;
     memory->least_bytes = max_u64(memory->least_bytes, planning);
-    if (budget_bytes < memory->least_bytes)
-        return too_small(plan, err);
-    left = budget_bytes - memory->fixed_bytes - 2 * MIB;
+    if (budget->bytes < memory->least_bytes)
+        return too_small(memory, err);
+    left = budget->bytes - memory->fixed_bytes - 2 * MIB - memory->window_count * WINDOW_BYTES;
     memory->thread_count = choose_threads(left - SLOTS_MIN * memory->slot_bytes,
-                                          memory->scratch_bytes + THREAD_BYTES, threads,
-                                          processors);
+                                          memory->scratch_bytes + THREAD_BYTES, budget->threads,
+                                          budget->processors);
     left -= memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
 
     slots = min_u64(SLOTS_ENOUGH, left / memory->slot_bytes);
-    memory->region_bytes = largest_packed(plan, (left - slots * memory->slot_bytes) / 2);
-    if (set_residents(plan, memory->region_bytes, err) || plan_set_norms(plan, err))
+    if (give_regions(memory, plans, count, (left - slots * memory->slot_bytes) / 2 / count,
+                     &regions, err))
         return err->code;
-    left -= 2 * memory->region_bytes;
+    left -= regions;
+    if (count > 1) {
+        windows_wanted = WINDOWS_ENOUGH + (memory->slot_bytes - PLAN_BLOCK_BYTES) / WINDOW_BYTES -
+                         WINDOWS_MIN;
+        windows_wanted = min_u64(windows_wanted,
+                                 (left - slots * memory->slot_bytes) / WINDOW_BYTES);
+        memory->window_count += (uint32_t)windows_wanted;
+        left -= windows_wanted * WINDOW_BYTES;
+    }
     slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
-    memory->slot_count = (uint32_t)min_u64(slots, max_u64(plan->block_count, 1));
-    memory->tiles = needs_tiles(plan);
-    memory->scratch_bytes = worker_bytes(plan, memory->tiles);
+    for (size_t i = 0; i < count; i++)
+        blocks += plans[i]->block_count;
+    memory->slot_count = (uint32_t)min_u64(slots, max_u64(blocks, 1));
+    memory->scratch_bytes = worker_bytes(memory);
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
-                           2 * memory->region_bytes + 2 * MIB +
+                           memory->window_count * WINDOW_BYTES + regions + 2 * MIB +
                            memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
     memory->needed_bytes = max_u64(memory->needed_bytes, planning);
     return 0;
+}
+
+int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
+                    uint64_t extra_bytes, struct error *err)
+{
+    const struct plan_budget budget = { budget_bytes, threads, processors, extra_bytes };
+    struct plan_memory memory;
+    int status = plan_fit_memory_of(&memory, &plan, 1, &budget, err);
+
+    plan->memory = memory;
+    return status;
 }

@@ -39,6 +39,9 @@
 
 #define PLAN_BLOCK_BYTES (4 * MIB)
 #define PLAN_READS_MAX 64u
+#define WINDOW_BYTES                                                                               \
+    (4 * MIB) /* of the base, at a multiple of it in its shard: what several outputs               \
+                 read at once */
 #define PLAN_NO_TARGET UINT32_MAX
 #define PLAN_REPACKED UINT32_MAX /* as the input of a factor: the file of repacked factors */
 
@@ -60,7 +63,7 @@
 /* Where the output is quantised: a piece of a tensor that is encoded at once. */
 #define PLAN_ENCODED_ELEMENTS (UINT64_C(64) * 1024)
 #define PLAN_SCALES_UNIT 16u /* floats: scratch is cut at whole cache lines */
-#define PLAN_DELTAS_MAX 64u /* of one target that are folded at once */
+#define PLAN_DELTAS_MAX 64u  /* of one target that are folded at once */
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
@@ -254,15 +257,16 @@ struct plan_memory {
     uint64_t fixed_bytes; /* program, plan, headers */
     uint64_t slot_bytes;  /* one block in flight */
     uint32_t slot_count;
+    uint32_t window_count; /* WINDOW_BYTES each; 0 for one output */
     uint32_t thread_count;
     uint64_t scratch_bytes; /* of one worker */
     bool tiles;             /* workers have them */
     bool decoders;
     bool encoders;
-    uint64_t scale_count; /* of an encoder */
-    uint64_t region_bytes;  /* of one of the two areas for resident factors A; may be 0 */
-    uint64_t needed_bytes;  /* the sum of all, or what planning took if that is more */
-    uint64_t least_bytes;   /* the smallest budget that works */
+    uint64_t scale_count;  /* of an encoder */
+    uint64_t region_bytes; /* of one of an output's two areas for resident factors A; may be 0 */
+    uint64_t needed_bytes; /* the sum of all, or what planning took if that is more */
+    uint64_t least_bytes;  /* the smallest budget that works */
 };
 
 struct plan {
@@ -360,6 +364,19 @@ int plan_make_adapter(struct plan *out, const struct adapter *adapter,
  */
 int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
                     uint64_t extra_bytes, struct error *err);
+
+/*
+ * The same for several outputs that are made in one run: *memory is for all, and plans[i]->memory
+ * gets region_bytes only.  On ERR_USAGE *memory says what it would take.
+ */
+struct plan_budget {
+    uint64_t bytes;
+    unsigned threads;
+    unsigned processors;
+    uint64_t extra_bytes;
+};
+int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, size_t count,
+                       const struct plan_budget *budget, struct error *err);
 
 /*
  * Must this target go panel by panel, because its factors fit neither a region nor a worker, or its
