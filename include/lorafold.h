@@ -63,20 +63,26 @@ struct lorafold_error {
 enum lorafold_level {
     LORAFOLD_WARNING, /* the result may not be what was meant; an error with strict */
     LORAFOLD_NOTICE,
-    LORAFOLD_DETAIL   /* for -v */
+    LORAFOLD_DETAIL /* for -v */
 };
 
 typedef void lorafold_message_fn(void *context, enum lorafold_level level, const char *sentence);
 
 /* What limits a merge at the moment. */
-enum lorafold_limit { LORAFOLD_LIMIT_READ, LORAFOLD_LIMIT_COMPUTE, LORAFOLD_LIMIT_WRITE };
+enum lorafold_limit {
+    LORAFOLD_LIMIT_READ,
+    LORAFOLD_LIMIT_COMPUTE,
+    LORAFOLD_LIMIT_WRITE,
+    LORAFOLD_LIMIT_DOWNLOAD, /* the bytes are those that come from the Hub */
+    LORAFOLD_LIMIT_UPLOAD    /* the bytes are those that go there */
+};
 
 struct lorafold_progress {
-    uint64_t bytes_done;  /* of the output (verify: of the files read) */
+    uint64_t bytes_done; /* of the output (verify: of the files read) */
     uint64_t bytes_total;
-    double seconds;       /* since the work began */
+    double seconds; /* since the work began */
     enum lorafold_limit limit;
-    const char *file;     /* the output file of the newest block */
+    const char *file; /* the output file of the newest block; what comes from the Hub */
 };
 
 /* Called at most ten times a second, and once at the end. */
@@ -106,10 +112,10 @@ enum lorafold_save_method {
 
 /* Which numbers of the base the deltas are added to. */
 enum lorafold_base_numerics {
-    LORAFOLD_NUMERICS_AUTO,        /* a base given is taken as it is; for one that the adapter names
-                                      and that is quantised, its 16-bit sibling if that is cached */
-    LORAFOLD_NUMERICS_ORIGINAL,    /* the 16-bit model: original_base, or the sibling in the cache */
-    LORAFOLD_NUMERICS_DEQUANTISED, /* what the files say */
+    LORAFOLD_NUMERICS_AUTO,     /* a base given is taken as it is; for one that the adapter names
+                                   and that is quantised, its 16-bit sibling if that is cached */
+    LORAFOLD_NUMERICS_ORIGINAL, /* the 16-bit model: original_base, or the sibling, also fetched */
+    LORAFOLD_NUMERICS_DEQUANTISED,  /* what the files say */
     LORAFOLD_NUMERICS_NF4_ROUNDTRIP /* a 16-bit base taken through NF4, as QLoRA trains against */
 };
 
@@ -126,24 +132,43 @@ enum lorafold_b_layout {
 /* JSON: one object per line, each with a "type". */
 enum lorafold_format { LORAFOLD_TEXT, LORAFOLD_JSON };
 
+/*
+ * How the Hugging Face Hub is reached.  The library opens no socket: a program, the helper, does
+ * that, and is started when it is needed (docs/HUB.md).  All zero: as the Hugging Face tools do it.
+ */
+struct lorafold_hub {
+    const char
+        *token_file;   /* a file that holds a token; NULL: HF_TOKEN, or the file of these tools */
+    const char *token; /* the token itself, for hosts that have it; "": none.  It goes into the
+                          helper's environment and nowhere else */
+    const char *const *helper; /* the program and its arguments, ending with NULL; NULL: what
+                                  LORAFOLD_HUB names, else lorafold-hub beside the running program
+                                  or on the path, else python3 -m lorafold_hub */
+    bool offline;              /* nothing is asked of the Hub, as with HF_HUB_OFFLINE=1 */
+};
+
+/*
+ * A name like org/name[@revision], for which there is no path, is taken from the Hugging Face
+ * cache.  What is not there, or not whole, is fetched into it, unless that is forbidden.
+ */
 struct lorafold_adapter {
-    const char *path; /* a directory, or org/name[@revision] in the Hugging Face cache */
+    const char *path; /* a directory, or org/name[@revision] */
     double weight;    /* factor on the adapter's scale, finite; usually 1.0 */
 };
 
 struct lorafold_merge_options {
-    const char *base;   /* directory, .safetensors file or org/name[@revision]; NULL: the base that
-                           the first adapter names */
+    const char *base; /* directory, .safetensors file or org/name[@revision]; NULL: the base that
+                         the first adapter names */
     const struct lorafold_adapter *adapters;
     size_t adapter_count;
     const char *output;    /* directory to make; may be NULL for a plan alone */
-    const char *tokenizer; /* directory whose tokenizer files are taken, or NULL */
+    const char *tokenizer; /* directory or org/name whose tokenizer files are taken, or NULL */
     enum lorafold_save_method save_method;
     enum lorafold_base_numerics base_numerics;
     const char *original_base;           /* as base; with ORIGINAL and AUTO it is used instead */
     enum lorafold_quant_type quant_type; /* of merged_4bit */
     bool single_quant;                   /* ...its absmax stay fp32 and are not quantised again */
-    const char *const *skip;             /* ...modules that stay in 16 bits: parts of names between dots */
+    const char *const *skip; /* ...modules that stay in 16 bits: parts of names between dots */
     size_t skip_count;
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;
@@ -156,7 +181,11 @@ struct lorafold_merge_options {
     bool allow_nonfinite;     /* NaN and infinite results are written, not refused */
     bool strict;              /* warnings that may mean a wrong merge are refusals */
 
-    lorafold_message_fn *message; /* or NULL */
+    struct lorafold_hub hub;
+    bool plan_only;             /* it will not be run: no base is fetched, though adapters are */
+    const volatile int *cancel; /* stop lorafold_merge_open() soon once it is not 0; or NULL */
+
+    lorafold_message_fn *message;   /* or NULL */
     lorafold_progress_fn *progress; /* or NULL */
     void *context;                  /* for both */
 
@@ -172,7 +201,8 @@ struct lorafold_merge;
 
 /*
  * Read headers and configurations, check everything that can be checked, lay out every output
- * byte.  Writes nothing.  On success the caller closes *out; on failure it is unchanged.
+ * byte.  Writes nothing but what is fetched into the Hugging Face cache.  On success the caller
+ * closes *out; on failure it is unchanged.
  */
 LORAFOLD_API int lorafold_merge_open(struct lorafold_merge **out,
                                      const struct lorafold_merge_options *options,
@@ -196,7 +226,7 @@ LORAFOLD_API void lorafold_merge_cancel(struct lorafold_merge *merge);
 
 /* After a successful run. */
 struct lorafold_report {
-    uint64_t bytes_read;      /* of the base */
+    uint64_t bytes_read; /* of the base */
     uint64_t bytes_written;
     size_t tensors_folded;
     size_t tensors_replaced;  /* by whole tensors of an adapter */
@@ -207,8 +237,8 @@ struct lorafold_report {
     double seconds;
     double seconds_planning;
     double seconds_to_first_write; /* since lorafold_merge_open() */
-    double share_read;        /* of the time in which the disk or the workers were busy: these */
-    double share_compute;     /* three say what limited the run, and add up to 1 */
+    double share_read;    /* of the time in which the disk or the workers were busy: these */
+    double share_compute; /* three say what limited the run, and add up to 1 */
     double share_write;
     uint64_t memory_peak_bytes; /* resident set, as the kernel counts it */
     uint64_t cgroup_peak_bytes; /* of the process's memory cgroup, 0 if unknown */
@@ -253,8 +283,26 @@ struct lorafold_verify_report {
  */
 LORAFOLD_API int lorafold_verify(const char *directory,
                                  const struct lorafold_verify_options *options,
-                                 struct lorafold_verify_report *report,
-                                 struct lorafold_error *err);
+                                 struct lorafold_verify_report *report, struct lorafold_error *err);
+
+/* ---- the Hugging Face Hub ---- */
+
+struct lorafold_fetch_options {
+    struct lorafold_hub hub;
+    const volatile int *cancel; /* as for verify */
+    lorafold_message_fn *message;
+    lorafold_progress_fn *progress;
+    void *context;
+};
+LORAFOLD_API void lorafold_fetch_options_init(struct lorafold_fetch_options *options);
+
+/*
+ * Have what a merge needs of org/name[@revision] in the Hugging Face cache: what is there whole is
+ * not asked for again.  *directory, freed with lorafold_free(), is its place.  LORAFOLD_USAGE also
+ * if there is no helper, or if it is not whole and offline.
+ */
+LORAFOLD_API int lorafold_fetch(const char *name, const struct lorafold_fetch_options *options,
+                                char **directory, struct lorafold_error *err);
 
 /* ---- inspect and bench ---- */
 
@@ -282,7 +330,7 @@ LORAFOLD_API int lorafold_bench(const struct lorafold_bench_options *options,
                                 enum lorafold_format format, char **out,
                                 struct lorafold_error *err);
 
-LORAFOLD_API void lorafold_free(char *text);       /* NULL is allowed */
+LORAFOLD_API void lorafold_free(char *text);     /* NULL is allowed */
 LORAFOLD_API const char *lorafold_version(void); /* "0.1.0" */
 
 /*

@@ -37,9 +37,10 @@ static char *last_component(const char *path)
     return strndup(from, bytes);
 }
 
-int source_find(struct source *out, const char *text, const char *what, struct error *err)
+int source_find(struct source *out, struct remote *remote, const char *text, const char *what,
+                enum remote_need need, struct error *err)
 {
-    struct hub_snapshot snapshot;
+    struct hub_snapshot snapshot = { 0 };
     struct stat st;
 
     if (text[0] == '\0')
@@ -50,7 +51,7 @@ int source_find(struct source *out, const char *text, const char *what, struct e
     } else if (!hub_is_repo_name(text)) {
         return error_set(err, ERR_USAGE, "%s '%s': no such file or directory", what, text);
     } else {
-        if (hub_cache_find(&snapshot, text, err)) {
+        if (remote_find(&snapshot, remote, text, need, err)) {
             error_prefix(err, "%s '%s' is no path here", what, text);
             return err->code;
         }
@@ -86,7 +87,8 @@ static int open_adapters(struct lorafold_merge *merge, struct error *err)
         if (!isfinite(options->adapters[i].weight))
             return error_set(err, ERR_USAGE, "the weight of adapter '%s' is not a finite number",
                              options->adapters[i].path);
-        if (source_find(source, options->adapters[i].path, "adapter", err))
+        if (source_find(source, &merge->remote, options->adapters[i].path, "adapter",
+                        REMOTE_WEIGHTS, err))
             return err->code;
         merge->adapter_count = i + 1;
         if (adapter_open(&merge->adapters[i], source->path, options->allow_unused, &merge->log,
@@ -98,21 +100,36 @@ static int open_adapters(struct lorafold_merge *merge, struct error *err)
     return 0;
 }
 
+struct remote *base_remote(struct lorafold_merge *merge)
+{
+    return merge->options.plan_only || writes_adapter(merge) ? NULL : &merge->remote;
+}
+
+/* As `text` names it; before a base is fetched, its original is, where that is wanted. */
+static int find_named_base(struct lorafold_merge *merge, const char *text, struct error *err)
+{
+    struct source *source = &merge->base->source;
+
+    if (source_find(source, NULL, text, "base", REMOTE_WEIGHTS, err) != ERR_USAGE ||
+        original_find_instead(merge, text, err) != ERR_USAGE)
+        return err->code;
+    *err = (struct error){ 0 };
+    return source_find(source, base_remote(merge), text, "base", REMOTE_WEIGHTS, err);
+}
+
 static int find_base(struct lorafold_merge *merge, struct error *err)
 {
     const struct adapter *first = &merge->adapters[0];
 
     if (merge->options.base)
-        return source_find(&merge->base->source, merge->options.base, "base", err);
+        return find_named_base(merge, merge->options.base, err);
     if (!first->config.base_model || first->config.base_model[0] == '\0')
         return error_set(err, ERR_USAGE,
                          "adapter '%s' does not name its base: give BASE on the command line",
                          first->name);
-    if (source_find(&merge->base->source, first->config.base_model, "base", err)) {
+    if (find_named_base(merge, first->config.base_model, err))
         error_prefix(err, "adapter '%s' names its base", first->name);
-        return err->code;
-    }
-    return 0;
+    return err->code;
 }
 
 static bool same_place(const char *x, const char *y)
@@ -260,13 +277,37 @@ void base_release(struct base *base)
     *base = (struct base){ 0 };
 }
 
+static int find_tokenizer(struct lorafold_merge *merge, struct error *err)
+{
+    const char *given = merge->options.tokenizer;
+    struct stat st;
+
+    if (!given)
+        return 0;
+    if ((stat(given, &st) == 0 && !S_ISDIR(st.st_mode)) ||
+        (stat(given, &st) < 0 && !hub_is_repo_name(given)))
+        return error_set(err, ERR_USAGE, "--tokenizer '%s' is not a directory", given);
+    return source_find(&merge->tokenizer, &merge->remote, given, "--tokenizer", REMOTE_TOKENIZER,
+                       err);
+}
+
 int inputs_open(struct lorafold_merge *merge, struct error *err)
 {
+    int status;
+
     if (merge->options.adapter_count == 0)
         return error_set(err, ERR_USAGE, "no adapter is given");
-    if (open_adapters(merge, err))
-        return err->code;
-    if (writes_adapter(merge) && !merge->options.base)
-        return open_named_base(merge, err);
-    return open_base(merge, err);
+    merge->remote = (struct remote){ .hub = &merge->options.hub,
+                                     .log = &merge->log,
+                                     .cancel = merge->options.cancel,
+                                     .progress = merge->options.progress,
+                                     .context = merge->options.context };
+    status = open_adapters(merge, err);
+    if (!status)
+        status = find_tokenizer(merge, err);
+    if (!status)
+        status = writes_adapter(merge) && !merge->options.base ? open_named_base(merge, err)
+                                                               : open_base(merge, err);
+    remote_close(&merge->remote);
+    return status;
 }

@@ -205,7 +205,7 @@ int lorafold_inspect(const char *path, enum lorafold_format format, bool all_ten
     const char *name;
     int status;
 
-    status = source_find(&source, path, "path", &inner);
+    status = source_find(&source, NULL, path, "path", REMOTE_WEIGHTS, &inner);
     if (!status) {
         name = strrchr(source.path, '/');
         name = name ? name + 1 : source.path;

@@ -127,8 +127,8 @@ static const char **list_inputs(const struct lorafold_merge *merge, size_t *coun
     }
     for (size_t i = 0; i < merge->side_files.count; i++)
         list[(*count)++] = merge->side_files.list[i].path;
-    if (merge->options.tokenizer)
-        list[(*count)++] = merge->options.tokenizer;
+    if (merge->tokenizer.path)
+        list[(*count)++] = merge->tokenizer.path;
     return list;
 }
 
@@ -640,5 +640,6 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     free(merge->adapters);
     free(merge->adapter_sources);
     free(merge->plan_adapters);
+    source_release(&merge->tokenizer);
     free(merge);
 }

@@ -24,6 +24,7 @@
 #include "lorafold.h"
 #include "pipeline/pipeline.h"
 #include "plan/plan.h"
+#include "remote.h"
 #include "scheme/scheme.h"
 
 #define MANIFEST_NAME "lorafold.json"
@@ -87,9 +88,11 @@ struct base {
 struct lorafold_merge {
     struct lorafold_merge_options options;
     struct log log;
-    double opened_at; /* CLOCK_MONOTONIC, seconds */
+    double opened_at;     /* CLOCK_MONOTONIC, seconds */
+    struct remote remote; /* while inputs are looked for */
     struct base *base;
     struct source *adapter_sources;
+    struct source tokenizer; /* its path is NULL if none is given */
     struct adapter *adapters;
     struct plan_adapter *plan_adapters;
     size_t adapter_count; /* opened so far */
@@ -118,14 +121,27 @@ int inputs_open(struct lorafold_merge *merge, struct error *err);
 void base_release(struct base *base);
 void source_release(struct source *source);
 
-/* A path that exists, or a repository in the cache. */
-int source_find(struct source *out, const char *text, const char *what, struct error *err);
+/*
+ * A path that exists, or a repository, which is fetched if it is not in the cache and `remote` is
+ * not NULL.
+ */
+int source_find(struct source *out, struct remote *remote, const char *text, const char *what,
+                enum remote_need need, struct error *err);
+
+/* With what a base is fetched: NULL, where that would be much for little (plans, adapters that stay
+ * adapters). */
+struct remote *base_remote(struct lorafold_merge *merge);
 
 /* ---- original.c ---- */
 /* ERR_USAGE for options that exclude each other. */
 int original_check_options(const struct lorafold_merge_options *options, struct error *err);
 /* Take the 16-bit model of a quantised base instead, as the options ask. */
 int original_find(struct lorafold_merge *merge, struct error *err);
+/*
+ * A base that is not in the cache (`err` says so) need not be fetched to be replaced by its 16-bit
+ * model: then that is the base.  Returns the code of `err`.
+ */
+int original_find_instead(struct lorafold_merge *merge, const char *text, struct error *err);
 /* ERR_USAGE if what was opened is not what --base-numerics asks for. */
 int original_check(const struct lorafold_merge *merge, struct error *err);
 /* "original", "dequantised" or "nf4-roundtrip", for the manifest. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 /* What people put behind the name of a model when they quantise it. */
 static const char *const endings[] = { "-unsloth-bnb-4bit",
@@ -35,16 +36,17 @@ static char *sibling_name(const char *name)
     return NULL;
 }
 
-/* The sibling in the cache, if there is one there: then it is the base. */
-static void take_sibling(struct lorafold_merge *merge)
+/* The sibling, if it is in the cache or `remote` can fetch it: then it is the base. */
+static int take_sibling(struct lorafold_merge *merge, struct remote *remote, struct error *err)
 {
     char *name = merge->base->source.from_hub ? sibling_name(merge->base->source.name) : NULL;
     struct source found = { 0 };
-    struct error ignored = { 0 };
 
-    if (name && source_find(&found, name, "base", &ignored) == 0) {
+    if (!name)
+        return 0;
+    if (source_find(&found, remote, name, "original base", REMOTE_WEIGHTS, err) == 0) {
         log_say(&merge->log, LOG_NOTICE,
-                "'%s' is quantised: the 16-bit '%s' in the cache is taken as the base "
+                "'%s' is quantised: the 16-bit '%s' is taken as the base "
                 "(--base-numerics dequantised takes the quantised one)",
                 merge->base->source.name, found.name);
         source_release(&merge->base->source);
@@ -52,6 +54,26 @@ static void take_sibling(struct lorafold_merge *merge)
         merge->base->original = true;
     }
     free(name);
+    return err->code;
+}
+
+int original_find_instead(struct lorafold_merge *merge, const char *text, struct error *err)
+{
+    const struct lorafold_merge_options *options = &merge->options;
+    struct stat st;
+    char *name = NULL;
+
+    if (options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL && !options->original_base &&
+        hub_is_repo_name(text) && !strchr(text, '@') && lstat(text, &st) < 0)
+        name = sibling_name(text);
+    if (!name)
+        return err->code;
+    *err = (struct error){ 0 };
+    if (source_find(&merge->base->source, base_remote(merge), name, "original base", REMOTE_WEIGHTS,
+                    err) == 0)
+        merge->base->original = true;
+    free(name);
+    return err->code;
 }
 
 int original_check_options(const struct lorafold_merge_options *options, struct error *err)
@@ -70,10 +92,13 @@ int original_check_options(const struct lorafold_merge_options *options, struct 
 int original_find(struct lorafold_merge *merge, struct error *err)
 {
     const struct lorafold_merge_options *options = &merge->options;
+    bool asked = options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL;
     struct source found = { 0 };
+    struct error inner = { 0 };
 
     if (options->original_base) {
-        if (source_find(&found, options->original_base, "original base", err))
+        if (source_find(&found, base_remote(merge), options->original_base, "original base",
+                        REMOTE_WEIGHTS, err))
             return err->code;
         source_release(&merge->base->source);
         merge->base->source = found;
@@ -81,10 +106,14 @@ int original_find(struct lorafold_merge *merge, struct error *err)
         return 0;
     }
     /* What was given, or whose scheme is kept, is taken literally, unless asked otherwise. */
-    if (options->base_numerics == LORAFOLD_NUMERICS_ORIGINAL ||
-        (options->base_numerics == LORAFOLD_NUMERICS_AUTO && !options->base &&
-         options->save_method != LORAFOLD_SAME))
-        take_sibling(merge);
+    if (!asked && (options->base_numerics != LORAFOLD_NUMERICS_AUTO || options->base ||
+                   options->save_method == LORAFOLD_SAME))
+        return 0;
+    if (take_sibling(merge, asked ? base_remote(merge) : NULL, &inner) == ERR_CANCELLED)
+        return error_set(err, ERR_CANCELLED, "cancelled");
+    /* It is missed only if the base turns out to be quantised: original_check(). */
+    if (asked && inner.code)
+        log_say(&merge->log, LOG_NOTICE, "%s", inner.text);
     return 0;
 }
 

@@ -223,7 +223,7 @@ static int compare_names(const void *left, const void *right)
 
 int side_files_find(struct lorafold_merge *merge, struct error *err)
 {
-    const char *tokenizer = merge->options.tokenizer;
+    const char *tokenizer = merge->tokenizer.path;
     struct side_files *files = &merge->side_files;
     size_t before;
 
@@ -236,11 +236,7 @@ int side_files_find(struct lorafold_merge *merge, struct error *err)
             return err->code;
     }
     if (tokenizer) {
-        struct stat st;
-
         before = files->count;
-        if (stat(tokenizer, &st) < 0 || !S_ISDIR(st.st_mode))
-            return error_set(err, ERR_USAGE, "--tokenizer '%s' is not a directory", tokenizer);
         if (scan(files, tokenizer, "", true, err))
             return err->code;
         if (files->count == before && !find_file(files, "tokenizer_config.json") &&

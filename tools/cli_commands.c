@@ -42,6 +42,8 @@ static void merge_options(struct lorafold_merge_options *options,
     options->allow_unused = arguments->allow_unused;
     options->allow_nonfinite = arguments->allow_nonfinite;
     options->strict = arguments->strict;
+    options->hub.token_file = arguments->token_file;
+    options->hub.offline = arguments->offline;
     options->message = cli_console_message;
     options->progress = cli_console_progress;
     options->context = console;
@@ -80,6 +82,7 @@ int cli_merge(const struct cli_arguments *arguments, struct cli_console *console
     int status;
 
     merge_options(&options, arguments, console);
+    options.plan_only = plan_only;
     status = lorafold_merge_open(&merge, &options, err);
     if (status)
         goto out;

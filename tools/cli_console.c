@@ -111,9 +111,9 @@ void cli_console_message(void *context, enum lorafold_level level, const char *s
 
 static void print_json_progress(struct cli_console *console, const struct lorafold_progress *now)
 {
-    static const char *const limits[] = { "read", "compute", "write" };
+    static const char *const limits[] = { "read", "compute", "write", "download", "upload" };
 
-    if (now->bytes_done < now->bytes_total &&
+    if (now->bytes_done < now->bytes_total && now->seconds >= console->json_seconds &&
         now->seconds < console->json_seconds + JSON_PROGRESS_SECONDS)
         return;
     console->json_seconds = now->seconds;

@@ -5,9 +5,10 @@ const struct cli_command cli_commands[] = {
     { "merge", CLI_MERGE, "BASE", false,
       "fold adapters into a base and write a complete model directory",
       "[BASE] -a ADAPTER[:WEIGHT] [-a ...] -o OUT [OPTION ...]",
-      "BASE is a model directory, one .safetensors file, or org/name[@revision] in the "
-      "Hugging Face cache; without it the base that the first adapter names is taken. ADAPTER is "
-      "a PEFT directory, or org/name[@revision] in the cache. WEIGHT is a factor on the adapter's "
+      "BASE is a model directory, one .safetensors file, or org/name[@revision]; without it the "
+      "base that the first adapter names is taken. ADAPTER is a PEFT directory, or "
+      "org/name[@revision]. What is named so and is not in the Hugging Face cache is fetched into "
+      "it (see 'lorafold fetch'). WEIGHT is a factor on the adapter's "
       "own scale, 1 if not given, and may be negative. An ADAPTER that exists as it is written is "
       "taken whole, even with a ':' in it; otherwise what is behind its last ':' is the weight.\n"
       "\n"
@@ -29,7 +30,8 @@ const struct cli_command cli_commands[] = {
       "Reads headers and configurations, makes every check that 'lorafold merge' makes before it "
       "reads weights, and prints the plan on standard output: model, adapters, tensors folded and "
       "copied, bytes in and out, memory. With OUT its checks (free space, what exists) are made "
-      "too. Writes nothing. Arguments and options are those of 'lorafold merge'.\n",
+      "too. Writes nothing; an adapter that is not in the Hugging Face cache is fetched into it, a "
+      "base is not. Arguments and options are those of 'lorafold merge'.\n",
       "  lorafold plan ./Llama-3.1-8B -a ./chat\n"
       "  lorafold plan ./base -a ./chat -o /mnt/models/merged --json\n",
       cli_merge },
@@ -48,6 +50,20 @@ const struct cli_command cli_commands[] = {
       "  lorafold inspect ./my-adapter\n"
       "  lorafold inspect ./Llama-3.1-8B --tensors\n",
       cli_inspect },
+    { "fetch", CLI_FETCH, "REPO", true, "fetch a base or an adapter into the Hugging Face cache",
+      "REPO[@REVISION] [OPTION ...]",
+      "REPO is org/name on the Hugging Face Hub. What a merge needs of it is fetched (safetensors "
+      "files, configuration, tokenizer, code; not the same weights in other formats), and the "
+      "directory is printed. What is in the cache whole is not asked for again. The cache is that "
+      "of the Hugging Face tools: HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the rest "
+      "count as they do there. 'lorafold merge' does the same where it is given such a name.\n"
+      "\n"
+      "The program lorafold-hub speaks to the Hub, a Python program on huggingface_hub: what "
+      "LORAFOLD_HUB names, else lorafold-hub beside lorafold or on the path, else python3 -m "
+      "lorafold_hub; -v says which.\n",
+      "  lorafold fetch org/name\n"
+      "  lorafold fetch org/name@v1.0 --token-file ~/token\n",
+      cli_fetch },
     { "bench", CLI_BENCH, "DIR", false, "measure this machine's disk, memory and kernels",
       "[DIR] [OPTION ...]",
       "Writes, reads and copies a test file in DIR (default: the current directory) past the page "
@@ -68,8 +84,8 @@ const struct cli_topic cli_topics[] = {
     { "exit-codes", "what each exit status means",
       "exit status of lorafold:\n"
       "    0  done\n"
-      "    1  the machine failed: I/O, no space, no memory, or standard output cannot\n"
-      "       be written; trying again may help\n"
+      "    1  the machine, the network or the Hub failed: I/O, no space, no memory, no\n"
+      "       access, or standard output cannot be written; trying again may help\n"
       "    2  cannot be run as given: options, a path that is not there, OUT exists or\n"
       "       conflicts with BASE, memory budget too small\n"
       "    3  an input is damaged or not supported, or a result is not finite\n"
@@ -87,14 +103,15 @@ const struct cli_topic cli_topics[] = {
       "\"type\":\n"
       "\n"
       "  plan      what will be done (merge, plan)\n"
-      "  progress  bytes_done, bytes_total, seconds, limit (read, compute or write) and\n"
-      "            file; about once a second and at the end (merge, verify)\n"
+      "  progress  bytes_done, bytes_total, seconds, limit (read, compute, write, download\n"
+      "            or upload) and file; about once a second and at the end\n"
       "  warning   text; the result may not be what was meant\n"
       "  notice    text\n"
       "  detail    text; with -v only\n"
       "  report    the result of a merge or a verification\n"
       "  base, adapter, file, output\n"
       "            what inspect found; with --tensors followed by one tensor per line\n"
+      "  fetch     directory\n"
       "  bench     what was measured\n"
       "  error     code, which is the exit status, and text\n"
       "\n"

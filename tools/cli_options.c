@@ -74,7 +74,8 @@ const struct cli_option cli_options[] = {
       "the model directory to make; not needed for a plan" },
     { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
       "merged_16bit (default): a complete model; merged_4bit: the same, quantised as bitsandbytes "
-      "does it; same: a quantised base back in its own scheme, where that needs no calibration; lora: "
+      "does it; same: a quantised base back in its own scheme, where that needs no calibration; "
+      "lora: "
       "the one adapter as PEFT saves it, with tokenizer files, and its base is only "
       "needed for checks and these files" },
     { "dtype", 0, CLI_CHOICE, false, "TYPE", MERGING, MEMBER(dtype), dtypes,
@@ -100,7 +101,7 @@ const struct cli_option cli_options[] = {
       "most tensor data in one file (default 5GB); the base's own files are kept where they are "
       "small enough" },
     { "tokenizer", 0, CLI_STRING, false, "DIR", MERGING, MEMBER(tokenizer), NULL,
-      "take the tokenizer files from DIR, not from adapter and base" },
+      "take the tokenizer files from DIR (or org/name), not from adapter and base" },
     { "tied", 0, CLI_CHOICE, false, "RULE", MERGING, MEMBER(tied), tied_rules,
       "where an adapter changes one side of a tied embedding and head: exact (default) writes two "
       "tensors, which is what was trained; shared changes both sides through the one tensor" },
@@ -127,6 +128,11 @@ const struct cli_option cli_options[] = {
       "this version writes safetensors only, no pytorch_model.bin" },
     { "trust-remote-code", 0, CLI_NOTED, true, NULL, MERGING, 0, NULL,
       "'--trust-remote-code' is not needed, no code of a model is ever run" },
+    { "token-file", 0, CLI_STRING, false, "FILE", MERGING | CLI_FETCH, MEMBER(token_file), NULL,
+      "a file that holds a token of the Hub (default: HF_TOKEN, or where 'hf auth login' puts "
+      "it)" },
+    { "offline", 0, CLI_FLAG, false, NULL, MERGING | CLI_FETCH, MEMBER(offline), NULL,
+      "ask the Hub nothing, as with HF_HUB_OFFLINE=1: what is not in the cache is an error" },
     { "dry-run", 'n', CLI_FLAG, false, NULL, MERGING, MEMBER(dry_run), NULL,
       "print the plan on standard output and stop; nothing is written" },
     { "tensors", 0, CLI_FLAG, false, NULL, CLI_INSPECT, MEMBER(tensors), NULL,
@@ -139,10 +145,10 @@ const struct cli_option cli_options[] = {
       "do not measure memory and kernels" },
     { "json", 0, CLI_FLAG, false, NULL, CLI_ALL & ~CLI_HELP, MEMBER(json), NULL,
       "print JSON objects for programs on standard output, see 'lorafold help json'" },
-    { "quiet", 'q', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY, MEMBER(quiet), NULL,
+    { "quiet", 'q', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_FETCH, MEMBER(quiet), NULL,
       "print warnings and errors only" },
-    { "verbose", 'v', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(verbose),
-      NULL, "also print what was chosen and why" },
+    { "verbose", 'v', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_BENCH | CLI_FETCH,
+      MEMBER(verbose), NULL, "also print what was chosen and why" },
     { "io", 0, CLI_WORD, true, "ENGINE", MERGING, MEMBER(io_engine), io_engines, "" },
     { "direct", 0, CLI_WORD, true, "on|off", MERGING | CLI_VERIFY, MEMBER(io_direct), on_off, "" },
     { "kernels", 0, CLI_STRING, true, "NAME", MERGING, MEMBER(kernels), NULL, "" },

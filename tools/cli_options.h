@@ -56,6 +56,8 @@ struct cli_arguments {
     bool quiet;
     bool verbose;
     bool safetensors; /* --safe-serialization, which changes nothing */
+    const char *token_file;
+    bool offline;
     const char *note; /* to tell the user before the work, or NULL */
     const char *io_engine;
     const char *io_direct;
@@ -70,7 +72,8 @@ enum {
     CLI_INSPECT = 8,
     CLI_BENCH = 16,
     CLI_HELP = 32,
-    CLI_ALL = 63
+    CLI_FETCH = 64,
+    CLI_ALL = 127
 };
 
 struct cli_command {

@@ -42,6 +42,11 @@ double cli_progress_rate(struct cli_progress *progress, const struct lorafold_pr
     double passed = now->seconds - progress->rate_seconds;
     double bytes;
 
+    if (passed < 0) { /* another work began: a merge after its base was fetched */
+        *progress = (struct cli_progress){ .enabled = progress->enabled,
+                                           .visible = progress->visible };
+        passed = now->seconds;
+    }
     if (now->bytes_done < progress->rate_bytes || !(passed > 0))
         return progress->rate;
     bytes = (double)(now->bytes_done - progress->rate_bytes);
@@ -80,6 +85,10 @@ static const char *limit_name(enum lorafold_limit limit)
         return "limited by computing";
     case LORAFOLD_LIMIT_WRITE:
         return "limited by writing";
+    case LORAFOLD_LIMIT_DOWNLOAD:
+        return "fetching";
+    case LORAFOLD_LIMIT_UPLOAD:
+        return "uploading";
     }
     return "";
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lorafold._errors import MachineError as MachineError
     from lorafold._errors import MismatchError as MismatchError
     from lorafold._errors import UsageError as UsageError
+    from lorafold._hub import fetch as fetch
     from lorafold._merge import merge as merge
     from lorafold._merge import plan as plan
     from lorafold._patch import attach as attach
@@ -50,6 +51,7 @@ _MODULES = {
     "UsageError": "_errors",
     "VerifyReport": "_records",
     "attach": "_patch",
+    "fetch": "_hub",
     "inspect": "_verify",
     "merge": "_merge",
     "patch": "_patch",

@@ -16,7 +16,7 @@ from lorafold._errors import error_of
 
 LIBRARY = "liblorafold.so"
 LEVELS = ("warning", "notice", "detail")
-LIMITS = ("read", "compute", "write")
+LIMITS = ("read", "compute", "write", "download", "upload")
 TEXT, JSON = 0, 1
 
 
@@ -40,6 +40,15 @@ class Adapter(Structure):
 
 MESSAGE_FUNCTION = CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 PROGRESS_FUNCTION = CFUNCTYPE(None, c_void_p, POINTER(ProgressStruct))
+
+
+class HubStruct(Structure):
+    _fields_ = [
+        ("token_file", c_char_p),
+        ("token", c_char_p),
+        ("helper", POINTER(c_char_p)),
+        ("offline", c_bool),
+    ]
 
 
 class MergeOptionsStruct(Structure):
@@ -66,6 +75,9 @@ class MergeOptionsStruct(Structure):
         ("allow_unused", c_bool),
         ("allow_nonfinite", c_bool),
         ("strict", c_bool),
+        ("hub", HubStruct),
+        ("plan_only", c_bool),
+        ("cancel", POINTER(c_int)),
         ("message", MESSAGE_FUNCTION),
         ("progress", PROGRESS_FUNCTION),
         ("context", c_void_p),
@@ -101,6 +113,16 @@ class ReportStruct(Structure):
     ]
 
 
+class FetchOptionsStruct(Structure):
+    _fields_ = [
+        ("hub", HubStruct),
+        ("cancel", POINTER(c_int)),
+        ("message", MESSAGE_FUNCTION),
+        ("progress", PROGRESS_FUNCTION),
+        ("context", c_void_p),
+    ]
+
+
 class VerifyOptionsStruct(Structure):
     _fields_ = [
         ("memory_bytes", c_uint64),
@@ -122,8 +144,10 @@ STRUCTURES: dict[str, type[Structure]] = {
     "lorafold_error": Error,
     "lorafold_progress": ProgressStruct,
     "lorafold_adapter": Adapter,
+    "lorafold_hub": HubStruct,
     "lorafold_merge_options": MergeOptionsStruct,
     "lorafold_report": ReportStruct,
+    "lorafold_fetch_options": FetchOptionsStruct,
     "lorafold_verify_options": VerifyOptionsStruct,
     "lorafold_verify_report": VerifyReportStruct,
 }
@@ -143,6 +167,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "merge_close": (None, [c_void_p]),
     "verify_options_init": (None, [POINTER(VerifyOptionsStruct)]),
     "verify": (c_int, [c_char_p, POINTER(VerifyOptionsStruct), POINTER(VerifyReportStruct), POINTER(Error)]),
+    "fetch_options_init": (None, [POINTER(FetchOptionsStruct)]),
+    "fetch": (c_int, [c_char_p, POINTER(FetchOptionsStruct), POINTER(c_void_p), POINTER(Error)]),
     "inspect": (c_int, [c_char_p, c_int, c_bool, POINTER(c_void_p), POINTER(Error)]),
 }
 

@@ -28,12 +28,13 @@ class Merge:
         self.callbacks = Callbacks()
         self.callbacks.put_into(options)
         self.handle = ctypes.c_void_p()
-        self.is_cancelled = False
+        self.cancelled = ctypes.c_int(0)
+        options.cancel = ctypes.pointer(self.cancelled)
         self.lock = threading.Lock()  # cancel() may not meet close()
 
     def cancel(self) -> None:
         with self.lock:
-            self.is_cancelled = True
+            self.cancelled.value = 1
             if self.handle:
                 lib.library().lorafold_merge_cancel(self.handle)
 
@@ -43,7 +44,7 @@ class Merge:
         lib.check(library.lorafold_merge_open(ctypes.byref(handle), ctypes.byref(self.options), error), error)
         with self.lock:
             self.handle = handle
-            if self.is_cancelled:
+            if self.cancelled.value:
                 library.lorafold_merge_cancel(handle)
         text, raw = (lib.take_text(library.lorafold_merge_describe(handle, form)) for form in (lib.TEXT, lib.JSON))
         return Plan.read(json.loads(raw), text)
@@ -85,8 +86,8 @@ def merge(
 ) -> Report:
     """Fold adapters into a base model and write a complete model directory.
 
-    base: directory, .safetensors file, or org/name[@revision] in the Hugging Face cache; None: the
-        base that the first adapter names.
+    base: directory, .safetensors file, or org/name[@revision], which is fetched into the Hugging
+        Face cache if it is not there; None: the base that the first adapter names.
     adapters: an adapter (a directory or org/name), a tuple (adapter, weight), or a sequence of
         these; the deltas are summed in the order given, each times its weight.
     out: directory to make; on any failure it does not exist, or is as it was.
@@ -117,7 +118,9 @@ def plan(
 ) -> Plan:
     """What merge() would do, with all its checks; reads headers and configurations, writes nothing.
 
-    Parameters and errors as for merge(); without `out` no place is checked.
+    Parameters and errors as for merge(); without `out` no place is checked.  An adapter that is not
+    in the Hugging Face cache is fetched into it, a base is not.
     """
     work = Merge(make_options(base, adapters, out, options))
+    work.options.plan_only = True
     return run(work.do_plan, work.cancel, work.callbacks, False, message)

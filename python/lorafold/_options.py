@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, Union
 
@@ -39,6 +41,9 @@ class MergeOptions(TypedDict, total=False):
     strict: warnings that may mean a wrong merge are refusals.
     variant: part of the names of the files, as transformers has it; None (default): none.
     safe_serialization: True (default), safetensors; False: files of torch.save().
+    token: of the Hub; None (default): as the Hugging Face tools find it; False: none.
+    token_file: a file that holds it.
+    offline: the Hub is asked nothing, as with HF_HUB_OFFLINE=1.
     io_engine, io_direct, kernels: force one of several equal ways, for tests.
     """
 
@@ -61,6 +66,9 @@ class MergeOptions(TypedDict, total=False):
     strict: bool
     variant: str | None
     safe_serialization: bool
+    token: str | bool | None
+    token_file: Path | None
+    offline: bool
     io_engine: str | None
     io_direct: str | None
     kernels: str | None
@@ -80,6 +88,8 @@ NAMED: dict[str, tuple[str, dict[str, int]]] = {
 SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}
 TEXTS = {"tokenizer", "original_base", "variant", "io_engine", "io_direct", "kernels"}
 FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant", "safe_serialization"}
+
+HUB = ("token", "token_file", "offline")
 
 # Options that lorafold.h may lack -> the one value that then asks for nothing.
 MAY_LACK: dict[str, Any] = {"variant": None, "safe_serialization": True}
@@ -132,6 +142,17 @@ def set_option(fields: Any, name: str, value: Any) -> None:
         raise TypeError(f"there is no option {name!r}")
 
 
+def set_hub(hub: Any, token: str | bool | None, token_file: Path | None, offline: bool) -> None:
+    """How the Hub is reached; None and True: with the token that the Hugging Face tools find."""
+    if isinstance(token, str) or token is False:
+        hub.token = encode(token or "", "token")
+    hub.token_file = None if token_file is None else encode(token_file, "token_file")
+    hub.offline = offline
+    if importlib.util.find_spec("lorafold_hub") is not None:  # this installation's, run by this Python
+        words = [os.fsencode(sys.executable), b"-m", b"lorafold_hub", None]
+        hub.helper = (ctypes.c_char_p * len(words))(*words)
+
+
 def set_skip(fields: Any, modules: Sequence[str]) -> None:
     if isinstance(modules, str):
         raise TypeError("skip is a sequence of names of modules, not one string")
@@ -160,6 +181,10 @@ def make_options(base: Path | None, adapters: Any, out: Path | None, options: Me
     fields.adapters = (lib.Adapter * len(pairs))(*pairs)
     fields.adapter_count = len(pairs)
     fields.output = None if out is None else encode(out, "output")
+    hub = {name: options.get(name) for name in HUB}
+    set_hub(fields.hub, hub["token"], hub["token_file"], bool(hub["offline"]))
     for name, value in options.items():
+        if name in HUB:
+            continue
         set_option(fields, name, value)
     return fields

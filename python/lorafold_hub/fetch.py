@@ -57,12 +57,15 @@ def progress_bars(total: int, report: Report) -> type[tqdm]:
     return Bar
 
 
-def fetch(connection: Connection, repo: str, revision: str | None, report: Report) -> dict[str, Any]:
+def fetch(connection: Connection, repo: str, revision: str | None, report: Report, weights: bool) -> dict[str, Any]:
+    """What a merge needs, or without `weights` all of that but these."""
     api = connection.api
     commit = connection.call(api.repo_info, repo, revision=revision).sha
     tree = connection.call(lambda: list(api.list_repo_tree(repo, revision=commit, recursive=True)))
     sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile)}
-    paths = choose(list(sizes))
+    paths = choose(list(sizes), weights)
+    if not paths and not weights:
+        raise Failure("no_weights", f"'{repo}' holds no tokenizer")
     if not paths:
         raise Failure("no_weights", f"'{repo}' holds no safetensors weights and no adapter")
     absent = [path for path in paths if not isinstance(try_to_load_from_cache(repo, path, revision=commit), str)]

@@ -37,10 +37,10 @@ def choose_checkpoint(paths: list[str]) -> list[str]:
     return [path for path in paths if path.startswith(folder) and path[len(folder) :] in ADAPTER_FILES]
 
 
-def choose(paths: list[str]) -> list[str]:
+def choose(paths: list[str], with_weights: bool = True) -> list[str]:
     """Paths to fetch, in order; none if the repository has no weights that lorafold reads."""
-    weights = choose_weights(paths) or choose_checkpoint(paths)
-    if not weights:
+    weights = (choose_weights(paths) or choose_checkpoint(paths)) if with_weights else []
+    if with_weights and not weights:
         return []
     sides = [path for path in paths if SIDE_DIRECTORY.fullmatch(path)]
     return sorted({*weights, *sides, *(path for path in paths if "/" not in path and is_text(path))})

@@ -62,7 +62,8 @@ class Session:
         def report(fetched: int, total: int) -> None:
             self.channel.write({"id": request["id"], "progress": {"bytes": fetched, "total": total}})
 
-        return fetch(connection, repo, field(request, "revision", str), report)
+        weights = field(request, "weights", bool, True)
+        return fetch(connection, repo, field(request, "revision", str), report, weights)
 
     def create(self, request: Request) -> dict[str, Any]:
         repo = field(request, "repo", str)

@@ -240,9 +240,9 @@ int hub_cache_find(struct hub_snapshot *out, const char *name, struct error *err
 
         status = error_set(err, ERR_USAGE,
                            "%s%s%s'%s' is not in the Hugging Face cache '%s'; fetch it with: "
-                           "hf download %s%s%s",
+                           "lorafold fetch %s%s%s",
                            there ? "revision '" : "", there ? quoted[0] : "", there ? "' of " : "",
-                           found.repo, cache, found.repo, revision ? " --revision " : "",
+                           found.repo, cache, found.repo, revision ? "@" : "",
                            revision ? quoted[0] : "");
         goto out;
     }

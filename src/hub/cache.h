@@ -32,6 +32,11 @@ bool hub_is_repo_name(const char *text);
  * by whoever opens its files.  On success the caller releases *out.
  */
 int hub_cache_find(struct hub_snapshot *out, const char *name, struct error *err);
+
+/* Do HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE forbid to ask the Hub, as huggingface_hub reads them?
+ */
+bool hub_is_offline(void);
+
 void hub_snapshot_release(struct hub_snapshot *snapshot);
 
 #endif

@@ -1,8 +1,11 @@
 #include "hub/cache_directory.h"
 
+#include "hub/cache.h"
+
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 static bool is_word(char c)
@@ -81,4 +84,18 @@ void hub_add_cache_directory(struct text *out)
         text_adds(out, "/huggingface");
     }
     text_adds(out, "/hub");
+}
+
+bool hub_is_offline(void)
+{
+    static const char *const yes[] = { "1", "ON", "YES", "TRUE" };
+    const char *value = variable("HF_HUB_OFFLINE");
+
+    if (!value)
+        value = variable("TRANSFORMERS_OFFLINE");
+    for (size_t i = 0; value && i < sizeof(yes) / sizeof(yes[0]); i++) {
+        if (strcasecmp(value, yes[i]) == 0)
+            return true;
+    }
+    return false;
 }

@@ -12,8 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 #define STEP_MS 5
 #define KILL_MS 2000 /* between the polite signal and the one that cannot be refused */
 
@@ -81,9 +79,9 @@ static int set_attributes(posix_spawnattr_t *attributes)
     return status;
 }
 
-static int spawn(pid_t *pid, const char *program, const struct channel channels[3])
+static int spawn(pid_t *pid, const char *const *arguments, char *const *environment,
+                 const struct channel channels[3])
 {
-    char *arguments[2] = { (char *)program, NULL };
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int status = posix_spawn_file_actions_init(&actions);
@@ -99,25 +97,27 @@ static int spawn(pid_t *pid, const char *program, const struct channel channels[
     for (int i = 0; i < 3 && !status; i++)
         status = posix_spawn_file_actions_adddup2(&actions, channels[i].theirs, i);
     if (!status)
-        status = posix_spawnp(pid, program, &actions, &attributes, arguments, environ);
+        status = posix_spawnp(pid, arguments[0], &actions, &attributes, (char *const *)arguments,
+                              environment);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return status;
 }
 
-int child_start(struct child *out, const char *program, struct error *err)
+int child_start(struct child *out, const char *const *arguments, char *const *environment,
+                struct error *err)
 {
     struct channel channels[3] = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
     char quoted[QUOTED_BYTES];
     int status = 0;
 
-    error_quote(quoted, sizeof(quoted), program, strlen(program));
+    error_quote(quoted, sizeof(quoted), arguments[0], strlen(arguments[0]));
     for (int i = 0; i < 3 && !status; i++) {
         if (channel_open(&channels[i], i == STDIN_FILENO))
             status = error_set_errno(err, "channels to '%s' cannot be made", quoted);
     }
     if (!status) {
-        int reason = spawn(&out->pid, program, channels);
+        int reason = spawn(&out->pid, arguments, environment, channels);
 
         errno = reason;
         if (reason)

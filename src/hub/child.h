@@ -23,11 +23,13 @@ struct child {
 };
 
 /*
- * `program` is a path or a name to look for on the path.  ERR_USAGE: it is not there or cannot be
- * executed.  The child gets a process group of its own, so that the keyboard's interrupt reaches
- * only us, and default signals.
+ * `arguments` ends with NULL and begins with the program: a path, or a name to look for on the
+ * path. ERR_USAGE: it is not there or cannot be executed.  The child gets `environment` (as
+ * environ), a process group of its own, so that the keyboard's interrupt reaches only us, and
+ * default signals.
  */
-int child_start(struct child *out, const char *program, struct error *err);
+int child_start(struct child *out, const char *const *arguments, char *const *environment,
+                struct error *err);
 
 /* How it ended ("exit status 3", "signal 9"), waiting at most patience_ms for that. */
 void child_wait(struct child *child, int patience_ms, char *how, size_t how_bytes);

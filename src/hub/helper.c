@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define DEFAULT_PROGRAM "lorafold-hub"
 #define HELLO_MS 120000 /* Python and its libraries from a cold disk */
 #define SEND_MS 30000   /* it reads requests at all times */
+#define STEP_MS 50      /* how long a cancellation may go unnoticed */
 
 static int send_line(struct hub_helper *helper, const struct text *line, struct error *err)
 {
@@ -74,43 +74,100 @@ int hub_helper_request(struct hub_helper *helper, const char *verb, const char *
     return status;
 }
 
+static uint64_t answer_number(const struct hub_answer *answer, const char *name)
+{
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(answer->body, name);
+
+    /* A double is exact up to 2^53 bytes, which is 9 PB. */
+    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0) ||
+        number->valuedouble > 9007199254740992.0)
+        return 0;
+    return (uint64_t)number->valuedouble;
+}
+
+int helper_ask(struct hub_helper *helper, const char *verb, const char *members,
+               const struct hub_waiter *waiter, int timeout_ms, cJSON **body, struct error *err)
+{
+    static const struct hub_waiter nobody = { 0 };
+    const struct hub_waiter *who = waiter ? waiter : &nobody;
+    int64_t end = helper_now_ms() + timeout_ms;
+    struct hub_answer answer = { 0 };
+    uint64_t id;
+    int status = hub_helper_request(helper, verb, members, &id, err);
+
+    while (!status) {
+        status = hub_helper_answer(helper, &answer, STEP_MS, err);
+        if (!status && answer.kind == HUB_ANSWER_DONE)
+            break;
+        if (!status && answer.kind == HUB_ANSWER_FAILED)
+            status = error_set(err, answer.error.code, "%s", answer.error.text);
+        else if (!status && who->cancelled && who->cancelled(who->context))
+            status = error_set(err, ERR_CANCELLED, "cancelled");
+        else if (!status && timeout_ms >= 0 && helper_now_ms() >= end)
+            status = error_set(err, ERR_FAILED, "the Hub helper '%s' has not answered for %d s",
+                               helper->program, timeout_ms / 1000);
+        else if (!status && answer.kind == HUB_ANSWER_PROGRESS && who->progress)
+            who->progress(who->context, answer_number(&answer, "bytes"),
+                          answer_number(&answer, "total"));
+        hub_answer_release(&answer);
+    }
+    if (status)
+        return status;
+    *body = answer.body;
+    return 0;
+}
+
+int hub_helper_ask(struct hub_helper *helper, const char *verb, const char *members,
+                   const struct hub_waiter *waiter, cJSON **body, struct error *err)
+{
+    return helper_ask(helper, verb, members, waiter, HUB_WAIT_FOREVER, body, err);
+}
+
+static void say_which(const struct hub_helper *helper, const cJSON *body)
+{
+    const char *version = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(body, "helper"));
+    const char *library = cJSON_GetStringValue(
+        cJSON_GetObjectItemCaseSensitive(body, "huggingface_hub"));
+    char quoted[2][64];
+
+    version = version ? version : "?";
+    library = library ? library : "?";
+    log_say(helper->log, LOG_DETAIL, "Hub helper: '%s' %s, huggingface_hub %s, %s", helper->program,
+            error_quote(quoted[0], sizeof(quoted[0]), version, strlen(version)),
+            error_quote(quoted[1], sizeof(quoted[1]), library, strlen(library)),
+            cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "token")) ? "with a token"
+                                                                          : "without a token");
+}
+
 /* The greeting: it tells where a token is, and is answered with the protocol that the helper
  * speaks. */
-static int greet(struct hub_helper *helper, const char *token_file, struct error *err)
+static int greet(struct hub_helper *helper, const struct hub_helper_options *options,
+                 struct error *err)
 {
-    struct hub_answer answer = { 0 };
     struct text members = { 0 };
     const cJSON *protocol;
-    uint64_t id;
+    cJSON *body = NULL;
     int status;
 
-    if (token_file) {
+    if (options->token_file) {
         text_adds(&members, "\"token_file\":");
-        text_add_json(&members, token_file, strlen(token_file));
+        text_add_json(&members, options->token_file, strlen(options->token_file));
     }
     if (members.failed)
         status = error_no_memory(err, "a request to the Hub helper");
     else
-        status = hub_helper_request(helper, "hello", token_file ? members.data : "", &id, err);
-    if (!status)
-        status = hub_helper_answer(helper, &answer, HELLO_MS, err);
-    if (status)
-        goto out;
-    protocol = cJSON_GetObjectItemCaseSensitive(answer.body, "protocol");
-    if (answer.kind == HUB_ANSWER_FAILED)
-        status = error_set(err, answer.error.code, "%s", answer.error.text);
-    else if (answer.kind == HUB_ANSWER_NONE)
-        status = error_set(err, ERR_FAILED, "the Hub helper '%s' has not answered for %d s",
-                           helper->program, HELLO_MS / 1000);
-    else if (!cJSON_IsNumber(protocol) || protocol->valueint != HUB_PROTOCOL)
+        status = helper_ask(helper, "hello", options->token_file ? members.data : "",
+                            options->waiter, HELLO_MS, &body, err);
+    protocol = cJSON_GetObjectItemCaseSensitive(body, "protocol");
+    if (!status && (!cJSON_IsNumber(protocol) || protocol->valueint != HUB_PROTOCOL))
         status = error_set(err, ERR_USAGE,
                            "the Hub helper '%s' speaks protocol %d and not %d; install the one "
                            "that belongs to this version of lorafold",
                            helper->program, cJSON_IsNumber(protocol) ? protocol->valueint : 0,
                            HUB_PROTOCOL);
-
-out:
-    hub_answer_release(&answer);
+    if (!status)
+        say_which(helper, body);
+    cJSON_Delete(body);
     text_release(&members);
     return status;
 }
@@ -118,25 +175,19 @@ out:
 int hub_helper_start(struct hub_helper **out, const struct hub_helper_options *options,
                      struct error *err)
 {
-    const char *variable = getenv("LORAFOLD_HUB");
-    const char *program = options->program;
     struct hub_helper *helper = calloc(1, sizeof(*helper));
     int status;
 
     if (!helper)
         return error_no_memory(err, "the Hub helper");
-    if (!program)
-        program = variable && *variable ? variable : DEFAULT_PROGRAM;
-    error_quote(helper->program, sizeof(helper->program), program, strlen(program));
     helper->log = options->log;
-    status = child_start(&helper->child, program, err);
-    if (status == ERR_USAGE)
-        error_set(err, ERR_USAGE,
-                  "the Hub needs the program '%s', which is not there or cannot be executed; "
-                  "install it with: pip install lorafold",
-                  helper->program);
+    status = helper_spawn(helper, options, err);
     if (!status)
-        status = greet(helper, options->token_file, err);
+        status = greet(helper, options, err);
+    /* Python is there, and says that the module is not. */
+    if (status == ERR_FAILED && helper->from_python &&
+        strstr(helper->last_words, "No module named lorafold_hub"))
+        status = helper_not_installed(helper, err);
     if (status) {
         hub_helper_close(helper);
         return status;

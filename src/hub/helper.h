@@ -31,6 +31,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,10 +42,24 @@
 struct cJSON;
 struct hub_helper;
 
+/* How the caller lives on while the helper is waited for. */
+struct hub_waiter {
+    bool (*cancelled)(void *context); /* asked several times a second; or NULL */
+    void (*progress)(void *context, uint64_t bytes, uint64_t total); /* or NULL */
+    void *context;
+};
+
 struct hub_helper_options {
-    const char *program;    /* NULL: $LORAFOLD_HUB, else "lorafold-hub" on the path */
+    /*
+     * The helper with its arguments, ending with NULL.  NULL: the program that $LORAFOLD_HUB names;
+     * else "lorafold-hub" beside the program that runs; else "lorafold-hub" on the path; else
+     * "python3 -m lorafold_hub".
+     */
+    const char *const *program;
+    const char *token;      /* goes into the helper's environment; "": none; NULL: it finds one */
     const char *token_file; /* NULL: the helper looks where the Hugging Face tools do */
     const struct log *log;  /* may be NULL; must outlive the helper */
+    const struct hub_waiter *waiter; /* may be NULL; for the start alone */
 };
 
 enum hub_answer_kind {
@@ -62,8 +77,9 @@ struct hub_answer {
 };
 
 /*
- * Start the helper and greet it.  ERR_USAGE: it is not installed, it speaks another protocol, or
- * it cannot use the token file.  On success the caller closes *out.
+ * Start the helper and greet it; which one it is is said as a detail.  ERR_USAGE: it is not
+ * installed, it speaks another protocol, or it cannot use the token file.  On success the caller
+ * closes *out.
  */
 int hub_helper_start(struct hub_helper **out, const struct hub_helper_options *options,
                      struct error *err);
@@ -83,6 +99,14 @@ int hub_helper_request(struct hub_helper *helper, const char *verb, const char *
 int hub_helper_answer(struct hub_helper *helper, struct hub_answer *out, int timeout_ms,
                       struct error *err);
 void hub_answer_release(struct hub_answer *answer);
+
+/*
+ * Ask, and wait for the last answer to that, whose body is given to the caller; answers to other
+ * requests must not be expected.  The error may be the helper's own, or ERR_CANCELLED: then the
+ * request goes on and the helper is of no more use.
+ */
+int hub_helper_ask(struct hub_helper *helper, const char *verb, const char *members,
+                   const struct hub_waiter *waiter, struct cJSON **body, struct error *err);
 
 /* End the helper, at once if it does not end by itself; what is under way is given up. */
 void hub_helper_close(struct hub_helper *helper);

@@ -143,6 +143,9 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
                 (unsigned long long)o->memory_bytes, o->threads);
         fprintf(file, "overwrite %d allow_unused %d allow_nonfinite %d strict %d\n", o->overwrite,
                 o->allow_unused, o->allow_nonfinite, o->strict);
+        if (o->hub.token_file || o->hub.offline)
+            fprintf(file, "token file %s offline %d\n",
+                    o->hub.token_file ? o->hub.token_file : "(none)", o->hub.offline);
         fprintf(file, "io %s direct %s kernels %s\n", o->io_engine ? o->io_engine : "(probe)",
                 o->io_direct ? o->io_direct : "(probe)", o->kernels ? o->kernels : "(probe)");
     }
@@ -198,6 +201,26 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
                                                .seconds = 2 };
     return work(directory, options->cancel, options->message, options->progress, options->context,
                 err);
+}
+
+void lorafold_fetch_options_init(struct lorafold_fetch_options *options)
+{
+    *options = (struct lorafold_fetch_options){ 0 };
+}
+
+int lorafold_fetch(const char *name, const struct lorafold_fetch_options *options, char **directory,
+                   struct lorafold_error *err)
+{
+    char text[256];
+    int status = work(name, options->cancel, options->message, options->progress, options->context,
+                      err);
+
+    if (status)
+        return status;
+    snprintf(text, sizeof(text), "/cache/%s %s %d", name,
+             options->hub.token_file ? options->hub.token_file : "(none)", options->hub.offline);
+    *directory = strdup(text);
+    return 0;
 }
 
 int lorafold_inspect(const char *path, enum lorafold_format format, bool all_tensors, char **out,

@@ -17,6 +17,7 @@ LORAFOLD=$(realpath "$1")
 CLI_TESTS=$here
 export LORAFOLD CLI_TESTS
 export LC_ALL=C TERM=xterm
+export HF_HUB_OFFLINE=1 # a name that is no path is not asked for on the Hub
 shift
 [ $# -gt 0 ] || set -- "$here/cases"
 

@@ -9,7 +9,7 @@ import pytest
 import package_help as help  # first: it says where the package is
 from hub_help import TOKEN, environment, running_hub
 
-from hub import TestHub
+from hub import Repo, TestHub
 
 CODE = """
 import json, sys
@@ -96,3 +96,12 @@ def test_nothing_is_created_for_what_is_refused(hub: TestHub, adapter: Path):
         assert call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN, **options)["code"] == 2
     assert call(hub, "push_to_hub_merged", adapter, "new", token=TOKEN)["code"] == 2
     assert not hub.state.repos
+
+
+def test_fetch(hub: TestHub, adapter: Path):
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights", "adapter_model.bin": b"no"}
+    hub.state.add(Repo("ada/adapter", private=True), files)
+    code = "import lorafold, sys; print(lorafold.fetch('ada/adapter', token=sys.argv[1]))"
+    env = environment(hub, adapter.parent / "home", None) | {"PYTHONPATH": help.environment()["PYTHONPATH"], "HF_HUB_OFFLINE": "0"}
+    directory = Path(help.python(code, TOKEN, **env).strip())
+    assert {path.name for path in directory.iterdir()} == set(files) - {"adapter_model.bin"}

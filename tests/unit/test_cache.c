@@ -174,9 +174,9 @@ static const struct {
     { "org/name@" COMMIT_2, COMMIT_2, "/snapshots/" COMMIT_2 },
     { "gpt2", COMMIT_2, "/models--gpt2/snapshots/" COMMIT_2 },
     { "org/absent", NULL, "'org/absent' is not in the Hugging Face cache" },
-    { "org/absent", NULL, "hub'; fetch it with: hf download org/absent" },
+    { "org/absent", NULL, "hub'; fetch it with: lorafold fetch org/absent" },
     { "org/name@v2", NULL, "revision 'v2' of 'org/name' is not in" },
-    { "org/name@v2", NULL, "hf download org/name --revision v2" },
+    { "org/name@v2", NULL, "fetch it with: lorafold fetch org/name@v2" },
     { "org/name@gone", NULL, "revision 'gone'" },
     { "org/name@escape", NULL, "revision 'escape'" },
     { "org/name@dots", NULL, "revision 'dots'" },
@@ -268,12 +268,39 @@ static void test_cache__environment(void **state)
     clear_environment();
 }
 
+static void test_cache__offline(void **state)
+{
+    static const struct {
+        const char *hub;
+        const char *transformers;
+        bool is;
+    } cases[] = {
+        { NULL, NULL, false }, { "1", NULL, true },  { "yes", NULL, true },   { "On", NULL, true },
+        { "0", "1", false },   { "", "TRUE", true }, { "maybe", "1", false }, { NULL, "2", false },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        unsetenv("HF_HUB_OFFLINE");
+        unsetenv("TRANSFORMERS_OFFLINE");
+        if (cases[i].hub)
+            setenv("HF_HUB_OFFLINE", cases[i].hub, 1);
+        if (cases[i].transformers)
+            setenv("TRANSFORMERS_OFFLINE", cases[i].transformers, 1);
+        if (hub_is_offline() != cases[i].is)
+            fail_msg("case %zu", i);
+    }
+    unsetenv("HF_HUB_OFFLINE");
+    unsetenv("TRANSFORMERS_OFFLINE");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache__names),
         cmocka_unit_test(test_cache__finds),
         cmocka_unit_test(test_cache__environment),
+        cmocka_unit_test(test_cache__offline),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

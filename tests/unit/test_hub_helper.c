@@ -30,6 +30,7 @@
 
 static char directory[] = "/tmp/lorafold-helper-XXXXXX";
 static char script[64];
+static const char *const script_alone[] = { script, NULL };
 static struct text said; /* what the helper logged, one line each */
 
 static void remember(void *context, enum log_level level, const char *sentence)
@@ -77,7 +78,7 @@ static void write_script(const char *body)
 
 static int start(struct hub_helper **out, const char *body, struct error *err)
 {
-    struct hub_helper_options options = { .program = script, .log = &remembering };
+    struct hub_helper_options options = { .program = script_alone, .log = &remembering };
 
     write_script(body);
     return hub_helper_start(out, &options, err);
@@ -162,7 +163,7 @@ static void test_a_conversation(void **state)
 /* The requests as the helper sees them; the token's file is named, the token is not there. */
 static void test_what_is_sent(void **state)
 {
-    struct hub_helper_options options = { .program = script,
+    struct hub_helper_options options = { .program = script_alone,
                                           .token_file = "/tmp/my \"token\"",
                                           .log = &remembering };
     struct hub_helper *helper;
@@ -189,18 +190,19 @@ static void test_what_is_sent(void **state)
 
 static void test_not_installed(void **state)
 {
+    static const char *const absent[] = { "/tmp/there/is no such\nhelper", NULL };
     struct hub_helper_options options = { 0 };
     struct hub_helper *helper = NULL;
     struct error err = { 0 };
 
     (void)state;
-    options.program = "/tmp/there/is no such\nhelper";
+    options.program = absent;
     assert_int_equal(hub_helper_start(&helper, &options, &err), ERR_USAGE);
     assert_non_null(strstr(err.text, "'/tmp/there/is no such\\x0ahelper', which is not there"));
-    assert_non_null(strstr(err.text, "install it with: pip install lorafold"));
+    assert_non_null(strstr(err.text, "install it with: pip install lorafold[hub]"));
     write_script("exit 0\n");
     assert_int_equal(chmod(script, 0644), 0);
-    options.program = script;
+    options.program = script_alone;
     assert_int_equal(hub_helper_start(&helper, &options, &err), ERR_USAGE);
     assert_null(helper);
 }
@@ -212,6 +214,7 @@ static void test_where_it_is_found(void **state)
     struct hub_helper *helper = NULL;
     struct error err = { 0 };
     char *path = strdup(getenv("PATH"));
+    char python[64];
 
     (void)state;
     write_script(GREETED "read -r line\n");
@@ -222,8 +225,97 @@ static void test_where_it_is_found(void **state)
     setenv("PATH", directory, 1);
     assert_int_equal(hub_helper_start(&helper, &options, &err), ERR_USAGE);
     assert_non_null(strstr(err.text, "'lorafold-hub'"));
+    snprintf(python, sizeof(python), "%s/python3", directory);
+    write_script("echo \"$0: No module named lorafold_hub\" >&2; exit 1\n");
+    assert_int_equal(rename(script, python), 0);
+    assert_int_equal(hub_helper_start(&helper, &options, &err), ERR_USAGE);
+    assert_non_null(strstr(err.text, "'lorafold-hub', which is not there"));
+    write_script("test \"$*\" = '-m lorafold_hub' || exit 3\n" GREETED "read -r line\n");
+    assert_int_equal(rename(script, python), 0);
+    options.log = &remembering;
+    assert_int_equal(hub_helper_start(&helper, &options, &err), 0);
+    hub_helper_close(helper);
+    assert_non_null(strstr(said.data, "2 Hub helper: 'python3 -m lorafold_hub' "));
+    assert_int_equal(unlink(python), 0);
     setenv("PATH", path, 1);
     free(path);
+}
+
+/* It is in the helper's environment alone, in place of the caller's own. */
+static void test_a_token(void **state)
+{
+    struct hub_helper_options options = { .program = script_alone, .log = &remembering };
+    struct hub_helper *helper = NULL;
+    struct error err = { 0 };
+
+    (void)state;
+    write_script("echo \"$HF_TOKEN,$HUGGING_FACE_HUB_TOKEN,$HF_HUB_DISABLE_IMPLICIT_TOKEN\" >&2\n"
+                 "echo '{\"id\": 1, \"done\": {\"protocol\": 1}}'\n");
+    setenv("HF_TOKEN", "of-the-caller", 1);
+    setenv("HUGGING_FACE_HUB_TOKEN", "of-the-caller", 1);
+    options.token = "given";
+    assert_int_equal(hub_helper_start(&helper, &options, &err), 0);
+    assert_ends(helper, "exit status 0");
+    hub_helper_close(helper);
+    assert_non_null(strstr(said.data, ": given,,\n"));
+    options.token = "";
+    assert_int_equal(hub_helper_start(&helper, &options, &err), 0);
+    assert_ends(helper, "exit status 0");
+    hub_helper_close(helper);
+    assert_non_null(strstr(said.data, ": ,,1\n"));
+    assert_string_equal(getenv("HF_TOKEN"), "of-the-caller");
+    unsetenv("HF_TOKEN");
+    unsetenv("HUGGING_FACE_HUB_TOKEN");
+}
+
+struct waited {
+    int asked;
+    uint64_t bytes;
+    uint64_t total;
+};
+
+static bool give_up(void *context)
+{
+    struct waited *waited = context;
+
+    return ++waited->asked > 2;
+}
+
+static void note_progress(void *context, uint64_t bytes, uint64_t total)
+{
+    struct waited *waited = context;
+
+    waited->bytes = bytes;
+    waited->total = total;
+}
+
+static void test_asking(void **state)
+{
+    struct waited waited = { 0 };
+    const struct hub_waiter waiter = { .progress = note_progress, .context = &waited };
+    const struct hub_waiter impatient = { .cancelled = give_up, .context = &waited };
+    struct hub_helper *helper = started(
+        GREETED "read -r line\n"
+                "echo '{\"id\": 2, \"progress\": {\"bytes\": 5, \"total\": 9}}'\n"
+                "echo '{\"id\": 2, \"progress\": {\"bytes\": -5, \"total\": 1e300}}'\n"
+                "echo '{\"id\": 2, \"progress\": {\"bytes\": 9, \"total\": 9}}'\n"
+                "echo '{\"id\": 2, \"done\": {\"x\": 1}}'\n"
+                "read -r line\n"
+                "echo '{\"id\": 3, \"error\": \"name\", \"exit\": 2, \"sentence\": \"no\"}'\n"
+                "read -r line; read -r line\n");
+    cJSON *body = NULL;
+    struct error err = { 0 };
+
+    (void)state;
+    assert_int_equal(hub_helper_ask(helper, "fetch", "", &waiter, &body, &err), 0);
+    assert_int_equal(waited.bytes, 9);
+    assert_int_equal(waited.total, 9);
+    assert_int_equal(cJSON_GetObjectItem(body, "x")->valueint, 1);
+    cJSON_Delete(body);
+    assert_int_equal(hub_helper_ask(helper, "fetch", "", NULL, &body, &err), ERR_USAGE);
+    assert_string_equal(err.text, "no");
+    assert_int_equal(hub_helper_ask(helper, "fetch", "", &impatient, &body, &err), ERR_CANCELLED);
+    hub_helper_close(helper);
 }
 
 static void test_greetings_that_fail(void **state)
@@ -426,7 +518,8 @@ static int play_helper(void)
 /* The host's signals are not the helper's. */
 static void test_signals_of_the_child(void **state)
 {
-    struct hub_helper_options options = { .program = "/proc/self/exe", .log = &remembering };
+    static const char *const self[] = { "/proc/self/exe", NULL };
+    struct hub_helper_options options = { .program = self, .log = &remembering };
     struct hub_helper *helper = NULL;
     struct error err = { 0 };
     sigset_t term;
@@ -455,6 +548,8 @@ int main(void)
         HELPER_TEST(test_what_is_sent),
         HELPER_TEST(test_not_installed),
         HELPER_TEST(test_where_it_is_found),
+        HELPER_TEST(test_a_token),
+        HELPER_TEST(test_asking),
         HELPER_TEST(test_greetings_that_fail),
         HELPER_TEST(test_ends_in_the_middle),
         HELPER_TEST(test_request_to_one_that_does_not_read),

@@ -1,0 +1,1 @@
+"$LORAFOLD" fetch ./no/such

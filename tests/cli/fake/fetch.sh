@@ -1,0 +1,2 @@
+"$LORAFOLD" fetch fast --offline --token-file ./token
+"$LORAFOLD" fetch fast --json -q

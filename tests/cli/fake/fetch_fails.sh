@@ -1,0 +1,1 @@
+"$LORAFOLD" fetch run-1 --json

@@ -1,0 +1,1 @@
+"$LORAFOLD" plan --base fast -a x --offline --token-file=./token
