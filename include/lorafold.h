@@ -20,9 +20,10 @@
  *     lorafold_merge_close(merge);
  *
  * Every function that can fail returns 0 or an enum lorafold_status and writes
- * one sentence to *err.  Nothing is printed, nothing exits.  Strings given in
- * options are borrowed until the call returns, or, for a merge, until
- * lorafold_merge_close().  Sizes are in bytes.
+ * one sentence to *err, which may be NULL.  Nothing is printed, nothing exits.
+ * Strings and arrays given in options are borrowed until the call returns, or,
+ * for a merge, until lorafold_merge_close().  Sizes are in bytes.  A complete
+ * program is docs/example.c.
  *
  * Threads: separate objects may be used by separate threads at once.  One object
  * belongs to one thread, but for lorafold_merge_cancel() and
@@ -80,9 +81,9 @@ enum lorafold_limit {
 struct lorafold_progress {
     uint64_t bytes_done; /* of the output (verify: of the files read) */
     uint64_t bytes_total;
-    double seconds; /* since the work began */
+    double seconds; /* since lorafold_merge_open() or lorafold_verify() was called */
     enum lorafold_limit limit;
-    const char *file; /* the output file of the newest block; what comes from the Hub */
+    const char *file; /* the output file of the newest block; what comes from the Hub; verify: "" */
 };
 
 /* Called at most ten times a second, and once at the end. */
@@ -195,6 +196,7 @@ struct lorafold_merge_options {
     const char *kernels;   /* "scalar", "avx2", "avx512", "neon" */
 };
 
+/* The defaults: all 0, NULL and false but for the sizes.  Always the first thing to do. */
 LORAFOLD_API void lorafold_merge_options_init(struct lorafold_merge_options *options);
 
 struct lorafold_merge;
@@ -224,7 +226,6 @@ LORAFOLD_API int lorafold_merge_run(struct lorafold_merge *merge, struct lorafol
 /* Ask a running (or not yet running) merge to stop; any thread, and async-signal-safe. */
 LORAFOLD_API void lorafold_merge_cancel(struct lorafold_merge *merge);
 
-/* After a successful run. */
 struct lorafold_report {
     uint64_t bytes_read; /* of the base */
     uint64_t bytes_written;
@@ -234,20 +235,22 @@ struct lorafold_report {
     size_t tensors_copied;    /* byte for byte */
     size_t tensors_converted; /* to another dtype, without a delta */
     size_t file_count;        /* shards written */
-    double seconds;
-    double seconds_planning;
-    double seconds_to_first_write; /* since lorafold_merge_open() */
+    double seconds;           /* since lorafold_merge_open() was called */
+    double seconds_planning;  /* in lorafold_merge_open() */
+    double seconds_to_first_write; /* since lorafold_merge_open() was called */
     double share_read;    /* of the time in which the disk or the workers were busy: these */
     double share_compute; /* three say what limited the run, and add up to 1 */
     double share_write;
     uint64_t memory_peak_bytes; /* resident set, as the kernel counts it */
     uint64_t cgroup_peak_bytes; /* of the process's memory cgroup, 0 if unknown */
-    const char *io_engine;      /* "io_uring", "threads" */
+    const char *io_engine;      /* "io_uring", "threads"; a constant, like kernels */
     bool io_direct;             /* both sides */
-    const char *kernels;
-    unsigned threads;
-    char output[4096];
+    const char *kernels;        /* "scalar", "avx2", ... */
+    unsigned threads;           /* workers */
+    char output[4096];          /* as in the options */
 };
+
+/* What was done; only after a successful run. */
 LORAFOLD_API void lorafold_merge_report(const struct lorafold_merge *merge,
                                         struct lorafold_report *out);
 
@@ -260,26 +263,29 @@ LORAFOLD_API void lorafold_merge_close(struct lorafold_merge *merge); /* NULL is
 /* ---- verify: is an output still what was written? ---- */
 
 struct lorafold_verify_options {
-    uint64_t memory_bytes; /* default 128 MiB */
-    unsigned threads;
-    const volatile int *cancel; /* stop soon once it is not 0; or NULL */
-    lorafold_message_fn *message;
-    lorafold_progress_fn *progress;
-    void *context;
-    const char *io_direct; /* as for a merge */
+    uint64_t memory_bytes;          /* default 128 MiB */
+    unsigned threads;               /* that read, at most 64; 0: 4 */
+    const volatile int *cancel;     /* stop soon once it is not 0; or NULL */
+    lorafold_message_fn *message;   /* or NULL */
+    lorafold_progress_fn *progress; /* or NULL */
+    void *context;                  /* for both */
+    const char *io_direct;          /* as for a merge */
 };
+
+/* The defaults, as for a merge. */
 LORAFOLD_API void lorafold_verify_options_init(struct lorafold_verify_options *options);
 
 struct lorafold_verify_report {
-    size_t file_count;
-    uint64_t bytes;
+    size_t file_count; /* that the manifest names */
+    uint64_t bytes;    /* of these files */
     double seconds;
 };
 
 /*
  * Re-read every file that lorafold.json in `directory` names and compare sizes and digests.
  * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
- * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.
+ * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  *report, which may
+ * be NULL, is filled in any case, with what is known by then.
  */
 LORAFOLD_API int lorafold_verify(const char *directory,
                                  const struct lorafold_verify_options *options,
@@ -316,16 +322,21 @@ LORAFOLD_API int lorafold_inspect(const char *path, enum lorafold_format format,
 struct lorafold_bench_options {
     const char *directory; /* where the test file is made; default "." */
     uint64_t file_bytes;   /* default 2 GiB, at least 64 MiB */
-    unsigned threads;
+    unsigned threads;      /* 0: one per processor that may be used */
     bool skip_disk;
     bool skip_kernels;
-    lorafold_message_fn *message;
-    void *context;
-    const volatile int *cancel;
+    lorafold_message_fn *message; /* or NULL */
+    void *context;                /* for it */
+    const volatile int *cancel;   /* stop soon once it is not 0; or NULL */
 };
+
+/* The defaults, as for a merge. */
 LORAFOLD_API void lorafold_bench_options_init(struct lorafold_bench_options *options);
 
-/* Measure disk (read, write, copy), memory and kernels of this machine; removes its test file. */
+/*
+ * Measure disk (read, write, copy), memory and kernels of this machine; removes its test file.  The
+ * text goes to *out and is freed with lorafold_free().
+ */
 LORAFOLD_API int lorafold_bench(const struct lorafold_bench_options *options,
                                 enum lorafold_format format, char **out,
                                 struct lorafold_error *err);

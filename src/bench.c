@@ -166,6 +166,18 @@ static int measure_disk(const struct lorafold_bench_options *options, struct tra
     return time_transfer(transfer, &result->copy_seconds, err);
 }
 
+/* What transfers, and why nothing faster does. */
+static void tell_engine(const struct lorafold_bench_options *options, const struct ring *ring)
+{
+    const char *reason = ring_reason(ring);
+    char sentence[512];
+
+    snprintf(sentence, sizeof(sentence), "I/O: %s%s%s%s", ring_name(ring), *reason ? " (" : "",
+             reason, *reason ? ")" : "");
+    if (options->message)
+        options->message(options->context, LORAFOLD_DETAIL, sentence);
+}
+
 int bench_disk(const struct lorafold_bench_options *options, struct bench_result *result,
                struct error *err)
 {
@@ -184,6 +196,7 @@ int bench_disk(const struct lorafold_bench_options *options, struct bench_result
     if (!status)
         status = ring_open(&transfer.ring, RING_AUTO, 2 * SLOTS, err);
     if (!status) {
+        tell_engine(options, transfer.ring);
         transfer.memory = pool.memory;
         /* Zeros may be compressed or deduplicated by a clever disk. */
         for (size_t i = 0; i + 8 <= pool.bytes; i += 8) {

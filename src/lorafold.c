@@ -55,7 +55,7 @@ bool lorafold_parse_size(const char *text, uint64_t *out)
         return false;
     if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X'))
         return false;
-    value = strtod(text, &end);
+    value = text_to_number(text, &end);
     if (end > text && (end[-1] == '.' || strcspn(text, "eEpP") < (size_t)(end - text)))
         return false;
     while (isspace((unsigned char)*end))

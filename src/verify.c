@@ -201,8 +201,10 @@ static int read_manifest_files(struct verify *verify, struct error *err)
     struct stat st;
     int status = 0;
 
-    if (stat(verify->directory, &st) < 0)
-        return error_set(err, ERR_USAGE, "'%s': %s", verify->directory, strerror(errno));
+    if (stat(verify->directory, &st) < 0) {
+        error_set_errno(err, "'%s'", verify->directory);
+        return err->code = ERR_USAGE;
+    }
     if (snprintf(path, sizeof(path), "%s/%s", verify->directory, MANIFEST_NAME) >=
         (int)sizeof(path) - 64)
         return error_set(err, ERR_USAGE, "'%s' is too long a path", verify->directory);

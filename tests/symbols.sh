@@ -1,15 +1,51 @@
 #!/bin/sh
-# Every symbol that the shared library shows begins with lorafold_, and all of lorafold.h is there.
+# The shared library shows exactly the LORAFOLD_API names of lorafold.h, each of which has its comment,
+# and needs nothing that prints, ends the process, changes it for others or is unsafe with threads.
 # usage: symbols.sh LIBRARY HEADER
 set -eu
-shown=$(nm -D --defined-only "$1" | awk '{ print $3 }' | sed 's/@.*//' | sort)
-wrong=$(printf '%s\n' "$shown" | grep -v '^lorafold_' | grep -vE '^(_init|_fini)$' || true)
-if [ -n "$wrong" ]; then
-    printf 'shown, but not public:\n%s\n' "$wrong"
-    exit 1
-fi
-declared=$(grep -oE '\blorafold_[a-z_]+\(' "$2" | tr -d '(' | grep -v '_fn$' | sort -u)
-for name in $declared; do
-    printf '%s\n' "$shown" | grep -qx "$name" || { echo "declared, but not shown: $name"; exit 1; }
-done
-echo "$(printf '%s\n' "$shown" | wc -l) public symbols"
+export LC_ALL=C
+failed=0
+
+# complain SENTENCE NAMES: if there are names
+complain()
+{
+    [ -n "$2" ] || return 0
+    failed=1
+    printf '%s:\n%s\n' "$1" "$2"
+}
+
+# in_both, only_first FIRST SECOND: lists of names, one a line and sorted
+only_first()
+{
+    printf '%s\n' "$1" | while read -r name; do
+        printf '%s\n' "$2" | grep -qxF -e "$name" || printf '%s\n' "$name"
+    done
+}
+
+shown=$(nm -D --defined-only "$1" | awk '{ print $3 }' | sed 's/@.*//' | grep -vxE '_init|_fini' | sort)
+declared=$(sed -nE '/^LORAFOLD_API/s/^[^(]*(lorafold_[a-z_]+)\(.*/\1/p' "$2" | sort)
+complain "shown, but not public" "$(only_first "$shown" "$declared")"
+complain "public, but not shown" "$(only_first "$declared" "$shown")"
+complain "LORAFOLD_API of something that is no function" "$(grep LORAFOLD_API "$2" |
+    grep -vE '^(#define LORAFOLD_API |LORAFOLD_API [^(]*lorafold_[a-z_]+\()' || true)"
+
+# A comment ends on the line before the declaration, or stands behind it.
+complain "public, but without a comment" "$(awk '
+    /^LORAFOLD_API/ && previous !~ /\*\/$/ { pending = $0 }
+    pending != "" && /;/ { if ($0 !~ /\/\*/) print pending; pending = "" }
+    { previous = $0 }' "$2")"
+
+banned='stdout|stderr|v?printf|__v?printf_chk|puts|putchar|perror
+exit|_exit|_Exit|quick_exit|abort|__assert_fail|raise|pthread_kill|pthread_exit
+setlocale|signal|sigaction|setenv|unsetenv|putenv|clearenv|chdir|fchdir|umask|alarm|srand|setrlimit|fork|vfork
+strerror|getpwuid|getpwnam|getgrgid|localtime|gmtime|ctime|asctime|strtok|rand|gethostbyname
+system|popen|gets|strcpy|strcat|v?sprintf|__strcpy_chk|__strcat_chk|__v?sprintf_chk'
+complain "used, but a library must not" "$(nm -D --undefined-only "$1" | awk '{ print $NF }' |
+    sed 's/@.*//' | grep -xE "$(printf '%s' "$banned" | tr '\n' '|')" || true)"
+
+known='lib(uring|xxhash|cjson|pcre2-8|m|c|pthread|asan|ubsan|tsan|gcc_s)\.so\.[0-9]+|ld-linux.*'
+complain "loaded with it, but not one of its libraries" "$(readelf -d "$1" |
+    sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p' | grep -vxE "$known" || true)"
+
+[ $failed = 0 ] || exit 1
+echo "$(printf '%s\n' "$shown" | wc -l) public functions"

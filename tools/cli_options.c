@@ -111,7 +111,7 @@ const struct cli_option cli_options[] = {
     { "memory", 0, CLI_SIZE, false, "SIZE", MERGING | CLI_VERIFY, MEMBER(memory_bytes), NULL,
       "ceiling on this process's memory (default 128MiB)" },
     { "threads", 0, CLI_COUNT, false, "N", MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(threads), NULL,
-      "worker threads, 1 to 1024 (default: one per processor that may be used)" },
+      "worker threads, 1 to 1024 (default: one per processor that may be used; verify: 4)" },
     { "device", 0, CLI_CHOICE, false, "DEVICE", MERGING, MEMBER(device), devices,
       "what computes: auto (default) or cpu; cuda needs a build with CUDA" },
     { "overwrite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(overwrite), NULL,

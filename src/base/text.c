@@ -74,21 +74,38 @@ static void make_c_locale(void)
 }
 
 /*
- * vsnprintf() with the point of the C locale: a host program may have set one with a comma, and
- * what is written here is read by machines.
+ * The point of the C locale for this thread: a host program may have set one with a comma, and
+ * numbers here are written and read by machines.  Returns what to give to leave_c_locale().
  */
-static int format_plain(char *out, size_t bytes, const char *format, va_list args)
+static locale_t enter_c_locale(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    locale_t before = (locale_t)0;
-    int length;
 
     (void)pthread_once(&once, make_c_locale);
-    if (c_locale)
-        before = uselocale(c_locale);
-    length = vsnprintf(out, bytes, format, args);
+    return c_locale ? uselocale(c_locale) : (locale_t)0;
+}
+
+static void leave_c_locale(locale_t before)
+{
     if (before)
         uselocale(before);
+}
+
+double text_to_number(const char *text, char **end)
+{
+    locale_t before = enter_c_locale();
+    double value = strtod(text, end);
+
+    leave_c_locale(before);
+    return value;
+}
+
+static int format_plain(char *out, size_t bytes, const char *format, va_list args)
+{
+    locale_t before = enter_c_locale();
+    int length = vsnprintf(out, bytes, format, args);
+
+    leave_c_locale(before);
     return length;
 }
 

@@ -31,6 +31,9 @@ void text_adds(struct text *text, const char *string);
 /* printf in the C locale, whatever the host program has set. */
 void text_addf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* strtod() in the C locale, whatever the host program has set. */
+double text_to_number(const char *text, char **end);
+
 /* Length of the valid UTF-8 sequence that begins at `bytes` and ends before `count`, or 0. */
 size_t text_utf8_length(const char *bytes, size_t count);
 

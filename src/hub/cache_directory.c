@@ -8,6 +8,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#define PASSWD_BYTES 4096 /* of an entry; _SC_GETPW_R_SIZE_MAX says 1024 */
+
 static bool is_word(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -24,8 +26,11 @@ static const char *variable(const char *name)
 static void add_home(struct text *out)
 {
     const char *home = variable("HOME");
-    const struct passwd *user = home ? NULL : getpwuid(getuid());
+    struct passwd entry, *user = NULL;
+    char strings[PASSWD_BYTES];
 
+    if (!home)
+        getpwuid_r(getuid(), &entry, strings, sizeof(strings), &user);
     text_adds(out, home ? home : user ? user->pw_dir : "/");
 }
 

@@ -1,6 +1,8 @@
 #include "hub/cache.h"
+#include "hub/cache_directory.h"
 
 #include <ftw.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,6 +296,22 @@ static void test_cache__offline(void **state)
     unsetenv("TRANSFORMERS_OFFLINE");
 }
 
+/* Without HOME, as in a service: what the list of users says. */
+static void test_cache__home_of_the_user(void **state)
+{
+    const struct passwd *user = getpwuid(getuid());
+    struct text text = { 0 };
+    char expected[512];
+
+    (void)state;
+    unsetenv("HOME");
+    hub_add_cache_directory(&text);
+    snprintf(expected, sizeof(expected), "%s/.cache/huggingface/hub", user ? user->pw_dir : "/");
+    assert_string_equal(text.data, expected);
+    text_release(&text);
+    clear_environment();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_cache__finds),
         cmocka_unit_test(test_cache__environment),
         cmocka_unit_test(test_cache__offline),
+        cmocka_unit_test(test_cache__home_of_the_user),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

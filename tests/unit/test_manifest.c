@@ -1,5 +1,7 @@
 #include "merge.h"
 
+#include "comma_locale.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +14,7 @@
 #define EMPTY_FILE "99aa06d3014798d86001c324468d497f" /* XXH3-128 of nothing */
 
 /* A manifest of one file "a" with the given fields, and its blocks. */
-static int read(const char *fields, const char *blocks, struct error *err)
+static int read_manifest(const char *fields, const char *blocks, struct error *err)
 {
     struct output_files files = { 0 };
     char json[1024];
@@ -60,7 +62,7 @@ static void test_manifest__refuses(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct error err = { 0 };
 
-        assert_int_equal(read(cases[i].fields, cases[i].blocks, &err), ERR_FORMAT);
+        assert_int_equal(read_manifest(cases[i].fields, cases[i].blocks, &err), ERR_FORMAT);
         if (!strstr(err.text, cases[i].sentence))
             fail_msg("case %zu: '%s' lacks '%s'", i, err.text, cases[i].sentence);
     }
@@ -71,9 +73,10 @@ static void test_manifest__reads_an_empty_file(void **state)
     struct error err = { 0 };
 
     (void)state;
-    assert_int_equal(
-        read("{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE "\"}", "# a\n", &err),
-        0);
+    assert_int_equal(read_manifest("{\"name\": \"a\", \"bytes\": 0, \"xxh3_128\": \"" EMPTY_FILE
+                                   "\"}",
+                                   "# a\n", &err),
+                     0);
 }
 
 static void test_manifest__another_format(void **state)
@@ -127,6 +130,26 @@ static void test_size__parses_as_people_write(void **state)
     }
 }
 
+/* What a host program has set must not matter, here and in all that it reads or writes as text. */
+static void test_size__other_locale(void **state)
+{
+    uint64_t bytes = 0;
+    struct text text = { 0 };
+
+    (void)state;
+    if (!comma_locale_enter()) {
+        print_message("a locale with a decimal comma cannot be made here\n");
+        skip();
+    }
+    assert_true(lorafold_parse_size("1.5GB", &bytes));
+    assert_int_equal(bytes, 1500000000);
+    assert_false(lorafold_parse_size("1,5GB", &bytes));
+    text_addf(&text, "%.1f", 0.5);
+    assert_string_equal(text.data, "0.5");
+    text_release(&text);
+    setlocale(LC_NUMERIC, "C");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +157,7 @@ int main(void)
         cmocka_unit_test(test_manifest__reads_an_empty_file),
         cmocka_unit_test(test_manifest__another_format),
         cmocka_unit_test(test_size__parses_as_people_write),
+        cmocka_unit_test(test_size__other_locale),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,1 @@
+"$LORAFOLD" bench -v --file-size 64MiB --skip-kernels
