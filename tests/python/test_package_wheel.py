@@ -42,7 +42,7 @@ def test_wheel(tmp_path: Path):
     wheel = next(tmp_path.glob("lorafold-*-py3-none-*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
     assert {"lorafold/liblorafold.so", "lorafold/py.typed", "lorafold_hub/__main__.py"} <= set(names)
-    assert not [name for name in names if "__pycache__" in name or name.startswith(("include", "lib/", "bin/"))]
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("include", "lib/", "bin/", "share/"))]
 
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
@@ -58,3 +58,4 @@ def test_wheel(tmp_path: Path):
     run(program, "merge", base, "-a", tmp_path / "adapter", "-o", tmp_path / "two", **bare)
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
     assert (environment / "bin" / "lorafold-hub").exists()
+    assert (environment / "share" / "man" / "man1" / "lorafold.1").exists()
