@@ -300,6 +300,8 @@ struct lorafold_fetch_options {
     lorafold_progress_fn *progress;
     void *context;
 };
+
+/* The defaults, as for a merge. */
 LORAFOLD_API void lorafold_fetch_options_init(struct lorafold_fetch_options *options);
 
 /*
