@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void add_quoted(struct text *out, const char *name)
+void describe_quoted(struct text *out, const char *name)
 {
     char quoted[QUOTED_BYTES];
 
@@ -36,13 +36,13 @@ static void add_dtypes(const struct lorafold_merge *merge, struct text *out)
     }
 }
 
-static void add_base(const struct lorafold_merge *merge, struct text *out)
+void describe_base(const struct lorafold_merge *merge, struct text *out)
 {
     const char *base = merge->base->source.name ? merge->base->source.name
                                                 : public_base_name(merge);
 
     text_adds(out, "base      ");
-    add_quoted(out, base ? base : "(not named)");
+    describe_quoted(out, base ? base : "(not named)");
     if (!merge->base->source.name) {
         text_adds(out, ": not read, so the adapter is not checked against it\n");
         return;
@@ -66,13 +66,13 @@ static void add_base(const struct lorafold_merge *merge, struct text *out)
     text_adds(out, "\n");
 }
 
-static void add_adapters(const struct lorafold_merge *merge, struct text *out)
+void describe_adapters(const struct lorafold_merge *merge, struct text *out)
 {
     for (size_t i = 0; i < merge->adapter_count; i++) {
         const struct adapter *adapter = &merge->adapters[i];
 
         text_adds(out, "adapter   ");
-        add_quoted(out, adapter->name);
+        describe_quoted(out, adapter->name);
         text_adds(out, ": ");
         text_add_count(out, adapter->pair_count, "module");
         text_addf(out, ", rank %u%s, alpha %g%s%s, weight %g\n", adapter->config.rank,
@@ -82,7 +82,7 @@ static void add_adapters(const struct lorafold_merge *merge, struct text *out)
                   merge->plan_adapters[i].weight);
         for (size_t u = 0; u < adapter->unused_count; u++) {
             text_adds(out, "unused    ");
-            add_quoted(out, adapter->unused[u]);
+            describe_quoted(out, adapter->unused[u]);
             text_adds(out, "\n");
         }
     }
@@ -137,14 +137,14 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     add_preparation(plan, out);
     if (plan->tied_head) {
         text_adds(out, "tied      the adapter changes one side of a tied pair: '");
-        add_quoted(out, plan->tied_head);
+        describe_quoted(out, plan->tied_head);
         text_adds(out, "' is written as a tensor of its own (");
         text_add_bytes(out, plan->tied_head_bytes);
         text_adds(out, ") and the config says untied\n");
     }
     text_adds(out, "output    ");
     if (merge->options.output)
-        add_quoted(out, merge->options.output);
+        describe_quoted(out, merge->options.output);
     else
         text_adds(out, "(none given)");
     text_adds(out, ": ");
@@ -156,7 +156,7 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
                   (plan->file_count > 1 ? 1 : 0) + 3);
 }
 
-static void add_mib(struct text *out, uint64_t bytes)
+void describe_mib(struct text *out, uint64_t bytes)
 {
     text_addf(out, "%.1f MiB", (double)bytes / (double)MIB);
 }
@@ -166,17 +166,17 @@ static void add_machine(const struct lorafold_merge *merge, struct text *out)
     const struct plan_memory *memory = &merge->plan.memory;
 
     text_adds(out, "memory    ");
-    add_mib(out, memory->needed_bytes);
+    describe_mib(out, memory->needed_bytes);
     text_adds(out, " of ");
-    add_mib(out, memory->budget_bytes);
+    describe_mib(out, memory->budget_bytes);
     text_addf(out, ": %u blocks of ", memory->slot_count);
-    add_mib(out, memory->slot_bytes);
+    describe_mib(out, memory->slot_bytes);
     text_adds(out, ", factors 2 x ");
-    add_mib(out, memory->region_bytes);
+    describe_mib(out, memory->region_bytes);
     text_addf(out, ", %u workers of ", memory->thread_count);
-    add_mib(out, memory->scratch_bytes);
+    describe_mib(out, memory->scratch_bytes);
     text_adds(out, ", the rest ");
-    add_mib(out, memory->fixed_bytes);
+    describe_mib(out, memory->fixed_bytes);
     text_addf(out, "\nblocks    %llu, %llu of them folded in place\n",
               (unsigned long long)merge->plan.block_count,
               (unsigned long long)merge->plan.in_place_blocks);
@@ -184,7 +184,7 @@ static void add_machine(const struct lorafold_merge *merge, struct text *out)
               merge->ops->name, device_note(merge));
 }
 
-static void add_key_text(struct text *out, const char *key, const char *value)
+void describe_key_text(struct text *out, const char *key, const char *value)
 {
     text_addf(out, ",\"%s\":", key);
     if (value)
@@ -193,7 +193,7 @@ static void add_key_text(struct text *out, const char *key, const char *value)
         text_adds(out, "null");
 }
 
-static void add_key_number(struct text *out, const char *key, uint64_t value)
+void describe_key_number(struct text *out, const char *key, uint64_t value)
 {
     text_addf(out, ",\"%s\":%llu", key, (unsigned long long)value);
 }
@@ -203,43 +203,43 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     const struct plan *plan = &merge->plan;
 
     text_adds(out, "{\"type\":\"plan\"");
-    add_key_text(out, "base", merge->base->source.name);
-    add_key_text(out, "revision", merge->base->source.revision);
-    add_key_text(out, "output", merge->options.output);
+    describe_key_text(out, "base", merge->base->source.name);
+    describe_key_text(out, "revision", merge->base->source.revision);
+    describe_key_text(out, "output", merge->options.output);
     text_adds(out, ",\"adapters\":[");
     for (size_t i = 0; i < merge->adapter_count; i++) {
         const struct adapter *adapter = &merge->adapters[i];
 
         text_adds(out, i ? ",{\"name\":" : "{\"name\":");
         text_add_json(out, adapter->name, strlen(adapter->name));
-        add_key_number(out, "modules", adapter->pair_count);
-        add_key_number(out, "unused_tensors", adapter->unused_count);
+        describe_key_number(out, "modules", adapter->pair_count);
+        describe_key_number(out, "unused_tensors", adapter->unused_count);
         text_addf(out, ",\"weight\":%.17g}", merge->plan_adapters[i].weight);
     }
     text_adds(out, "]");
-    add_key_number(out, "tensors_folded", plan->folded);
-    add_key_number(out, "tensors_replaced", plan->replaced);
-    add_key_number(out, "tensors_patched", plan->patched);
-    add_key_number(out, "tensors_converted", plan->converted);
-    add_key_number(out, "tensors_copied", plan->copied);
-    add_key_number(out, "repacked_bytes", plan->repack_bytes);
-    add_key_number(out, "bytes_read_twice", plan->bytes_read_twice);
-    add_key_text(out, "tied_head", plan->tied_head);
-    add_key_number(out, "bytes_in", plan->bytes_in);
-    add_key_number(out, "bytes_out", plan->bytes_out);
-    add_key_number(out, "blocks", plan->block_count);
-    add_key_number(out, "blocks_in_place", plan->in_place_blocks);
-    add_key_number(out, "memory_budget_bytes", plan->memory.budget_bytes);
-    add_key_number(out, "memory_needed_bytes", plan->memory.needed_bytes);
-    add_key_number(out, "memory_least_bytes", plan->memory.least_bytes);
-    add_key_number(out, "workers", plan->memory.thread_count);
-    add_key_text(out, "kernels", merge->ops->name);
+    describe_key_number(out, "tensors_folded", plan->folded);
+    describe_key_number(out, "tensors_replaced", plan->replaced);
+    describe_key_number(out, "tensors_patched", plan->patched);
+    describe_key_number(out, "tensors_converted", plan->converted);
+    describe_key_number(out, "tensors_copied", plan->copied);
+    describe_key_number(out, "repacked_bytes", plan->repack_bytes);
+    describe_key_number(out, "bytes_read_twice", plan->bytes_read_twice);
+    describe_key_text(out, "tied_head", plan->tied_head);
+    describe_key_number(out, "bytes_in", plan->bytes_in);
+    describe_key_number(out, "bytes_out", plan->bytes_out);
+    describe_key_number(out, "blocks", plan->block_count);
+    describe_key_number(out, "blocks_in_place", plan->in_place_blocks);
+    describe_key_number(out, "memory_budget_bytes", plan->memory.budget_bytes);
+    describe_key_number(out, "memory_needed_bytes", plan->memory.needed_bytes);
+    describe_key_number(out, "memory_least_bytes", plan->memory.least_bytes);
+    describe_key_number(out, "workers", plan->memory.thread_count);
+    describe_key_text(out, "kernels", merge->ops->name);
     text_adds(out, ",\"files\":[");
     for (size_t i = 0; i < plan->file_count; i++) {
         text_adds(out, i ? ",{\"name\":" : "{\"name\":");
         text_add_json(out, plan->files[i].name, strlen(plan->files[i].name));
-        add_key_number(out, "bytes", plan->files[i].bytes);
-        add_key_number(out, "tensors", plan->files[i].tensor_count);
+        describe_key_number(out, "bytes", plan->files[i].bytes);
+        describe_key_number(out, "tensors", plan->files[i].tensor_count);
         text_adds(out, "}");
     }
     text_adds(out, "]}\n");
@@ -252,8 +252,8 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
     if (format == LORAFOLD_JSON) {
         plan_json(merge, &out);
     } else {
-        add_base(merge, &out);
-        add_adapters(merge, &out);
+        describe_base(merge, &out);
+        describe_adapters(merge, &out);
         add_work(merge, &out);
         add_machine(merge, &out);
     }
@@ -268,26 +268,26 @@ static double rate(uint64_t bytes, double seconds)
 static void report_json(const struct lorafold_report *report, struct text *out)
 {
     text_adds(out, "{\"type\":\"report\"");
-    add_key_text(out, "output", report->output);
-    add_key_number(out, "bytes_read", report->bytes_read);
-    add_key_number(out, "bytes_written", report->bytes_written);
-    add_key_number(out, "tensors_folded", report->tensors_folded);
-    add_key_number(out, "tensors_replaced", report->tensors_replaced);
-    add_key_number(out, "tensors_patched", report->tensors_patched);
-    add_key_number(out, "tensors_converted", report->tensors_converted);
-    add_key_number(out, "tensors_copied", report->tensors_copied);
-    add_key_number(out, "shards", report->file_count);
+    describe_key_text(out, "output", report->output);
+    describe_key_number(out, "bytes_read", report->bytes_read);
+    describe_key_number(out, "bytes_written", report->bytes_written);
+    describe_key_number(out, "tensors_folded", report->tensors_folded);
+    describe_key_number(out, "tensors_replaced", report->tensors_replaced);
+    describe_key_number(out, "tensors_patched", report->tensors_patched);
+    describe_key_number(out, "tensors_converted", report->tensors_converted);
+    describe_key_number(out, "tensors_copied", report->tensors_copied);
+    describe_key_number(out, "shards", report->file_count);
     text_addf(out,
               ",\"seconds\":%.6f,\"seconds_planning\":%.6f,\"seconds_to_first_write\":%.6f"
               ",\"share_read\":%.4f,\"share_compute\":%.4f,\"share_write\":%.4f",
               report->seconds, report->seconds_planning, report->seconds_to_first_write,
               report->share_read, report->share_compute, report->share_write);
-    add_key_number(out, "memory_peak_bytes", report->memory_peak_bytes);
-    add_key_number(out, "cgroup_peak_bytes", report->cgroup_peak_bytes);
-    add_key_text(out, "io_engine", report->io_engine);
+    describe_key_number(out, "memory_peak_bytes", report->memory_peak_bytes);
+    describe_key_number(out, "cgroup_peak_bytes", report->cgroup_peak_bytes);
+    describe_key_text(out, "io_engine", report->io_engine);
     text_addf(out, ",\"io_direct\":%s", report->io_direct ? "true" : "false");
-    add_key_text(out, "kernels", report->kernels);
-    add_key_number(out, "workers", report->threads);
+    describe_key_text(out, "kernels", report->kernels);
+    describe_key_number(out, "workers", report->threads);
     text_adds(out, "}\n");
 }
 
@@ -300,7 +300,7 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
         return text_take(&out);
     }
     text_adds(&out, "wrote     ");
-    add_quoted(&out, report->output);
+    describe_quoted(&out, report->output);
     text_adds(&out, ": ");
     text_add_count(&out, report->file_count, "file");
     text_adds(&out, ", ");
@@ -311,7 +311,7 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
               report->seconds, rate(report->bytes_written, report->seconds),
               100 * report->share_read, 100 * report->share_compute, 100 * report->share_write);
     text_adds(&out, "memory    ");
-    add_mib(&out, report->memory_peak_bytes);
+    describe_mib(&out, report->memory_peak_bytes);
     text_addf(&out, " at the peak; %s, %s I/O, %u workers, %s kernels\n", report->io_engine,
               report->io_direct ? "direct" : "buffered", report->threads, report->kernels);
     return text_take(&out);

@@ -21,8 +21,7 @@ void source_release(struct source *source)
     *source = (struct source){ 0 };
 }
 
-/* The last component of the path, "model" for ".../model/". */
-static char *last_component(const char *path)
+char *path_last_component(const char *path)
 {
     char resolved[PATH_MAX];
     const char *from = realpath(path, resolved) ? resolved : path;
@@ -47,7 +46,7 @@ int source_find(struct source *out, struct remote *remote, const char *text, con
         return error_set(err, ERR_USAGE, "the %s is an empty string", what);
     if (stat(text, &st) == 0 || errno != ENOENT || lstat(text, &st) == 0) {
         /* What is there, even as a dangling link, is meant; whoever opens it explains. */
-        *out = (struct source){ .path = strdup(text), .name = last_component(text) };
+        *out = (struct source){ .path = strdup(text), .name = path_last_component(text) };
     } else if (!hub_is_repo_name(text)) {
         return error_set(err, ERR_USAGE, "%s '%s': no such file or directory", what, text);
     } else {
@@ -250,11 +249,59 @@ static int open_base(struct lorafold_merge *merge, struct error *err)
     return original_check(merge, err);
 }
 
+/* Does every adapter name the base that the first one of a batch named? */
+static int check_named(const struct lorafold_merge *merge, struct error *err)
+{
+    for (size_t i = 0; i < merge->adapter_count; i++) {
+        const struct adapter *adapter = &merge->adapters[i];
+        const char *named = adapter->config.base_model;
+        char quoted[QUOTED_BYTES];
+
+        if (named && (strcmp(named, merge->base->named) == 0 ||
+                      (named[0] && !names_another_base(&merge->base->source, named))))
+            continue;
+        if (!named)
+            named = "";
+        return error_set(err, ERR_MISMATCH,
+                         "adapter '%s' names the base '%s', and the base that is open is '%s': "
+                         "give BASE to use one for all",
+                         adapter->name, error_quote(quoted, sizeof(quoted), named, strlen(named)),
+                         merge->base->source.name);
+    }
+    return 0;
+}
+
+/* A base that another output of the batch has opened. */
+static int use_open_base(struct lorafold_merge *merge, struct error *err)
+{
+    if (merge->base->named && check_named(merge, err))
+        return err->code;
+    if (!merge->base->original && check_identity(merge, err))
+        return err->code;
+    return original_check(merge, err);
+}
+
+static int open_new_base(struct lorafold_merge *merge, struct error *err)
+{
+    const char *named = merge->adapters[0].config.base_model;
+
+    if (open_base(merge, err)) {
+        base_release(merge->base);
+        return err->code;
+    }
+    if (!merge->options.base && !merge->options.original_base && named) {
+        merge->base->named = strdup(named);
+        if (!merge->base->named)
+            return error_no_memory(err, "a name");
+    }
+    return 0;
+}
+
 /* The base of an adapter that stays one, which is complete without it. */
 static int open_named_base(struct lorafold_merge *merge, struct error *err)
 {
     struct error inner = { 0 };
-    int status = open_base(merge, &inner);
+    int status = open_new_base(merge, &inner);
 
     if (status == 0)
         return 0;
@@ -264,7 +311,6 @@ static int open_named_base(struct lorafold_merge *merge, struct error *err)
             "the adapter is not checked against its base, and no tokenizer files are taken from "
             "there: %s",
             inner.text);
-    base_release(merge->base);
     return 0;
 }
 
@@ -274,6 +320,7 @@ void base_release(struct base *base)
     scheme_release(&base->scheme);
     model_release(&base->model);
     source_release(&base->source);
+    free(base->named);
     *base = (struct base){ 0 };
 }
 
@@ -305,9 +352,11 @@ int inputs_open(struct lorafold_merge *merge, struct error *err)
     status = open_adapters(merge, err);
     if (!status)
         status = find_tokenizer(merge, err);
-    if (!status)
+    if (!status && merge->base->source.path)
+        status = use_open_base(merge, err);
+    else if (!status)
         status = writes_adapter(merge) && !merge->options.base ? open_named_base(merge, err)
-                                                               : open_base(merge, err);
+                                                               : open_new_base(merge, err);
     remote_close(&merge->remote);
     return status;
 }

@@ -19,7 +19,7 @@ void lorafold_merge_options_init(struct lorafold_merge_options *options)
                                                 .memory_bytes = MEMORY_BYTES_DEFAULT };
 }
 
-static void write_log(void *context, enum log_level level, const char *sentence)
+void merge_log(void *context, enum log_level level, const char *sentence)
 {
     struct lorafold_merge *merge = context;
 
@@ -107,7 +107,7 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
  * adapters and tokenizer, and each file of weights or beside them, which may be a link to
  * somewhere else.
  */
-static const char **list_inputs(const struct lorafold_merge *merge, size_t *count)
+const char **merge_list_inputs(const struct lorafold_merge *merge, size_t *count)
 {
     const char **list = calloc(merge->base->model.shard_count + 2 * merge->adapter_count +
                                    merge->side_files.count + 2,
@@ -143,10 +143,15 @@ static uint64_t side_bytes(const struct lorafold_merge *merge)
     return bytes + merge->plan.headers_bytes + merge->plan.block_count * 40;
 }
 
+uint64_t merge_disk_bytes(const struct lorafold_merge *merge)
+{
+    return merge->plan.bytes_out + merge->plan.repack_bytes + side_bytes(merge);
+}
+
 static int check_output(struct lorafold_merge *merge, const char *const *inputs, size_t count,
                         struct error *err)
 {
-    uint64_t needed = merge->plan.bytes_out + merge->plan.repack_bytes + side_bytes(merge);
+    uint64_t needed = merge_disk_bytes(merge);
     uint64_t available;
     struct text sizes = { 0 };
 
@@ -183,24 +188,24 @@ static uint64_t adapter_memory(const struct adapter *adapter)
     return bytes;
 }
 
-/* What the base holds in memory besides the plan, once the adapters are forgotten. */
-static uint64_t input_memory(const struct lorafold_merge *merge)
+uint64_t base_memory(const struct base *base)
 {
-    uint64_t bytes = merge->base->model.tensor_count * sizeof(*merge->base->model.by_name) +
-                     merge->base->config_bytes + merge->plan.block_count * sizeof(struct digest);
+    uint64_t bytes = base->model.tensor_count * sizeof(*base->model.by_name) + base->config_bytes;
 
-    for (size_t i = 0; i < merge->base->model.shard_count; i++)
-        bytes += header_memory(&merge->base->model.shards[i].header) + sizeof(struct model_shard) +
-                 256;
-    if (merge->base->scheme.quantised)
-        bytes += merge->base->scheme.view.tensor_count *
-                 (sizeof(*merge->base->scheme.tensors) + sizeof(*merge->base->scheme.stored) +
-                  sizeof(*merge->base->model.by_name));
-    for (size_t i = 0; merge->base->scheme.quantised && i < merge->base->scheme.view.shard_count;
-         i++)
-        bytes += header_memory(&merge->base->scheme.view.shards[i].header) +
-                 sizeof(struct model_shard);
+    for (size_t i = 0; i < base->model.shard_count; i++)
+        bytes += header_memory(&base->model.shards[i].header) + sizeof(struct model_shard) + 256;
+    if (base->scheme.quantised)
+        bytes += base->scheme.view.tensor_count *
+                 (sizeof(*base->scheme.tensors) + sizeof(*base->scheme.stored) +
+                  sizeof(*base->model.by_name));
+    for (size_t i = 0; base->scheme.quantised && i < base->scheme.view.shard_count; i++)
+        bytes += header_memory(&base->scheme.view.shards[i].header) + sizeof(struct model_shard);
     return bytes;
+}
+
+uint64_t merge_memory(const struct lorafold_merge *merge)
+{
+    return merge->plan.block_count * sizeof(struct digest);
 }
 
 static int check_same(const struct lorafold_merge *merge, struct error *err)
@@ -260,22 +265,30 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         adapter_forget_tensors(&merge->adapters[i]);
     }
     malloc_trim(0); /* headers of 100,000 tensors leave holes that would count against the budget */
-    return plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
-                           input_memory(merge), err);
+    return 0;
+}
+
+int merge_plan(struct lorafold_merge *merge, struct error *err)
+{
+    if (read_options(merge, err) || inputs_open(merge, err) || side_files_find(merge, err))
+        return err->code;
+    return make_plan(merge, err);
 }
 
 static int open_merge(struct lorafold_merge *merge, struct error *err)
 {
+    const struct lorafold_merge_options *options = &merge->options;
     const char **inputs;
     size_t count;
     int status;
 
-    if (read_options(merge, err) || inputs_open(merge, err) || side_files_find(merge, err) ||
-        make_plan(merge, err))
+    if (merge_plan(merge, err) ||
+        plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
+                        base_memory(merge->base) + merge_memory(merge), err))
         return err->code;
     if (!merge->options.output)
         return 0;
-    inputs = list_inputs(merge, &count);
+    inputs = merge_list_inputs(merge, &count);
     if (!inputs)
         return error_no_memory(err, "the list of inputs");
     status = check_output(merge, inputs, count, err);
@@ -295,7 +308,7 @@ int lorafold_merge_open(struct lorafold_merge **out, const struct lorafold_merge
     }
     merge->opened_at = clock_seconds();
     merge->options = *options;
-    merge->log = (struct log){ write_log, merge };
+    merge->log = (struct log){ merge_log, merge };
     merge->base = calloc(1, sizeof(*merge->base));
     if (!merge->base)
         error_no_memory(&inner, "the base");
@@ -527,17 +540,21 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
     return 0;
 }
 
-static int fill_output(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+int merge_finish(struct lorafold_merge *merge, struct outdir *outdir, const atomic_int *cancelled,
+                 struct error *err)
 {
-    if (run_pipeline(merge, outdir, err) || list_shards(merge, err) ||
-        write_index(merge, outdir, err) || write_config(merge, outdir, err) ||
-        side_files_copy(merge, outdir, err) || write_card_and_manifest(merge, outdir, err))
+    static const char *const last[] = { INDEX_NAME, "config.json", ADAPTER_CONFIG_NAME,
+                                        MANIFEST_NAME };
+
+    if (list_shards(merge, err) || write_index(merge, outdir, err) ||
+        write_config(merge, outdir, err) || side_files_copy(merge, outdir, err) ||
+        write_card_and_manifest(merge, outdir, err))
         return err->code;
     if (check_inputs(merge, err))
         return err->code;
-    if (atomic_load(&merge->stop.cancelled))
+    if (atomic_load(cancelled))
         return error_set(err, ERR_CANCELLED, "cancelled");
-    return 0;
+    return outdir_publish(outdir, last, sizeof(last) / sizeof(last[0]), err);
 }
 
 static void fill_report(struct lorafold_merge *merge)
@@ -574,8 +591,6 @@ static void fill_report(struct lorafold_merge *merge)
 
 int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
 {
-    static const char *const last[] = { INDEX_NAME, "config.json", ADAPTER_CONFIG_NAME,
-                                        MANIFEST_NAME };
     struct error inner = { 0 };
     struct outdir *outdir = NULL;
     const char **inputs;
@@ -588,7 +603,7 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
         return give_error(err, &inner);
     }
     merge->ran = true;
-    inputs = list_inputs(merge, &count);
+    inputs = merge_list_inputs(merge, &count);
     if (!inputs) {
         error_no_memory(&inner, "the list of inputs");
         return give_error(err, &inner);
@@ -596,9 +611,9 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
     status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs, count,
                          &merge->log, &inner);
     if (!status)
-        status = fill_output(merge, outdir, &inner);
+        status = run_pipeline(merge, outdir, &inner);
     if (!status)
-        status = outdir_publish(outdir, last, sizeof(last) / sizeof(last[0]), &inner);
+        status = merge_finish(merge, outdir, &merge->stop.cancelled, &inner);
     if (status && outdir)
         outdir_discard(outdir);
     outdir_close(outdir);
@@ -624,15 +639,22 @@ void lorafold_merge_report(const struct lorafold_merge *merge, struct lorafold_r
 
 void lorafold_merge_close(struct lorafold_merge *merge)
 {
+    struct base *base = merge ? merge->base : NULL;
+
+    merge_free(merge);
+    if (base)
+        base_release(base);
+    free(base);
+}
+
+void merge_free(struct lorafold_merge *merge)
+{
     if (!merge)
         return;
     output_files_release(&merge->files);
     free(merge->order.digests);
     plan_release(&merge->plan);
     side_files_release(&merge->side_files);
-    if (merge->base)
-        base_release(merge->base);
-    free(merge->base);
     for (size_t i = 0; i < merge->adapter_count; i++) {
         adapter_release(&merge->adapters[i]);
         source_release(&merge->adapter_sources[i]);

@@ -76,6 +76,7 @@ struct output_files {
 
 /* What is read of a base before its weights; not changed once it is open. */
 struct base {
+    char *named;               /* by an adapter, where it is not given */
     struct source source;      /* its name is NULL if an adapter is written without it */
     struct model model;        /* without shards then */
     bool original;             /* it is the 16-bit model of the one that was named */
@@ -111,10 +112,36 @@ struct lorafold_merge {
     bool ran;
 };
 
+/* ---- merge.c: what a merge alone and one of a batch have in common ---- */
+
+/* Open what it is made from, but a base that is open, and lay it out; writes nothing. */
+int merge_plan(struct lorafold_merge *merge, struct error *err);
+
+/*
+ * What the output may not touch, as a list that the caller frees; NULL without memory.
+ */
+const char **merge_list_inputs(const struct lorafold_merge *merge, size_t *count);
+uint64_t merge_disk_bytes(const struct lorafold_merge *merge);
+
+/* Held while a merge runs, beside its plan. */
+uint64_t base_memory(const struct base *base);
+uint64_t merge_memory(const struct lorafold_merge *merge);
+
+/* Write what is not weights, and publish; merge->order says what the pipeline has written. */
+int merge_finish(struct lorafold_merge *merge, struct outdir *outdir, const atomic_int *cancelled,
+                 struct error *err);
+void merge_log(void *context, enum log_level level, const char *sentence);
+
+/* All but the base; NULL is allowed. */
+void merge_free(struct lorafold_merge *merge);
+
 /* Copy code and sentence to the caller's error; returns the code. */
 int give_error(struct lorafold_error *out, const struct error *err);
 
 /* ---- inputs.c ---- */
+
+/* The last component of the path, "model" for ".../model/"; NULL without memory. */
+char *path_last_component(const char *path);
 
 /* An adapter that stays one goes without its base, with a notice, unless the caller gave one. */
 int inputs_open(struct lorafold_merge *merge, struct error *err);
@@ -188,6 +215,14 @@ int lora_write_config(struct lorafold_merge *merge, struct outdir *outdir, struc
 /* The name under which others know the base, as far as it is known; NULL: it has none. */
 const char *public_base_name(const struct lorafold_merge *merge);
 void card_write(const struct lorafold_merge *merge, struct text *out);
+
+/* ---- describe.c ---- */
+void describe_base(const struct lorafold_merge *merge, struct text *out);
+void describe_adapters(const struct lorafold_merge *merge, struct text *out);
+void describe_quoted(struct text *out, const char *name);
+void describe_mib(struct text *out, uint64_t bytes);
+void describe_key_text(struct text *out, const char *key, const char *value);
+void describe_key_number(struct text *out, const char *key, uint64_t value);
 
 /* ---- manifest.c ---- */
 struct digest digest_bytes(const void *bytes, size_t count);
