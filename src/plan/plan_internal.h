@@ -101,6 +101,15 @@ int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 
  */
 int plan_same(const struct plan_maker *maker, struct model_ref ref, uint64_t number,
               struct error *err);
+/*
+ * Are deltas of this tensor to be applied to its matrices as they lie in the file, transposed to
+ * the view's?  Then plan_turn() makes it so, and matches for it from those of `list`.
+ */
+bool plan_is_turned(const struct plan_maker *maker, const struct plan_tensor *tensor,
+                    const struct plan_match *list, size_t count);
+int plan_turn(struct plan *plan, struct plan_tensor *tensor, const struct plan_match *list,
+              struct plan_match *turned, struct adapter_edit *edits, size_t count,
+              struct error *err);
 /* Fill in a tensor as it is stored, to be copied. */
 void plan_stored(struct plan_tensor *out, const struct model *stored, struct model_ref ref);
 /* When all are listed: the scales of codes that are made anew. */

@@ -1,5 +1,6 @@
 """`--save-method same`: what is written in the base's own scheme, against the definition of each format."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def check_weight(name: str, base: dict, out: dict, stem: str, merged: torch.Tens
     after = step_of(out, stem).reshape(amax.shape)
     if name == "int8_rows_bnb":
         half = merged.half().float()
-        assert torch.equal(codes, (half * (127 / step)).round().clamp(-127, 127).to(torch.int8))
+        factor = torch.full_like(step, 127.0) / step  # "127 / step" is a product with a reciprocal in torch
+        assert torch.equal(codes, (half * factor).round().clamp(-127, 127).to(torch.int8))
         amax, most = amax.half().float(), 1.0
         got, unit, largest = codes.double() * step.double() / 127, step / 127, 1.0
         slack = half.abs() * 2.0**-11
@@ -299,6 +301,99 @@ def test_fused_experts(name: str, family: str, lorafold: Run, tmp_path: Path):
         new += check_weight(name, *one, "m", merged, exact)
         experts += 1
     assert experts >= 2 * moe_models.EXPERTS and new > 0
+
+
+def quantise_gpt_oss(base: Path) -> dict[str, torch.Tensor]:
+    """Experts as the published models have them; all tensors as they are decoded."""
+    stored, decoded = {}, {}
+    for key, tensor in models.load_tensors(base).items():
+        if tensor.dim() != 3:
+            stored[key] = decoded[key] = tensor
+            continue
+        codes, scales = quantised.mx_blocks(tensor.transpose(1, 2))
+        stored |= {f"{key}_blocks": quantised.two_in_a_byte(codes), f"{key}_scales": scales}
+        wide = E2M1[codes.int()] * torch.ldexp(torch.ones(()), scales.int() - 127).unsqueeze(-1)
+        decoded[key] = wide.flatten(2).transpose(1, 2).contiguous().bfloat16()
+    config = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}
+    (base / "config.json").write_text(json.dumps(config))
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    return decoded
+
+
+@pytest.mark.parametrize("weight", [1.0, 40.0], ids=["scales_stay", "scales_grow"])
+@pytest.mark.parametrize("parameters", [moe_models.PARAMETERS, ["experts.down_proj"]], ids=["both", "one"])
+def test_experts_of_gpt_oss(
+    parameters: list[str], weight: float, lorafold: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The codes lie transposed to the weight, one matrix after the other."""
+    base, adapter, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
+    monkeypatch.setattr(moe_models, "WIDTH", 96)
+    moe_models.make_base("gpt_oss", base, torch.bfloat16)
+    moe_models.make_adapter(base, adapter, target_modules=["q_proj"], target_parameters=parameters)
+    decoded = quantise_gpt_oss(base)
+    lorafold("merge", base, "-a", f"{adapter}:{weight}", "-o", out, "--save-method", "same")
+    before, after = models.load_tensors(base), models.load_tensors(out)
+    assert list(before) == list(after)
+    changed, new = set(), 0
+    for part in moe_models.parts_of(decoded, adapter):
+        delta = dataclasses.replace(part.delta, scale=part.delta.scale * weight)
+        if part.expert is None:
+            assert torch.equal(after[part.name], reference.fold(decoded[part.name], [delta]))
+            changed.add(part.name)
+            continue
+        one = [
+            {
+                "m.weight_packed": tensors[f"{part.name}_blocks"][part.expert].flatten(1),
+                "m.weight_scale": tensors[f"{part.name}_scales"][part.expert],
+            }
+            for tensors in (before, after)
+        ]
+        old = decoded[part.name][part.expert]
+        merged = reference.fold(old, [delta], torch.float32).t().contiguous()
+        exact = torch.from_numpy(reference.exact_sum(old, [delta])).t()
+        new += check_weight("ct_mxfp4", *one, "m", merged, exact)
+        changed |= {f"{part.name}_blocks", f"{part.name}_scales"}
+    assert len(changed) >= 2 * 2 * len(parameters) and (new > 0 or weight == 1.0)
+    same = [key for key in before if key not in changed]
+    assert as_bytes({key: after[key] for key in same}) == as_bytes({key: before[key] for key in same})
+    if len(parameters) == 1:
+        assert sum("gate_up_proj_blocks" in key for key in same) == 2
+    # Experts in several blocks of the output, read in any order, with the least of everything.
+    again = tmp_path / "again"
+    lorafold("merge", out, "-a", adapter, "-o", again, "--save-method", "same", "--threads", "1")
+    lorafold("merge", out, "-a", adapter, "-o", tmp_path / "other", "--save-method", "same", "--kernels", "scalar")
+    files = [(path / "model.safetensors").read_bytes() for path in (again, tmp_path / "other")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["plain", "dora"])
+def test_conv1d_of_llm_int8(dora: bool, lorafold: Run, tmp_path: Path):
+    """GPT-2: the weights [in, out] were turned before they became rows of codes."""
+    config = models.transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=96, n_positions=64)
+    plain, base, adapter, out = (tmp_path / name for name in ("plain", "base", "adapter", "out"))
+    models.from_config(config, torch.bfloat16).save_pretrained(plain)
+    stored, decoded = {}, {}
+    for key, tensor in models.load_tensors(plain).items():
+        stored[key] = decoded[key] = tensor
+        if key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            parts, turned = quantised.bnb8(tensor.t().contiguous())
+            stored.pop(key)
+            stored |= {key.removesuffix(".weight") + end: part for end, part in parts.items()}
+            decoded[key] = turned.t().contiguous()
+    quantisation = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    quantised.write(base, stored, json.loads((plain / "config.json").read_text()) | {"quantization_config": quantisation}, False)
+    save_file(decoded, plain / "model.safetensors", metadata={"format": "pt"})
+    targets = {"r": 4, "lora_alpha": 6, "target_modules": ["c_attn", "c_fc", "mlp.c_proj"], "fan_in_fan_out": True}
+    models.make_adapter(plain, adapter, torch.float32, 4, use_dora=dora, **targets)
+    lorafold("merge", base, "-a", adapter, "-o", out, "--save-method", "same")
+    lorafold("merge", plain, "-a", adapter, "-o", tmp_path / "wide", "--dtype", "f32")
+    before, after, wide = (models.load_tensors(path) for path in (base, out, tmp_path / "wide"))
+    assert list(before) == list(after)
+    changed = [key for key in wide if not torch.equal(wide[key], decoded[key].float())]
+    assert len(changed) == 6
+    for key in changed:
+        merged = wide[key].t().contiguous()
+        check_weight("int8_rows_bnb", before, after, key.removesuffix(".weight"), merged, merged.double())
 
 
 def test_dora(lorafold: Run, tmp_path: Path):
