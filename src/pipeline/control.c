@@ -336,6 +336,16 @@ static void go_on(struct control *control, const atomic_int *cancelled)
     start_blocks(control);
 }
 
+/* Nothing may be in flight, but an outlet will let another file begin. */
+static bool is_held(const struct control *control)
+{
+    bool held = false;
+
+    for (size_t i = 0; i < control->output_count && !control->failed; i++)
+        held |= control->outputs[i].held && !control->outputs[i].failed;
+    return held;
+}
+
 int control_loop(struct control *control, const atomic_int *cancelled)
 {
     struct ring_request *request;
@@ -348,7 +358,7 @@ int control_loop(struct control *control, const atomic_int *cancelled)
             ready_load(control, &control->outputs[i]);
     }
     go_on(control, cancelled);
-    while (control->in_flight > 0 || control->tasks > 0) {
+    while (control->in_flight > 0 || control->tasks > 0 || is_held(control)) {
         if (ring_wait(control->ring, &request, &err)) {
             control_fail(control, NULL, &err);
             /* What is in flight still uses slots and files, so it is waited for if at all possible.

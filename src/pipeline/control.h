@@ -32,6 +32,7 @@ struct open_input {
 /* An output file; open from its first block to the end of its sync. */
 struct open_file {
     struct file file;
+    bool created;
     uint64_t blocks_left;
     struct output *output; /* whose file it is */
     struct ring_request sync;
@@ -68,6 +69,7 @@ struct output {
     uint32_t next_resident; /* to be loaded */
     uint32_t files_left;    /* not synced */
     unsigned busy;          /* slots, regions and syncs that it has in flight */
+    bool held;              /* its outlet lets no further file begin */
     bool failed;
     bool ended;
 };
@@ -141,10 +143,11 @@ struct output *output_next(struct control *control);
 void output_next_block(const struct output *output, struct plan_block *block);
 void output_advance(struct control *control, struct output *output);
 
-static inline bool output_has_blocks(const struct output *output)
-{
-    return !output->failed && output->blocks_started < output->order->plan->block_count;
-}
+/* Has it a block that may be started?  Sets `held` where its outlet forbids that. */
+bool output_has_blocks(struct output *output);
+
+/* Create a file in full, unless that is done. */
+int output_create_file(struct output *output, uint32_t index, struct error *err);
 
 /* End it if it is complete, or if it is given up and nothing of it is in flight. */
 void output_check(struct control *control, struct output *output);

@@ -52,7 +52,8 @@ int control_open_output(struct control *control, struct output *output, uint32_t
 
     if (file->fd >= 0)
         return 0;
-    if (file_open_output(file, output->order->directory_fd, output->order->plan->files[index].name,
+    if (output_create_file(output, index, err) ||
+        file_open_output(file, output->order->directory_fd, output->order->plan->files[index].name,
                          control->options->direct, err))
         return err->code;
     control->result->direct_out &= file->direct;
@@ -119,7 +120,9 @@ int control_file_synced(struct control *control, struct ring_request *request, s
 {
     struct open_file *open = request->user;
     struct output *output = open->output;
-    const struct plan_file *file = &output->order->plan->files[open - output->files];
+    const struct pipeline_outlet *outlet = output->order->outlet;
+    uint32_t index = (uint32_t)(open - output->files);
+    const struct plan_file *file = &output->order->plan->files[index];
     char reason[128];
 
     control->syncs--;
@@ -129,5 +132,8 @@ int control_file_synced(struct control *control, struct ring_request *request, s
                          strerror_r(request->status, reason, sizeof(reason)));
     file_close(&open->file);
     output->files_left--;
+    if (outlet && !control_gave_up(control, output))
+        outlet->finished(outlet->context, index,
+                         (const uint64_t(*)[2])(output->job.digests + file->block_first));
     return 0;
 }

@@ -11,7 +11,15 @@
 /* More than a shard may have: the shard's number lies above. */
 #define POSITION_SHARD_BITS 44
 
-/* Create every file in full: a disk that is too small is found before any work. */
+static bool begins_one_by_one(const struct output *output)
+{
+    return output->order->outlet && output->order->outlet->may_begin;
+}
+
+/*
+ * Create every file in full: a disk that is too small is found before any work.  Files that leave
+ * while others are made are created one by one, as each takes the space of one before.
+ */
 static int create_files(struct output *output, struct error *err)
 {
     const struct plan *plan = output->order->plan;
@@ -27,12 +35,22 @@ static int create_files(struct output *output, struct error *err)
                                                .blocks_left = plan->files[i].block_count,
                                                .output = output };
     output->files_left = (uint32_t)plan->file_count;
-    for (size_t i = 0; i < plan->file_count; i++) {
-        if (file_create_output(output->order->directory_fd, plan->files[i].name,
-                               align_up(plan->files[i].bytes, PAGE_BYTES), err))
+    for (uint32_t i = 0; i < plan->file_count && !begins_one_by_one(output); i++) {
+        if (output_create_file(output, i, err))
             return err->code;
     }
     return 0;
+}
+
+int output_create_file(struct output *output, uint32_t index, struct error *err)
+{
+    const struct plan_file *file = &output->order->plan->files[index];
+
+    if (output->files[index].created)
+        return 0;
+    output->files[index].created = true;
+    return file_create_output(output->order->directory_fd, file->name,
+                              align_up(file->bytes, PAGE_BYTES), err);
 }
 
 static int count_codes(struct output *output, struct error *err)
@@ -88,6 +106,18 @@ int output_open(struct output *output, struct pipeline_output *order,
         return err->code;
     find_position(output);
     return 0;
+}
+
+bool output_has_blocks(struct output *output)
+{
+    const struct pipeline_outlet *outlet = output->order->outlet;
+
+    output->held = false;
+    if (output->failed || output->blocks_started == output->order->plan->block_count)
+        return false;
+    output->held = !output->files[output->next_file].created &&
+                   !outlet->may_begin(outlet->context, output->next_file);
+    return !output->held;
 }
 
 struct output *output_next(struct control *control)

@@ -125,16 +125,21 @@ static void prepare_outputs(struct control *control, const atomic_int *cancelled
     }
 }
 
-void pipeline_cancel(struct pipeline_stop *stop)
+void pipeline_wake(struct pipeline_stop *stop)
 {
     struct ring *ring;
 
-    atomic_store(&stop->cancelled, 1);
     atomic_fetch_add(&stop->waking, 1);
     ring = atomic_load(&stop->ring);
     if (ring)
         ring_wake(ring);
     atomic_fetch_sub(&stop->waking, 1);
+}
+
+void pipeline_cancel(struct pipeline_stop *stop)
+{
+    atomic_store(&stop->cancelled, 1);
+    pipeline_wake(stop);
 }
 
 static void run_loop(struct control *control, struct pipeline_stop *stop)

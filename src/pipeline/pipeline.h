@@ -35,6 +35,9 @@ struct pipeline_stop {
 };
 void pipeline_cancel(struct pipeline_stop *stop);
 
+/* Have every outlet asked again; from where pipeline_cancel() may be called. */
+void pipeline_wake(struct pipeline_stop *stop);
+
 enum pipeline_stage { STAGE_READ, STAGE_COMPUTE, STAGE_WRITE, STAGE_COUNT };
 
 struct pipeline_progress {
@@ -63,11 +66,27 @@ struct pipeline_options {
     void *context;
 };
 
+/*
+ * Where the files of an output go while others are made.  Called on the calling thread; neither may
+ * block.  Files begin in the order of the plan and finish in any.
+ */
+struct pipeline_outlet {
+    /*
+     * May this file be made now?  Asked before it is created, and if not, again after
+     * pipeline_wake().  NULL: all files are created before the work.
+     */
+    bool (*may_begin)(void *context, uint32_t file);
+    /* It is written and synced; `digests` are those of its blocks, valid during the call. */
+    void (*finished)(void *context, uint32_t file, const uint64_t (*digests)[2]);
+    void *context;
+};
+
 /* One directory that is made. */
 struct pipeline_output {
     const struct plan *plan;
     int directory_fd;
     bool allow_nonfinite;
+    const struct pipeline_outlet *outlet; /* or NULL */
     /* What came of it. */
     uint64_t bytes_written;
     struct error error;     /* code 0: it is complete */
@@ -88,12 +107,12 @@ struct pipeline_result {
 };
 
 /*
- * Create every file of every plan in its directory, allocated in full, then fold, all outputs in
- * one pass.  Each file is synced.  `memory`: of plan_fit_memory().  An output that fails is given
- * up and the others go on; 0 if none did, otherwise the first error of all.  ERR_CANCELLED soon
- * after pipeline_cancel(), for all outputs that are not complete by then.  ERR_FORMAT names tensor
- * and element of a non-finite result.  Files of a failed output may be left in its directory: the
- * caller removes them.
+ * Create every file of every plan in its directory, allocated in full (where there is an outlet,
+ * when that lets it begin), then fold, all outputs in one pass.  Each file is synced.  `memory`: of
+ * plan_fit_memory().  An output that fails is given up and the others go on; 0 if none did,
+ * otherwise the first error of all.  ERR_CANCELLED soon after pipeline_cancel(), for all outputs
+ * that are not complete by then.  ERR_FORMAT names tensor and element of a non-finite result. Files
+ * of a failed output may be left in its directory: the caller removes them.
  */
 int pipeline_run(struct pipeline_output *outputs, size_t count, const struct plan_memory *memory,
                  const struct pipeline_options *options, struct pipeline_stop *stop,
