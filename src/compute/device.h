@@ -6,8 +6,8 @@
  * only call that waits.  So until then the host's side of a transfer must neither be read (of a
  * download) nor written, and the memory of a device is never looked at by the host.
  *
- * Threads: open and close are called by one thread; take and pin before there are others.  Each
- * stream is used by one thread at a time, different streams by different threads at once.
+ * Threads: open and close are called by one thread; take, pin and stream before there are others.
+ * Each stream is used by one thread at a time, different streams by different threads at once.
  *
  * Errors: ERR_FAILED with a sentence that names the device and the call.  After one a device may
  * be lost: every later call fails, none hangs, and close still frees what can be freed.
@@ -45,12 +45,15 @@ struct device_ops {
 
     /* Memory on the device, 256-byte aligned, with whatever is in it. */
     int (*take)(struct device *device, void **memory, size_t bytes, struct error *err);
+    /* Memory of the host that transfers are fastest with, of whole pages; close frees it. */
+    int (*take_pinned)(struct device *device, void **host, size_t bytes, struct error *err);
     /*
-     * Make memory of the host fit for transfers, of which the device is told until close; `host`
-     * is whole pages.  Where it cannot be done transfers work all the same, slower: then it
-     * returns 0 and *pinned is false.
+     * Make whole pages of the host as fit for transfers as those.  Where that cannot be done they
+     * work all the same, slower and while the host waits: then this returns false.  Pages are
+     * unpinned before they are given back.
      */
-    int (*pin)(struct device *device, void *host, size_t bytes, bool *pinned, struct error *err);
+    bool (*pin)(struct device *device, void *host, size_t bytes);
+    void (*unpin)(struct device *device, void *host);
     int (*stream)(struct device *device, struct device_stream **out, struct error *err);
 
     int (*upload)(struct device_stream *stream, void *memory, const void *host, size_t bytes,

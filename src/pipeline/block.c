@@ -4,9 +4,6 @@
 
 #include <xxhash.h>
 
-/* The widest element that is computed with. */
-#define ELEMENT_BYTES_MAX 8u
-
 /*
  * An element that a block boundary cuts: its result is made apart, and the bytes that belong to
  * this block are kept.  Such blocks are never in place, so the input is whole.
@@ -15,15 +12,13 @@ static int fold_cut_element(const struct job *job, const struct scratch *scratch
                             const struct block_run *whole, uint64_t skip, uint64_t bytes,
                             uint8_t *out, struct error *err)
 {
-    uint8_t result[ELEMENT_BYTES_MAX];
     struct block_run run = *whole;
 
     run.count = 1;
-    run.dst = result;
+    run.dst = scratch->cut;
     if (run_fold(job, scratch, &run, err))
         return err->code;
-    memcpy(out, result + skip, bytes);
-    return 0;
+    return lane_fetch(scratch->lane, out, scratch->cut + skip, bytes, err);
 }
 
 /* Where the codes of a quantised tensor are, which came with the block, or room for them. */
@@ -60,6 +55,41 @@ struct block_run block_run_of(const struct slot *slot, const struct plan_tensor 
     return run;
 }
 
+/*
+ * What came with the block and elements [first, end) of a tensor are computed from.  Codes that
+ * come in pieces are sent by whoever reads them.
+ */
+static int upload_input(const struct scratch *scratch, const struct slot *slot,
+                        const struct plan_tensor *tensor, uint64_t first, uint64_t end,
+                        struct error *err)
+{
+    uint64_t width = dtype_bytes((enum dtype)tensor->dtype_in);
+    uint64_t begin_byte = first * width;
+    uint64_t end_byte = end * width;
+    const uint8_t *from_host;
+
+    if (tensor->quant) {
+        struct quant_reads from[QUANT_PART_COUNT];
+        struct quant_reads to[QUANT_PART_COUNT];
+
+        if (quant_is_strided(&tensor->quant->matrix))
+            return 0;
+        quant_reads_of(from, &tensor->quant->matrix, first, 1);
+        quant_reads_of(to, &tensor->quant->matrix, end - 1, 1);
+        begin_byte = from[QUANT_PART_CODES].offset;
+        end_byte = to[QUANT_PART_CODES].offset + to[QUANT_PART_CODES].bytes;
+    } else if (tensor->roundtrip) {
+        uint64_t block = PLAN_ENCODING_BLOCK;
+
+        begin_byte = align_down(first, block) * width;
+        end_byte = min_u64(align_up(end, block) * width, tensor->in_bytes);
+    }
+    from_host = slot->memory + plan_block_position(&slot->block, tensor, begin_byte);
+    if (tensor->whole) /* all of it are patches, which the next such tensor puts there too */
+        return lane_send(scratch->lane, from_host, end_byte - begin_byte, err);
+    return lane_upload(scratch->lane, from_host, end_byte - begin_byte, err);
+}
+
 /* Compute elements that are converted or folded, all of one target or of none. */
 static int compute_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                         const struct plan_tensor *tensor, const struct plan_target *target,
@@ -74,6 +104,8 @@ static int compute_part(const struct job *job, const struct scratch *scratch, st
     uint64_t begin = target ? target->row_first * target->cols : 0;
     struct block_run run = block_run_of(slot, tensor, target, first);
 
+    if (upload_input(scratch, slot, tensor, first, end + (tail ? 1 : 0), err))
+        return err->code;
     if (skip) {
         uint64_t bytes = min_u64(width_out - skip, part.end - part.first);
 
@@ -88,7 +120,8 @@ static int compute_part(const struct job *job, const struct scratch *scratch, st
     }
     run.count = end - begin - run.first;
     run.dst = out;
-    if (run_fold(job, scratch, &run, err))
+    if (run_fold(job, scratch, &run, err) ||
+        lane_fetch(scratch->lane, out, out, run.count * width_out, err))
         return err->code;
     if (tail) {
         run.first = end - begin;
@@ -164,24 +197,41 @@ static int fold_part(const struct job *job, const struct scratch *scratch, struc
     return 0;
 }
 
+/* A part of the codes of a quantised output. */
+static int encode_tensor(const struct job *job, const struct scratch *scratch, struct slot *slot,
+                         const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
+                         struct error *err)
+{
+    struct plan_elements elements = plan_part_elements(tensor, part);
+
+    if (upload_input(scratch, slot, tensor, elements.first, elements.end, err))
+        return err->code;
+    if (tensor->encoding->same)
+        return same_part(job, scratch, slot, tensor, part, out, err);
+    return encode_part(job, scratch, slot, tensor, part, out, err);
+}
+
 static int make_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                      const struct plan_tensor *tensor, struct error *err)
 {
     struct plan_part part = plan_block_part(&slot->block, tensor);
     uint8_t *out = slot->memory + (tensor->out_offset + part.first - slot->block.offset);
+
     if (part.first == part.end)
         return 0;
+    slot->tensor = tensor;
     if (tensor->action == PLAN_PATCH)
         return patches_apply(job, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
                              part.end, out, err);
     if (tensor->encoding && tensor->encoding->same && tensor->action == PLAN_COMPANION)
         return same_scales(job, tensor, part, out, err);
-    if (tensor->encoding && tensor->encoding->same)
-        return same_part(job, scratch, slot, tensor, part, out, err);
-    if (tensor->action == PLAN_ENCODE)
-        return encode_part(job, scratch, slot, tensor, part, out, err);
-    if (tensor->action == PLAN_COMPANION)
+    if (tensor->action == PLAN_COMPANION) {
+        if (lane_finish(scratch->lane, err)) /* absmax of codes in this block */
+            return err->code;
         return encode_companion(job, scratch, tensor, part, out, err);
+    }
+    if (tensor->action == PLAN_ENCODE)
+        return encode_tensor(job, scratch, slot, tensor, part, out, err);
     if (tensor->patch_count && patch_input(job, scratch, slot, tensor, part, err))
         return err->code;
     if (tensor->action == PLAN_FOLD)
@@ -206,9 +256,17 @@ int block_compute(const struct scratch *scratch, struct slot *slot, struct error
     uint64_t padded = align_up(block->bytes, PAGE_BYTES);
     XXH128_hash_t digest;
 
+    lane_begin(scratch->lane, job, slot);
+    slot->tensor = NULL;
     for (uint64_t i = 0; i < block->tensor_count; i++) {
-        if (make_part(job, scratch, slot, &job->plan->tensors[block->tensor_first + i], err))
+        if (make_part(job, scratch, slot, &job->plan->tensors[block->tensor_first + i], err)) {
+            lane_abandon(scratch->lane);
             return err->code;
+        }
+    }
+    if (lane_finish(scratch->lane, err)) {
+        lane_abandon(scratch->lane);
+        return err->code;
     }
     copy_header(job->plan, slot);
     memset(slot->memory + block->bytes, 0, padded - block->bytes);

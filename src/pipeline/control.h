@@ -82,6 +82,7 @@ struct control {
     bool abandoned;      /* the ring is broken: what is in flight may still use memory and files */
     struct ring *ring;
     struct pool pool;
+    bool pool_pinned;
     struct crew crew;
     struct slot *slots;
     unsigned slot_count;

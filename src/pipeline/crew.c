@@ -31,7 +31,16 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
     const struct plan *plan = region->job->plan;
     const struct plan_target *target = &plan->targets[plan->residents[region->resident]];
 
+    lane_begin(scratch->lane, region->job, NULL);
     region->status = factors_pack(region->job, scratch, target, region->packed, &region->error);
+    if (!region->status)
+        region->status = lane_upload(
+            scratch->lane, region->packed,
+            fold_packed_floats(target->rank_sum, target->cols) * sizeof(float), &region->error);
+    if (!region->status)
+        region->status = lane_finish(scratch->lane, &region->error);
+    if (region->status)
+        lane_abandon(scratch->lane);
     pthread_mutex_lock(&crew->mutex);
     region->next = crew->loaded;
     crew->loaded = region;
@@ -76,7 +85,10 @@ static float *cut_scratch(struct worker *worker, const struct plan_memory *needs
     struct scratch *scratch = &worker->scratch;
     struct decoder *decoder = &worker->decoder;
 
+    scratch->lane = &worker->lane;
     scratch->held = &worker->held;
+    scratch->cut = (uint8_t *)memory;
+    memory += PLAN_CUT_BYTES / sizeof(float);
     scratch->a = memory;
     memory += PLAN_A_FLOATS;
     scratch->b = memory;

@@ -7,7 +7,6 @@
  */
 #include "pipeline/internal.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 static int read_failed(const struct job *job, const struct scheme_part *part, struct error *err)
@@ -27,15 +26,16 @@ static int read_part(const struct job *job, const struct scheme_part *part, uint
     return 0;
 }
 
-static int read_pieces(const struct job *job, const struct scheme_part *part,
-                       const struct quant_reads *reads, uint8_t *out, struct error *err)
+static int read_pieces(const struct job *job, const struct scratch *scratch,
+                       const struct scheme_part *part, const struct quant_reads *reads,
+                       uint8_t *out, struct error *err)
 {
     for (uint64_t i = 0; i < reads->count; i++) {
         if (read_part(job, part, reads->offset + i * reads->stride, out + i * reads->bytes,
                       reads->bytes, err))
             return err->code;
     }
-    return 0;
+    return lane_send(scratch->lane, out, reads->count * reads->bytes, err);
 }
 
 /* What a decoder has whole: of the tensor, and of the matrix in it. */
@@ -56,10 +56,12 @@ static int load_whole(const struct job *job, const struct scratch *scratch,
     if (quant->map.bytes && read_part(job, &quant->map, 0, whole->map, sizeof(whole->map), err))
         return err->code;
     if (quant->nested.bytes &&
-        read_part(job, &quant->nested, 0, decoder->nested, quant->nested.bytes, err))
+        (read_part(job, &quant->nested, 0, decoder->nested, quant->nested.bytes, err) ||
+         lane_send(scratch->lane, decoder->nested, quant->nested.bytes, err)))
         return err->code;
     if (quant->group_of.bytes &&
-        read_part(job, &quant->group_of, 0, decoder->groups, quant->group_of.bytes, err))
+        (read_part(job, &quant->group_of, 0, decoder->groups, quant->group_of.bytes, err) ||
+         lane_send(scratch->lane, decoder->groups, quant->group_of.bytes, err)))
         return err->code;
     if (quant->whole.bytes &&
         read_part(job, &quant->whole, matrix * sizeof(float), &whole->whole, sizeof(float), err))
@@ -106,17 +108,6 @@ static uint64_t fit(const struct plan_tensor *tensor, uint64_t first, uint64_t c
     return count;
 }
 
-static int nonfinite(const struct block_run *run, uint64_t element, struct error *err)
-{
-    const struct plan_tensor *tensor = run->tensor;
-    char name[QUOTED_BYTES];
-
-    return error_set(err, ERR_FORMAT,
-                     "tensor '%s': element %" PRIu64 " of the base is not a finite number (its "
-                     "code, its scale or both); --allow-nonfinite goes on all the same",
-                     error_quote(name, sizeof(name), tensor->name, tensor->name_bytes), element);
-}
-
 /* Read what [first, first + count) needs; codes from the block if they came with it. */
 static int read_source(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, uint64_t first, uint64_t count,
@@ -132,13 +123,14 @@ static int read_source(const struct job *job, const struct scratch *scratch,
     *source = (struct quant_source){ .whole = &decoder->whole, .first = first, .count = count };
     source->parts[QUANT_PART_SCALES] = decoder->scales;
     source->parts[QUANT_PART_ZEROS] = decoder->zeros;
-    if (read_pieces(job, &parts[QUANT_PART_SCALES], &reads[QUANT_PART_SCALES], decoder->scales,
-                    err) ||
-        read_pieces(job, &parts[QUANT_PART_ZEROS], &reads[QUANT_PART_ZEROS], decoder->zeros, err))
+    if (read_pieces(job, scratch, &parts[QUANT_PART_SCALES], &reads[QUANT_PART_SCALES],
+                    decoder->scales, err) ||
+        read_pieces(job, scratch, &parts[QUANT_PART_ZEROS], &reads[QUANT_PART_ZEROS],
+                    decoder->zeros, err))
         return err->code;
     if (strided) {
         source->parts[QUANT_PART_CODES] = run->codes;
-        return read_pieces(job, &parts[QUANT_PART_CODES], codes, run->codes, err);
+        return read_pieces(job, scratch, &parts[QUANT_PART_CODES], codes, run->codes, err);
     }
     source->parts[QUANT_PART_CODES] = run->codes + (codes->offset - run->codes_first);
     return 0;
@@ -166,14 +158,15 @@ static int decode_pieces(const struct job *job, const struct scratch *scratch,
         for (uint64_t done = 0; done < part;) {
             uint64_t piece = min_u64(part - done, PLAN_DECODED_FLOATS);
             uint64_t at = first + done;
-            size_t bad;
+            const struct lane_check check = { .kind = LANE_CHECK_BASE,
+                                              .tensor = run->tensor,
+                                              .index = at };
 
             if (piece > matrix->cols && done + piece < part)
                 piece -= (at + piece) % matrix->cols;
-            bad = job->quant->decode(scratch->decoder->decoded, matrix, &source, at, piece);
-            if (bad != FOLD_FINITE && !job->allow_nonfinite)
-                return nonfinite(run, at + bad, err);
-            if (use(job, scratch, run, at, piece, err))
+            if (lane_decode_codes(scratch->lane, scratch->decoder->decoded, matrix, &source, at,
+                                  piece, &check, err) ||
+                use(job, scratch, run, at, piece, err))
                 return err->code;
             done += piece;
         }

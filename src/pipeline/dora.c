@@ -17,8 +17,9 @@ struct piece {
     const uint8_t *src;
 };
 
-static void fold_tile(const struct job *job, const struct plan_target *target,
-                      const struct piece *piece, const struct fold_delta *delta, float *tile)
+static int fold_tile(const struct scratch *scratch, const struct plan_target *target,
+                     const struct piece *piece, const struct fold_delta *delta, float *tile,
+                     struct error *err)
 {
     const struct fold_segment segment = {
         .src = tile,
@@ -32,21 +33,8 @@ static void fold_tile(const struct job *job, const struct plan_target *target,
         .delta_count = 1,
     };
 
-    (void)job->ops->fold(&segment); /* what is not finite is found when it is encoded */
-}
-
-/* Multiply each row of tile_w by its magnitude over the norm of the row in `tile`. */
-static void scale_rows(const struct job *job, const struct scratch *scratch,
-                       const struct piece *piece, const float *tile, const float *magnitudes)
-{
-    for (uint64_t r = 0; r < piece->rows; r++) {
-        double lanes[FOLD_LANES] = { 0 };
-        float factor;
-
-        job->ops->add_squares(lanes, tile + r * piece->cols, piece->cols);
-        factor = fold_dora_factor(magnitudes[r], fold_norm(lanes));
-        job->ops->scale(scratch->tile_w + r * piece->cols, factor, piece->cols);
-    }
+    /* What is not finite is found when it is encoded. */
+    return lane_fold(scratch->lane, &segment, NULL, err);
 }
 
 static const struct plan_cut *find_cut(const struct job *job, const struct plan_target *target,
@@ -67,20 +55,29 @@ static const struct plan_cut *find_cut(const struct job *job, const struct plan_
     return &cuts[low];
 }
 
-void dora_scale(const struct job *job, const struct plan_target *target, uint32_t index, float *w,
-                uint64_t row, uint64_t rows, uint64_t col, uint64_t cols)
+int dora_scale(const struct job *job, const struct scratch *scratch,
+               const struct plan_target *target, uint32_t index, float *w, uint64_t row,
+               uint64_t rows, uint64_t col, uint64_t cols, struct error *err)
 {
     const struct plan_delta *delta = &job->plan->deltas[target->delta_first + index];
+    struct device_scale scale = { .x = w, .rows = rows, .cols = cols };
 
-    for (uint64_t r = 0; r < rows; r++) {
-        if (delta->norm == EDIT_NORM_OF_COLS)
-            job->ops->scale_each(w + r * cols, job->norms + delta->norms + col, cols);
-        else if (target->norms == PLAN_NORMS_ALL)
-            job->ops->scale(w + r * cols, job->norms[delta->norms + row + r], cols);
-        else
-            job->ops->scale(w + r * cols, job->norms[find_cut(job, target, row + r)->norms + index],
-                            cols);
+    if (delta->norm == EDIT_NORM_OF_COLS) {
+        scale.factors = job->norms + delta->norms + col;
+        return lane_scale_cols(scratch->lane, &scale, err);
     }
+    if (target->norms == PLAN_NORMS_ALL) {
+        scale.factors = job->norms + delta->norms + row;
+        return lane_scale_rows(scratch->lane, &scale, err);
+    }
+    scale.rows = 1;
+    for (uint64_t r = 0; r < rows; r++) {
+        scale.x = w + r * cols;
+        scale.factors = job->norms + find_cut(job, target, row + r)->norms + index;
+        if (lane_scale_rows(scratch->lane, &scale, err))
+            return err->code;
+    }
+    return 0;
 }
 
 /* Add delta `index` to tile_w, and scale. */
@@ -90,26 +87,30 @@ static int apply_delta(const struct job *job, const struct scratch *scratch,
 {
     const struct plan_target *target = run->target;
     const struct plan_delta *delta = &job->plan->deltas[target->delta_first + index];
-    bool whole = piece->cols == target->cols;
-    const float *alone = scratch->tile_w; /* W + this delta alone */
+    const struct device_dora_rows rows = {
+        .w = scratch->tile_w,
+        .alone = index > 0 ? scratch->tile_sum : scratch->tile_w, /* W + this delta alone */
+        .magnitudes = magnitudes,
+        .rows = piece->rows,
+        .cols = piece->cols,
+    };
 
-    fold_tile(job, target, piece, &deltas[index], scratch->tile_w);
+    if (fold_tile(scratch, target, piece, &deltas[index], scratch->tile_w, err))
+        return err->code;
     if (delta->norm == EDIT_NO_NORM)
         return 0;
-    if (target->norms == PLAN_NORMS_ALL || !whole) {
-        dora_scale(job, target, index, scratch->tile_w, piece->row, piece->rows, piece->col,
-                   piece->cols);
-        return 0;
-    }
-    if (index > 0) {
-        alone = scratch->tile_sum;
-        job->ops->decode(scratch->tile_sum, piece->src, run->dtype_in, piece->rows * piece->cols);
-        fold_tile(job, target, piece, &deltas[index], scratch->tile_sum);
-    }
-    if (factors_fetch_at(job, scratch, &delta->magnitude, piece->row, magnitudes, piece->rows, err))
+    if (target->norms == PLAN_NORMS_ALL || piece->cols != target->cols)
+        return dora_scale(job, scratch, target, index, scratch->tile_w, piece->row, piece->rows,
+                          piece->col, piece->cols, err);
+    if (index > 0 && (lane_decode(scratch->lane, scratch->tile_sum, piece->src, run->dtype_in, 1,
+                                  piece->rows * piece->cols, 0, err) ||
+                      fold_tile(scratch, target, piece, &deltas[index], scratch->tile_sum, err)))
         return err->code;
-    scale_rows(job, scratch, piece, alone, magnitudes);
-    return 0;
+    if (factors_fetch_at(job, scratch, &delta->magnitude, piece->row, magnitudes, piece->rows,
+                         err) ||
+        lane_send(scratch->lane, magnitudes, piece->rows * sizeof(float), err))
+        return err->code;
+    return lane_dora_rows(scratch->lane, &rows, err);
 }
 
 static int fold_piece(const struct job *job, const struct scratch *scratch,
@@ -117,24 +118,22 @@ static int fold_piece(const struct job *job, const struct scratch *scratch,
                       uint8_t *dst, struct error *err)
 {
     const struct plan_target *target = run->target;
-    enum dtype dtype_out = run->dtype_out;
     uint64_t count = piece->rows * piece->cols;
+    const struct lane_check check = run_check(run, (size_t)(dst - run->dst) /
+                                                       dtype_bytes(run->dtype_out));
     struct fold_delta deltas[PLAN_DELTAS_MAX];
-    size_t bad;
 
-    if (run_fetch_b(job, scratch, target, piece->row, piece->rows, deltas, packed, err))
+    if (run_fetch_b(job, scratch, target, piece->row, piece->rows, deltas, packed, err) ||
+        lane_decode(scratch->lane, scratch->tile_w, piece->src, run->dtype_in, 1, count, 0, err))
         return err->code;
-    job->ops->decode(scratch->tile_w, piece->src, run->dtype_in, count);
     for (uint32_t i = 0; i < target->delta_count; i++) {
         /* Magnitudes lie behind the rows of B. */
         if (apply_delta(job, scratch, run, piece, i, deltas,
                         scratch->b + piece->rows * target->rank_sum, err))
             return err->code;
     }
-    bad = job->ops->encode(dst, dtype_out, scratch->tile_w, count);
-    if (bad != FOLD_FINITE && !job->allow_nonfinite)
-        return nonfinite_error(run, (size_t)(dst - run->dst) / dtype_bytes(dtype_out) + bad, err);
-    return 0;
+    return lane_encode(scratch->lane, dst, run->dtype_out, scratch->tile_w, 1, count, 0, &check,
+                       err);
 }
 
 int run_fold_dora(const struct job *job, const struct scratch *scratch, const struct block_run *run,

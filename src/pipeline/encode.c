@@ -62,23 +62,32 @@ static uint64_t piece_elements(const struct plan_encoding *encoding, uint64_t fi
     return count;
 }
 
-/* Elements that stay in the fastest cache between widening and encoding. */
+/* Elements that stay in a processor's fastest cache between widening and encoding. */
 #define CACHED_ELEMENTS 4096u
 
 /* What was merged, into encoder.codes and encoder.absmax. */
-static void encode_middle(const struct job *job, const struct encoder *encoder,
-                          const struct plan_encoding *encoding, uint64_t count)
+static int encode_middle(const struct scratch *scratch, const struct plan_encoding *encoding,
+                         uint64_t count, struct error *err)
 {
+    const struct encoder *encoder = &scratch->encoder;
     uint64_t width = dtype_bytes(encoding->middle);
+    uint64_t step = lane_is_device(scratch->lane) ? count : CACHED_ELEMENTS;
 
-    for (uint64_t at = 0; at < count; at += CACHED_ELEMENTS) {
-        uint64_t here = min_u64(count - at, CACHED_ELEMENTS);
+    for (uint64_t at = 0; at < count; at += step) {
+        const struct device_blocks blocks = { .out = encoder->codes + at / 2,
+                                              .absmax = encoder->absmax + at / PLAN_ENCODING_BLOCK,
+                                              .codes = encoding->codes,
+                                              .src = encoder->values,
+                                              .count = min_u64(count - at, step),
+                                              .block = PLAN_ENCODING_BLOCK };
 
-        job->ops->decode(encoder->values, encoder->middle + at * width, encoding->middle, here);
         /* What is not finite has been found where it was rounded, or is allowed. */
-        (void)job->encode->bnb4(encoder->codes + at / 2, encoder->absmax + at / PLAN_ENCODING_BLOCK,
-                                encoding->codes, encoder->values, here, PLAN_ENCODING_BLOCK);
+        if (lane_decode(scratch->lane, encoder->values, encoder->middle + at * width,
+                        encoding->middle, 1, blocks.count, 0, err) ||
+            lane_bnb4(scratch->lane, &blocks, err))
+            return err->code;
     }
+    return 0;
 }
 
 int encode_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
@@ -87,21 +96,21 @@ int encode_part(const struct job *job, const struct scratch *scratch, struct slo
 {
     const struct plan_encoding *encoding = tensor->encoding;
     const struct encoder *encoder = &scratch->encoder;
-    struct plan_elements all = plan_part_elements(tensor, part);
+    struct plan_elements elements = plan_part_elements(tensor, part);
 
-    for (uint64_t first = all.first; first < all.end;) {
-        uint64_t count = piece_elements(encoding, first, all.end);
+    for (uint64_t first = elements.first; first < elements.end;) {
+        uint64_t count = piece_elements(encoding, first, elements.end);
         uint64_t blocks = (count + PLAN_ENCODING_BLOCK - 1) / PLAN_ENCODING_BLOCK;
         uint64_t from = max_u64(part.first, first / 2);
         uint64_t to = min_u64(part.end, (first + count + 1) / 2);
         const struct block_run run = block_run_of(slot, tensor, NULL, first);
 
-        if (encode_merge(job, scratch, &run, first + count, err))
-            return err->code;
-        encode_middle(job, encoder, encoding, count);
-        memcpy(out + (from - part.first), encoder->codes + (from - first / 2), to - from);
-        if (file_pwrite(&job->repacked, encoder->absmax, blocks * sizeof(float),
-                        encoding->absmax_offset + first / PLAN_ENCODING_BLOCK * sizeof(float), err))
+        if (encode_merge(job, scratch, &run, first + count, err) ||
+            encode_middle(scratch, encoding, count, err) ||
+            lane_fetch(scratch->lane, out + (from - part.first),
+                       encoder->codes + (from - first / 2), to - from, err) ||
+            lane_write(scratch->lane, &job->repacked, encoder->absmax, blocks * sizeof(float),
+                       encoding->absmax_offset + first / PLAN_ENCODING_BLOCK * sizeof(float), err))
             return err->code;
         first += count;
     }

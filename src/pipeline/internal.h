@@ -13,6 +13,7 @@
 
 #include "compute/encode.h"
 #include "io/pool.h"
+#include "pipeline/lane.h"
 #include "pipeline/pipeline.h"
 
 #include <pthread.h>
@@ -35,6 +36,7 @@ struct slot {
     uint64_t turn;   /* when it was started */
     uint8_t *memory;
     struct plan_block block;
+    const struct plan_tensor *tensor; /* of the block, that a worker is at */
     struct ring_request reads[PLAN_READS_MAX];
     unsigned reads_left; /* these and windows */
     bool windowed;       /* the base comes through windows */
@@ -54,6 +56,7 @@ struct slot {
 struct region {
     const struct job *job; /* whose region it is */
     float *packed;
+    uint8_t *device;   /* its counterpart, where there is a device */
     uint32_t resident; /* number of the resident target, or PLAN_NO_TARGET */
     bool ready;
     uint64_t blocks_left; /* of the target, not yet computed */
@@ -85,6 +88,7 @@ struct encoder {
 
 /* What one worker has to itself (sizes in plan.h). */
 struct scratch {
+    struct lane *lane;
     struct encoder encoder;  /* all NULL if nothing is */
     struct decoder *decoder; /* NULL if nothing is quantised */
     float *a;
@@ -93,10 +97,12 @@ struct scratch {
     float *tile_w; /* NULL if no target goes panel by panel */
     float *tile_sum;
     uint8_t *raw;
+    uint8_t *cut; /* PLAN_CUT_BYTES: an element that a block boundary cuts */
 };
 
 struct worker {
     struct crew *crew;
+    struct lane lane;
     pthread_t thread;
     bool started;
     struct scratch scratch;
@@ -120,10 +126,13 @@ struct job {
     struct file *adapters; /* opened inputs behind the shards: index - shard count */
     struct file repacked;  /* PLAN_REPACKED */
     float *norms;          /* plan.norm_count factors of DoRA, made before the work */
+    uint8_t *device_norms; /* their counterpart, where there is a device */
     uint32_t shard_count;  /* inputs before the adapters */
     struct region regions[2];
     float *memory; /* of the regions */
     size_t memory_bytes;
+    const struct device_ops *pinned; /* by the device, or NULL */
+    struct device *device;
     uint64_t (*digests)[2];
 };
 
@@ -160,6 +169,16 @@ struct crew {
  */
 int crew_open(struct crew *crew, const struct plan_memory *memory, struct ring *ring,
               struct error *err);
+
+/* While the workers have nothing to do: they are going to prepare this job, on the processor. */
+void crew_begin(struct crew *crew, const struct job *job);
+
+/* After that: from now on workers compute on the device.  What they hold is forgotten. */
+int crew_use_device(struct crew *crew, const struct plan_memory *memory,
+                    const struct pipeline_options *options, struct error *err);
+/* Take the counterparts of a job's factors and norms, and fill the norms. */
+int job_use_device(struct job *job, struct crew *crew, const struct pipeline_options *options,
+                   struct error *err);
 void crew_close(struct crew *crew);
 
 void crew_give(struct crew *crew, struct slot *slot);            /* to compute */
@@ -231,9 +250,9 @@ int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
                        const struct block_run *run, struct error *err);
 
 /* Elements of such a tensor as fp32, read from its file; at most PLAN_TILE_COLS. */
-int roundtrip_fetch(const struct job *job, const struct scratch *scratch,
-                    const struct plan_tensor *tensor, const struct file *source, uint64_t first,
-                    uint64_t count, float *out, struct error *err);
+int roundtrip_fetch(const struct scratch *scratch, const struct plan_tensor *tensor,
+                    const struct file *source, uint64_t first, uint64_t count, float *out,
+                    struct error *err);
 
 /* Decode the run of a quantised tensor, and fold it. */
 int run_fold_quant(const struct job *job, const struct scratch *scratch,
@@ -284,8 +303,9 @@ int run_fold_dora(const struct job *job, const struct scratch *scratch, const st
                   const float *packed, struct error *err);
 
 /* Multiply rows x cols at (row, col) of the target by the factors of delta `index`, made before. */
-void dora_scale(const struct job *job, const struct plan_target *target, uint32_t index, float *w,
-                uint64_t row, uint64_t rows, uint64_t col, uint64_t cols);
+int dora_scale(const struct job *job, const struct scratch *scratch,
+               const struct plan_target *target, uint32_t index, float *w, uint64_t row,
+               uint64_t rows, uint64_t col, uint64_t cols, struct error *err);
 
 /*
  * Put the patches of a tensor, as `dtype`, into its bytes [first, end) at `out`: the output where
@@ -318,7 +338,15 @@ int panels_add_delta(const struct job *job, const struct scratch *scratch,
 int run_fold_panels(const struct job *job, const struct scratch *scratch,
                     const struct block_run *run, struct error *err);
 
-/* ERR_FORMAT that names tensor, element and value. */
-int nonfinite_error(const struct block_run *run, uint64_t index, struct error *err);
+/* What a check of the results of a run says, the first of which is result `done` of the run. */
+static inline struct lane_check run_check(const struct block_run *run, uint64_t done)
+{
+    uint64_t begin = run->target ? run->target->row_first * run->target->cols : 0;
+
+    return (struct lane_check){ .kind = LANE_CHECK_RESULT,
+                                .dtype = run->dtype_out,
+                                .tensor = run->tensor,
+                                .index = begin + run->first + done };
+}
 
 #endif

@@ -96,6 +96,8 @@ void job_close(struct job *job)
     free(job->digests);
     free(job->norms);
     file_close(&job->repacked);
+    if (job->pinned)
+        job->pinned->unpin(job->device, job->memory);
     if (job->memory)
         munmap(job->memory, job->memory_bytes);
     *job = (struct job){ 0 };

@@ -31,7 +31,10 @@ static int fetch_panel(const struct job *job, const struct scratch *scratch,
         if (factors_fetch_at(job, scratch, &delta->b, skipped, b_panel + r * ranks, ranks, err))
             return err->code;
     }
-    return 0;
+    if (lane_send(scratch->lane, scratch->a, fold_packed_floats(ranks, at->cols) * sizeof(float),
+                  err))
+        return err->code;
+    return lane_send(scratch->lane, b_panel, at->rows * ranks * sizeof(float), err);
 }
 
 int panels_add_delta(const struct job *job, const struct scratch *scratch,
@@ -41,14 +44,22 @@ int panels_add_delta(const struct job *job, const struct scratch *scratch,
     *scratch->held = NULL; /* panels go through a */
     for (uint32_t k = 0; k < delta->rank; k += FOLD_PANEL) {
         uint32_t ranks = delta->rank - k < FOLD_PANEL ? delta->rank - k : FOLD_PANEL;
+        const struct device_panel_sum sum = { .sum = scratch->tile_sum,
+                                              .stride = at->cols,
+                                              .rows = at->rows,
+                                              .cols = at->cols,
+                                              .a = scratch->a,
+                                              .b = scratch->b,
+                                              .b_stride = ranks,
+                                              .rank = ranks,
+                                              .first = k == 0 };
 
-        if (fetch_panel(job, scratch, delta, target_cols, at, k, ranks, scratch->b, err))
+        if (fetch_panel(job, scratch, delta, target_cols, at, k, ranks, scratch->b, err) ||
+            lane_panel_sum(scratch->lane, &sum, err))
             return err->code;
-        job->ops->panel_sum(scratch->tile_sum, at->cols, at->rows, at->cols, scratch->a, scratch->b,
-                            ranks, ranks, k == 0);
     }
-    job->ops->add_scaled(scratch->tile_w, scratch->tile_sum, delta->scale, at->rows * at->cols);
-    return 0;
+    return lane_add_scaled(scratch->lane, scratch->tile_w, scratch->tile_sum, delta->scale,
+                           at->rows * at->cols, err);
 }
 
 /* Decode the rectangle, add every delta, encode it. */
@@ -57,31 +68,24 @@ static int fold_rectangle(const struct job *job, const struct scratch *scratch,
                           struct error *err)
 {
     const struct plan_target *target = run->target;
-    enum dtype dtype_in = run->dtype_in;
-    enum dtype dtype_out = run->dtype_out;
     uint64_t first = at->row * target->cols + at->col - run->first;
+    const struct lane_check check = run_check(run, first);
 
-    for (uint64_t r = 0; r < at->rows; r++)
-        job->ops->decode(scratch->tile_w + r * at->cols,
-                         run->src + (first + r * target->cols) * dtype_bytes(dtype_in), dtype_in,
-                         at->cols);
+    if (lane_decode(scratch->lane, scratch->tile_w, run->src + first * dtype_bytes(run->dtype_in),
+                    run->dtype_in, at->rows, at->cols, target->cols, err))
+        return err->code;
     for (uint32_t i = 0; i < target->delta_count; i++) {
         const struct plan_delta *delta = &job->plan->deltas[target->delta_first + i];
 
         if (panels_add_delta(job, scratch, delta, target->cols, at, err))
             return err->code;
-        if (delta->norm != EDIT_NO_NORM)
-            dora_scale(job, target, i, scratch->tile_w, at->row, at->rows, at->col, at->cols);
+        if (delta->norm != EDIT_NO_NORM && dora_scale(job, scratch, target, i, scratch->tile_w,
+                                                      at->row, at->rows, at->col, at->cols, err))
+            return err->code;
     }
-    for (uint64_t r = 0; r < at->rows; r++) {
-        uint64_t index = first + r * target->cols;
-        size_t bad = job->ops->encode(run->dst + index * dtype_bytes(dtype_out), dtype_out,
-                                      scratch->tile_w + r * at->cols, at->cols);
-
-        if (bad != FOLD_FINITE && !job->allow_nonfinite)
-            return nonfinite_error(run, index + bad, err);
-    }
-    return 0;
+    return lane_encode(scratch->lane, run->dst + first * dtype_bytes(run->dtype_out),
+                       run->dtype_out, scratch->tile_w, at->rows, at->cols, target->cols, &check,
+                       err);
 }
 
 /* Whole rows [row, row + rows), or the columns [col, col_end) of one row. */

@@ -31,19 +31,17 @@ static int convert_patch(const struct job *job, const struct scratch *scratch,
         uint8_t *results = (uint8_t *)(scratch->b + PLAN_B_FLOATS / 2);
         uint64_t from = max_u64(first, element * width);
         uint64_t to = min_u64(end, (element + count) * width);
+        const struct lane_check check = {
+            .kind = LANE_CHECK_RESULT, .dtype = dtype, .tensor = tensor, .index = element
+        };
         size_t bad;
 
         if (factors_fetch_at(job, scratch, &patch->source, element - patch->first, scratch->b,
                              count, err))
             return err->code;
         bad = job->ops->encode(results, dtype, scratch->b, count);
-        if (bad != FOLD_FINITE && !job->allow_nonfinite) {
-            const struct block_run run = {
-                .tensor = tensor, .first = element, .dtype_out = dtype, .dst = results
-            };
-
-            return nonfinite_error(&run, bad, err);
-        }
+        if (bad != FOLD_FINITE && lane_look(job, &check, bad, results + bad * width, err))
+            return err->code;
         memcpy(out + (from - first), results + (from - element * width), to - from);
         element += count;
     }

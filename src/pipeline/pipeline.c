@@ -7,22 +7,43 @@
 #include <string.h>
 
 /* Through which outputs with a base read it, behind the slots. */
-static int open_windows(struct control *control, size_t offset, unsigned count, struct error *err)
+static int open_windows(struct control *control, uint8_t *memory, unsigned count, struct error *err)
 {
     for (size_t i = 0; i < control->output_count; i++) {
         const struct plan *plan = control->outputs[i].order->plan;
 
         if (plan->shard_count)
-            return windows_open(&control->windows, control->pool.memory + offset, count, plan,
-                                control->options->direct, err);
+            return windows_open(&control->windows, memory, count, plan, control->options->direct,
+                                err);
     }
     return 0;
+}
+
+/* Slots that a device reads and writes, in the pool if it may be pinned. */
+static uint8_t *pin_slots(struct control *control)
+{
+    const struct pipeline_options *options = control->options;
+    struct pool *pool = &control->pool;
+    struct error why = { 0 };
+    void *memory;
+
+    control->pool_pinned = options->device_ops->pin(options->device, pool->memory, pool->bytes);
+    if (control->pool_pinned)
+        return pool->memory;
+    if (options->device_ops->take_pinned(options->device, &memory, pool->bytes, &why)) {
+        log_say(options->log, LOG_NOTICE,
+                "the buffers cannot be pinned, so transfers to the device are slow: %s", why.text);
+        return pool->memory;
+    }
+    pool_close(pool);
+    return memory;
 }
 
 static int take_slots(struct control *control, const struct plan_memory *memory, struct error *err)
 {
     size_t slot_bytes = memory->slot_count * memory->slot_bytes;
     size_t most = min_u64(control->output_count, CONTROL_DESTINATIONS_MAX);
+    uint8_t *slots;
 
     if (pool_open(&control->pool, slot_bytes + memory->window_count * WINDOW_BYTES, true, err))
         return err->code;
@@ -31,14 +52,16 @@ static int take_slots(struct control *control, const struct plan_memory *memory,
     if (!control->slots || !control->destinations)
         return error_no_memory(err, "the slots");
     control->slot_count = memory->slot_count;
-    for (unsigned i = 0; i < control->slot_count; i++) {
-        control->slots[i].memory = control->pool.memory + i * memory->slot_bytes;
-        control->slots[i].destinations = &control->destinations[i * most];
-    }
-    if (memory->window_count && open_windows(control, slot_bytes, memory->window_count, err))
-        return err->code;
     control->result->pool_bytes = control->pool.bytes;
     control->result->huge_bytes = control->pool.huge_bytes;
+    slots = control->options->device_ops ? pin_slots(control) : control->pool.memory;
+    for (unsigned i = 0; i < control->slot_count; i++) {
+        control->slots[i].memory = slots + i * memory->slot_bytes;
+        control->slots[i].destinations = &control->destinations[i * most];
+    }
+    if (memory->window_count &&
+        open_windows(control, slots + slot_bytes, memory->window_count, err))
+        return err->code;
     if (control->pool.huge_bytes < control->pool.bytes / 2)
         log_say(control->options->log, LOG_NOTICE,
                 "only %zu of %zu MiB of buffers lie in huge pages, which can halve the disk rate: "
@@ -63,9 +86,13 @@ static int open_ring(struct control *control, const struct plan_memory *memory, 
 
 static void close_all(struct control *control)
 {
+    const struct pipeline_options *options = control->options;
+
     crew_close(&control->crew); /* workers wake the ring: they end first */
     if (control->abandoned)
         return; /* rather leaked than written to by the kernel after it is freed */
+    if (control->pool_pinned)
+        options->device_ops->unpin(options->device, control->pool.memory);
     ring_close(control->ring);
     for (size_t i = 0; i < control->output_count; i++)
         output_close(&control->outputs[i]);
@@ -86,6 +113,7 @@ static int prepare(struct control *control, struct output *output, const atomic_
     int status;
 
     fold_environment_enter(&environment);
+    crew_begin(&control->crew, job);
     status = prepare_factors(job, scratch, output->order->directory_fd, cancelled, err);
     if (!status)
         status = prepare_norms(job, scratch, cancelled, err);
@@ -123,6 +151,26 @@ static void prepare_outputs(struct control *control, const atomic_int *cancelled
             control_fail(control, inner.code == ERR_CANCELLED ? NULL : output, &inner);
         output_check(control, output);
     }
+}
+
+/* What was prepared is there: workers go over to the device, which all outputs share. */
+static void use_device(struct control *control, const struct plan_memory *memory)
+{
+    const struct pipeline_options *options = control->options;
+    struct error err = { 0 };
+    int status;
+
+    if (!options->device_ops || control->failed)
+        return;
+    status = crew_use_device(&control->crew, memory, options, &err);
+    for (size_t i = 0; i < control->output_count && !status; i++) {
+        struct output *output = &control->outputs[i];
+
+        if (!output->failed)
+            status = job_use_device(&output->job, &control->crew, options, &err);
+    }
+    if (status)
+        control_fail(control, NULL, &err);
 }
 
 void pipeline_wake(struct pipeline_stop *stop)
@@ -166,6 +214,7 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
         control_fail(&control, NULL, &inner);
     if (!control.failed)
         prepare_outputs(&control, &stop->cancelled);
+    use_device(&control, memory);
     if (!control.failed)
         run_loop(&control, stop);
     for (size_t i = 0; i < control.output_count && !control.abandoned; i++)

@@ -14,10 +14,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "compute/device.h"
 #include "compute/encode.h"
 #include "compute/fold.h"
 #include "io/file.h"
 #include "io/ring.h"
+#include "pipeline/trace.h"
 #include "plan/plan.h"
 
 #include <stdatomic.h>
@@ -54,6 +56,9 @@ struct pipeline_options {
     const struct fold_ops *ops;
     const struct quant_ops *quant; /* may be NULL if nothing is quantised */
     const struct encode_ops *encode;
+    const struct device_ops *device_ops; /* NULL: the processor computes */
+    struct device *device;               /* open, and the caller's */
+    struct trace *trace;                 /* NULL: none */
     const struct log *log;
     /* Called about ten times a second, on the calling thread; may be NULL. */
     void (*progress)(void *context, const struct pipeline_progress *progress);

@@ -53,7 +53,7 @@ static int read_rectangle(const struct norm_work *work, const struct rectangle *
         uint64_t row = work->target->row_first + rectangle_row(at, r);
 
         if (work->tensor->roundtrip) {
-            if (roundtrip_fetch(work->job, work->scratch, work->tensor, &work->source,
+            if (roundtrip_fetch(work->scratch, work->tensor, &work->source,
                                 row * work->target->cols + at->col, at->cols,
                                 work->scratch->tile_w + r * at->cols, err))
                 return err->code;

@@ -7,15 +7,21 @@
 #include "pipeline/internal.h"
 
 /* Elements [first, first + count), from the start of a block, as fp32 into encoder.values. */
-static void take_through(const struct job *job, const struct scratch *scratch,
-                         const struct plan_tensor *tensor, const uint8_t *src, uint64_t count)
+static int take_through(const struct scratch *scratch, const struct plan_tensor *tensor,
+                        const uint8_t *src, uint64_t count, struct error *err)
 {
     float *values = scratch->encoder.values;
+    const struct device_blocks blocks = { .out = values,
+                                          .codes = QUANT_NF4,
+                                          .result_dtype = (enum dtype)tensor->dtype_in,
+                                          .src = values,
+                                          .count = count,
+                                          .block = PLAN_ENCODING_BLOCK };
 
-    job->ops->decode(values, src, (enum dtype)tensor->dtype_in, count);
     /* What is not finite stays so, and is found where it is rounded. */
-    (void)job->encode->bnb4_round_trip(values, QUANT_NF4, (enum dtype)tensor->dtype_in, values,
-                                       count, PLAN_ENCODING_BLOCK);
+    if (lane_decode(scratch->lane, values, src, (enum dtype)tensor->dtype_in, 1, count, 0, err))
+        return err->code;
+    return lane_round_trip(scratch->lane, &blocks, err);
 }
 
 int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
@@ -35,8 +41,9 @@ int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
         uint64_t skipped = at - begin - run->first;
         struct block_run piece = *run;
 
-        take_through(job, scratch, tensor, run->src + skipped * width_in - (at - first) * width_in,
-                     whole - first);
+        if (take_through(scratch, tensor, run->src + skipped * width_in - (at - first) * width_in,
+                         whole - first, err))
+            return err->code;
         piece.roundtrip = false;
         piece.dtype_in = DTYPE_F32;
         piece.first = at - begin;
@@ -50,9 +57,9 @@ int run_fold_roundtrip(const struct job *job, const struct scratch *scratch,
     return 0;
 }
 
-int roundtrip_fetch(const struct job *job, const struct scratch *scratch,
-                    const struct plan_tensor *tensor, const struct file *source, uint64_t first,
-                    uint64_t count, float *out, struct error *err)
+int roundtrip_fetch(const struct scratch *scratch, const struct plan_tensor *tensor,
+                    const struct file *source, uint64_t first, uint64_t count, float *out,
+                    struct error *err)
 {
     uint64_t width = dtype_bytes((enum dtype)tensor->dtype_in);
     uint64_t from = align_down(first, PLAN_ENCODING_BLOCK);
@@ -61,7 +68,8 @@ int roundtrip_fetch(const struct job *job, const struct scratch *scratch,
     if (file_pread(source, scratch->encoder.middle, (end - from) * width,
                    tensor->in_offset + from * width, err))
         return err->code = ERR_FAILED;
-    take_through(job, scratch, tensor, scratch->encoder.middle, end - from);
+    if (take_through(scratch, tensor, scratch->encoder.middle, end - from, err))
+        return err->code;
     for (uint64_t i = 0; i < count; i++)
         out[i] = scratch->encoder.values[first - from + i];
     return 0;

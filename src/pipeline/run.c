@@ -8,44 +8,9 @@
  */
 #include "pipeline/internal.h"
 
-#include <inttypes.h>
-#include <math.h>
-#include <string.h>
-
-static float widened(const uint8_t *element, enum dtype dtype, const struct fold_ops *ops)
+static int convert(const struct scratch *scratch, const struct block_run *run, struct error *err)
 {
-    float value;
-
-    ops->decode(&value, element, dtype, 1);
-    return value;
-}
-
-int nonfinite_error(const struct block_run *run, uint64_t index, struct error *err)
-{
-    const struct plan_tensor *tensor = run->tensor;
-    uint64_t begin = run->target ? run->target->row_first * run->target->cols : 0;
-    uint64_t element = begin + run->first + index;
-    uint64_t cols = tensor->encoding      ? tensor->encoding->cols
-                    : tensor->shape_count ? tensor->shape[tensor->shape_count - 1]
-                                          : 1;
-    enum dtype dtype = run->dtype_out;
-    const uint8_t *result = run->dst + index * dtype_bytes(dtype);
-    float value = widened(result, dtype, &fold_scalar);
-    char name[QUOTED_BYTES];
-
-    return error_set(err, ERR_FORMAT,
-                     "tensor '%s': element %" PRIu64 " (row %" PRIu64 ", column %" PRIu64
-                     ") becomes %s in %s; --allow-nonfinite writes it all the same",
-                     error_quote(name, sizeof(name), tensor->name, tensor->name_bytes), element,
-                     element / cols, element % cols,
-                     isnan(value)     ? "NaN"
-                     : signbit(value) ? "-infinity"
-                                      : "infinity",
-                     dtype_name(dtype));
-}
-
-static int convert(const struct job *job, const struct block_run *run, struct error *err)
-{
+    const struct lane_check check = run_check(run, 0);
     const struct fold_segment segment = {
         .src = run->src,
         .dst = run->dst,
@@ -54,11 +19,8 @@ static int convert(const struct job *job, const struct block_run *run, struct er
         .cols = run->count,
         .count = run->count,
     };
-    size_t bad = job->ops->fold(&segment);
 
-    if (bad != FOLD_FINITE && !job->allow_nonfinite)
-        return nonfinite_error(run, bad, err);
-    return 0;
+    return lane_fold(scratch->lane, &segment, &check, err);
 }
 
 const float *run_packed(const struct job *job, const struct scratch *scratch,
@@ -69,7 +31,9 @@ const float *run_packed(const struct job *job, const struct scratch *scratch,
     if (*scratch->held == target)
         return scratch->a;
     *scratch->held = NULL;
-    if (factors_pack(job, scratch, target, scratch->a, err))
+    if (factors_pack(job, scratch, target, scratch->a, err) ||
+        lane_send(scratch->lane, scratch->a,
+                  fold_packed_floats(target->rank_sum, target->cols) * sizeof(float), err))
         return NULL;
     *scratch->held = target;
     return scratch->a;
@@ -93,7 +57,7 @@ int run_fetch_b(const struct job *job, const struct scratch *scratch,
         b += rows * delta->rank;
         packed += fold_packed_floats(delta->rank, target->cols);
     }
-    return 0;
+    return lane_send(scratch->lane, scratch->b, (size_t)(b - scratch->b) * sizeof(float), err);
 }
 
 static int fold_rows(const struct job *job, const struct scratch *scratch,
@@ -122,13 +86,11 @@ static int fold_rows(const struct job *job, const struct scratch *scratch,
             .deltas = deltas,
             .delta_count = target->delta_count,
         };
-        size_t bad;
+        const struct lane_check check = run_check(run, done);
 
-        if (run_fetch_b(job, scratch, target, row, rows, deltas, packed, err))
+        if (run_fetch_b(job, scratch, target, row, rows, deltas, packed, err) ||
+            lane_fold(scratch->lane, &segment, &check, err))
             return err->code;
-        bad = job->ops->fold(&segment);
-        if (bad != FOLD_FINITE && !job->allow_nonfinite)
-            return nonfinite_error(run, done + bad, err);
         done += whole;
     }
     return 0;
@@ -147,7 +109,7 @@ int run_fold(const struct job *job, const struct scratch *scratch, const struct 
     if (run->roundtrip)
         return run_fold_roundtrip(job, scratch, run, err);
     if (!target)
-        return convert(job, run, err);
+        return convert(scratch, run, err);
     if (plan_needs_panels(target))
         return run_fold_panels(job, scratch, run, err);
     packed = run_packed(job, scratch, target, err);

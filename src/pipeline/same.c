@@ -7,7 +7,7 @@
 #include "compute/quant_layout.h"
 #include "pipeline/internal.h"
 
-#include <inttypes.h>
+#define STEPS_MAX PLAN_ENCODED_ELEMENTS /* as many as encoder.values and raw hold */
 
 int same_whole(const struct job *job, const struct plan_tensor *tensor, float *whole,
                struct error *err)
@@ -40,60 +40,56 @@ static int fetch_steps(const struct job *job, const struct scratch *scratch,
         return err->code;
     for (uint64_t i = 0; i < count; i++)
         scratch->encoder.values[i] = encode_step(scratch->raw + i * width, matrix, whole);
-    return 0;
+    return lane_send(scratch->lane, scratch->encoder.values, count * sizeof(float), err);
 }
 
-static int nonfinite(const struct plan_tensor *tensor, uint64_t element, struct error *err)
+/* Blocks of scales, numbered in the tensor, that elements from `first` to before `end` are in;
+ * those of whole rows of blocks where they are more than one row. */
+static void find_steps(const struct quant_matrix *matrix, uint64_t first, uint64_t end,
+                       uint64_t *step_first, uint64_t *step_end)
 {
-    char quoted[QUOTED_BYTES];
-
-    return error_set(err, ERR_FORMAT,
-                     "tensor '%s': element %" PRIu64 " becomes infinite in F16, through which "
-                     "LLM.int8 goes; --allow-nonfinite writes it all the same",
-                     error_quote(quoted, sizeof(quoted), tensor->name, tensor->name_bytes),
-                     element);
-}
-
-/* Encode `count` elements from `src` on, the first of them number `element`, of blocks `steps`. */
-static int encode(const struct job *job, const struct plan_tensor *tensor, uint8_t *out,
-                  const float *src, uint64_t element, uint64_t count, const float *steps,
-                  uint64_t block, struct error *err)
-{
-    const struct quant_matrix *matrix = &tensor->encoding->same->matrix;
-    size_t bad;
-
-    if (count == 0)
-        return 0;
-    if (matrix->codes == QUANT_SIGNED && matrix->scale != QUANT_SCALE_ROW_127) {
-        encode_int8(out, src, count, steps, block);
-        return 0; /* what is not finite has been found where it was folded */
-    }
-    bad = job->encode->scaled(out, matrix->codes, src, count, steps, block);
-    return bad == FOLD_FINITE || job->allow_nonfinite ? 0 : nonfinite(tensor, element + bad, err);
-}
-
-/* Elements [first, end), all of one row and merged at `src`. */
-static int encode_row(const struct job *job, const struct scratch *scratch,
-                      const struct plan_tensor *tensor, uint64_t first, uint64_t end,
-                      const float *src, uint8_t *out, float whole, struct error *err)
-{
-    const struct quant_matrix *matrix = &tensor->encoding->same->matrix;
     uint64_t down = quant_ceil(matrix->rows, matrix->block_rows);
     uint64_t across = quant_ceil(matrix->cols, matrix->block_cols);
     uint64_t row = first / matrix->cols;
-    uint64_t col = first % matrix->cols;
-    uint64_t col_end = col + (end - first);
-    uint64_t line = row / matrix->rows * down + row % matrix->rows / matrix->block_rows;
-    uint64_t block = col / matrix->block_cols;
-    uint64_t cut = min_u64(col_end, (block + 1) * matrix->block_cols) - col;
-    const float *steps = scratch->encoder.values;
+    uint64_t last = (end - 1) / matrix->cols;
 
-    if (fetch_steps(job, scratch, tensor, line * across + block,
-                    (col_end - 1) / matrix->block_cols - block + 1, whole, err) ||
-        encode(job, tensor, out, src, first, cut, steps, matrix->block_cols, err))
+    *step_first = (row / matrix->rows * down + row % matrix->rows / matrix->block_rows) * across;
+    *step_end = (last / matrix->rows * down + last % matrix->rows / matrix->block_rows + 1) *
+                across;
+    if (row == last) {
+        *step_end = *step_first + (end - 1) % matrix->cols / matrix->block_cols + 1;
+        *step_first += first % matrix->cols / matrix->block_cols;
+    }
+}
+
+/* Encode elements [first, end), merged to fp32 in encoder.middle. */
+static int encode_piece(const struct job *job, const struct scratch *scratch,
+                        const struct plan_tensor *tensor, uint64_t first, uint64_t end,
+                        uint8_t *out, float whole, struct error *err)
+{
+    const struct quant_matrix *matrix = &tensor->encoding->same->matrix;
+    const struct lane_check check = { .kind = LANE_CHECK_F16, .tensor = tensor, .index = first };
+    struct device_scaled scaled = {
+        .out = out,
+        .src = (const float *)scratch->encoder.middle,
+        .scales = scratch->encoder.values,
+        .first = first,
+        .count = end - first,
+        .rows = matrix->rows,
+        .cols = matrix->cols,
+        .block_rows = matrix->block_rows,
+        .block_cols = matrix->block_cols,
+        .codes = matrix->codes,
+        .integers = matrix->codes == QUANT_SIGNED && matrix->scale != QUANT_SCALE_ROW_127,
+    };
+    uint64_t step_end;
+
+    find_steps(matrix, first, end, &scaled.scale_first, &step_end);
+    if (fetch_steps(job, scratch, tensor, scaled.scale_first, step_end - scaled.scale_first, whole,
+                    err) ||
+        lane_scaled(scratch->lane, &scaled, &check, err))
         return err->code;
-    return encode(job, tensor, out + cut / plan_codes_per_byte(tensor), src + cut, first + cut,
-                  end - first - cut, steps + 1, matrix->block_cols, err);
+    return lane_fetch(scratch->lane, out, out, scaled.count / plan_codes_per_byte(tensor), err);
 }
 
 int same_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
@@ -101,26 +97,24 @@ int same_part(const struct job *job, const struct scratch *scratch, struct slot 
               struct error *err)
 {
     struct plan_elements all = plan_part_elements(tensor, part);
-    const float *merged = (const float *)scratch->encoder.middle;
-    uint64_t cols = tensor->encoding->cols;
+    const struct quant_matrix *matrix = &tensor->encoding->same->matrix;
     float whole;
 
     if (same_whole(job, tensor, &whole, err))
         return err->code;
-    for (uint64_t first = all.first; first < all.end; first += PLAN_ENCODED_ELEMENTS) {
+    for (uint64_t first = all.first; first < all.end;) {
         uint64_t end = min_u64(all.end, first + PLAN_ENCODED_ELEMENTS);
         const struct block_run run = block_run_of(slot, tensor, NULL, first);
+        uint64_t step_first, step_end;
 
-        if (encode_merge(job, scratch, &run, end, err))
+        find_steps(matrix, first, end, &step_first, &step_end);
+        if (step_end - step_first > STEPS_MAX) /* of very wide rows one at a time */
+            end = min_u64(end, (first / matrix->cols + 1) * matrix->cols);
+        if (encode_merge(job, scratch, &run, end, err) ||
+            encode_piece(job, scratch, tensor, first, end,
+                         out + (first - all.first) / plan_codes_per_byte(tensor), whole, err))
             return err->code;
-        for (uint64_t at = first; at < end;) {
-            uint64_t stop = min_u64(end, (at / cols + 1) * cols);
-
-            if (encode_row(job, scratch, tensor, at, stop, merged + (at - first),
-                           out + (at - all.first) / plan_codes_per_byte(tensor), whole, err))
-                return err->code;
-            at = stop;
-        }
+        first = end;
     }
     return 0;
 }

@@ -16,6 +16,9 @@
 #define PROGRAM_BYTES (8 * MIB)
 #define THREAD_BYTES (128 * KIB) /* stack that a worker touches, and its bookkeeping */
 #define THREADS_MAX 256u
+/* Streams: a transfer each way and kernels are under way, and others are fetched for and hashed. */
+#define LANES 6u
+#define LANE_SLOTS_MAX 16u /* some for the disk while all of those are computed */
 
 /* A factor that few blocks need is loaded by the worker that needs it. */
 #define RESIDENT_BLOCKS_MIN 3u
@@ -119,7 +122,8 @@ static uint64_t worker_bytes(const struct plan_memory *memory)
     if (memory->encoders)
         floats += 2 * PLAN_ENCODED_ELEMENTS + PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK +
                   PLAN_ENCODED_ELEMENTS / 8 + align_up(memory->scale_count, PLAN_SCALES_UNIT);
-    return floats * sizeof(float) + PLAN_RAW_BYTES + (quants ? 2 * PLAN_COMPANION_BYTES : 0);
+    return floats * sizeof(float) + PLAN_CUT_BYTES + PLAN_RAW_BYTES +
+           (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 
 static int too_small(const struct plan_memory *memory, struct error *err)
@@ -155,6 +159,75 @@ static unsigned choose_threads(uint64_t free_bytes, uint64_t thread_bytes, unsig
     if (threads > most)
         threads = (unsigned)most;
     return threads > THREADS_MAX ? THREADS_MAX : threads;
+}
+
+/* What a worker takes of the host. */
+static uint64_t thread_bytes(const struct plan_memory *memory)
+{
+    return memory->scratch_bytes + THREAD_BYTES +
+           (memory->device_budget_bytes ? PLAN_LANE_HOST_BYTES : 0);
+}
+
+/* What it takes of a device. */
+static uint64_t lane_bytes(const struct plan_memory *memory)
+{
+    return memory->slot_bytes + memory->scratch_bytes + PLAN_LANE_DEVICE_BYTES;
+}
+
+/* What the outputs take of it, without regions. */
+static uint64_t device_norm_bytes(struct plan *const *plans, size_t count)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < count; i++)
+        bytes += align_up(plans[i]->norm_count * sizeof(float), PAGE_BYTES);
+    return bytes;
+}
+
+static int check_device(struct plan_memory *memory, struct plan *const *plans, size_t count,
+                        struct error *err)
+{
+    memory->device_least_bytes = device_norm_bytes(plans, count) + lane_bytes(memory);
+    if (memory->device_budget_bytes == 0 ||
+        memory->device_budget_bytes >= memory->device_least_bytes)
+        return 0;
+    return error_set(err, ERR_USAGE,
+                     "--gpu-memory of %.1f MiB is too small for this merge: it needs at least "
+                     "%" PRIu64 "MiB (one block of %.1f MiB, and %.1f MiB to work on it)",
+                     (double)memory->device_budget_bytes / (double)MIB,
+                     (memory->device_least_bytes + MIB - 1) / MIB,
+                     (double)memory->slot_bytes / (double)MIB,
+                     (double)(memory->device_least_bytes - memory->slot_bytes) / (double)MIB);
+}
+
+/* Of the host's memory for regions, what fits a device too and leaves it two workers if it can. */
+static uint64_t limit_regions(const struct plan_memory *memory, struct plan *const *plans,
+                              size_t count, uint64_t host_bytes)
+{
+    uint64_t left = memory->device_budget_bytes;
+
+    if (left == 0)
+        return host_bytes;
+    left -= device_norm_bytes(plans, count);
+    left -= min_u64(2, left / lane_bytes(memory)) * lane_bytes(memory);
+    left -= min_u64(left, 2 * count * PAGE_BYTES); /* each region begins at a page */
+    return min_u64(host_bytes, left);
+}
+
+/* As many workers as the device has room for, once all else is known. */
+static void fit_device(struct plan_memory *memory, struct plan *const *plans, size_t count)
+{
+    uint64_t shared = device_norm_bytes(plans, count);
+    uint64_t most;
+
+    memory->device_bytes = 0;
+    if (memory->device_budget_bytes == 0)
+        return;
+    for (size_t i = 0; i < count; i++)
+        shared += 2 * align_up(plans[i]->memory.region_bytes, PAGE_BYTES);
+    most = max_u64((memory->device_budget_bytes - shared) / lane_bytes(memory), 1);
+    memory->thread_count = (uint32_t)min_u64(memory->thread_count, most);
+    memory->device_bytes = shared + memory->thread_count * lane_bytes(memory);
 }
 
 /* What the outputs need together, with nothing resident, which is the worst case for workers. */
@@ -209,25 +282,27 @@ int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, si
 
     *memory = (struct plan_memory){ .budget_bytes = budget->bytes,
                                     .fixed_bytes = PROGRAM_BYTES + budget->extra_bytes,
+                                    .device_budget_bytes = budget->device_bytes,
                                     .window_count = count > 1 ? WINDOWS_MIN : 0 };
     if (sum_needs(memory, plans, count, &planning, err))
         return err->code;
     /* The pool is rounded up to huge pages of 2 MiB. */
     memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes +
-                          memory->window_count * WINDOW_BYTES + 2 * MIB + memory->scratch_bytes +
-                          THREAD_BYTES;
+                          memory->window_count * WINDOW_BYTES + 2 * MIB + thread_bytes(memory);
     memory->least_bytes = max_u64(memory->least_bytes, planning);
     if (budget->bytes < memory->least_bytes)
         return too_small(memory, err);
+    if (check_device(memory, plans, count, err))
+        return err->code;
     left = budget->bytes - memory->fixed_bytes - 2 * MIB - memory->window_count * WINDOW_BYTES;
     memory->thread_count = choose_threads(left - SLOTS_MIN * memory->slot_bytes,
-                                          memory->scratch_bytes + THREAD_BYTES, budget->threads,
-                                          budget->processors);
-    left -= memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
+                                          thread_bytes(memory), budget->threads,
+                                          budget->device_bytes ? LANES : budget->processors);
+    left -= memory->thread_count * thread_bytes(memory);
 
     slots = min_u64(SLOTS_ENOUGH, left / memory->slot_bytes);
-    if (give_regions(memory, plans, count, (left - slots * memory->slot_bytes) / 2 / count,
-                     &regions, err))
+    regions = limit_regions(memory, plans, count, left - slots * memory->slot_bytes);
+    if (give_regions(memory, plans, count, regions / 2 / count, &regions, err))
         return err->code;
     left -= regions;
     if (count > 1) {
@@ -238,14 +313,16 @@ int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, si
         memory->window_count += (uint32_t)windows_wanted;
         left -= windows_wanted * WINDOW_BYTES;
     }
-    slots = min_u64(left / memory->slot_bytes, SLOTS_MAX);
+    slots = min_u64(left / memory->slot_bytes,
+                    memory->device_budget_bytes ? LANE_SLOTS_MAX : SLOTS_MAX);
     for (size_t i = 0; i < count; i++)
         blocks += plans[i]->block_count;
     memory->slot_count = (uint32_t)min_u64(slots, max_u64(blocks, 1));
     memory->scratch_bytes = worker_bytes(memory);
+    fit_device(memory, plans, count);
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
                            memory->window_count * WINDOW_BYTES + regions + 2 * MIB +
-                           memory->thread_count * (memory->scratch_bytes + THREAD_BYTES);
+                           memory->thread_count * thread_bytes(memory);
     memory->needed_bytes = max_u64(memory->needed_bytes, planning);
     return 0;
 }
@@ -253,7 +330,10 @@ int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, si
 int plan_fit_memory(struct plan *plan, uint64_t budget_bytes, unsigned threads, unsigned processors,
                     uint64_t extra_bytes, struct error *err)
 {
-    const struct plan_budget budget = { budget_bytes, threads, processors, extra_bytes };
+    const struct plan_budget budget = { .bytes = budget_bytes,
+                                        .threads = threads,
+                                        .processors = processors,
+                                        .extra_bytes = extra_bytes };
     struct plan_memory memory;
     int status = plan_fit_memory_of(&memory, &plan, 1, &budget, err);
 

@@ -64,6 +64,10 @@
 #define PLAN_ENCODED_ELEMENTS (UINT64_C(64) * 1024)
 #define PLAN_SCALES_UNIT 16u /* floats: scratch is cut at whole cache lines */
 #define PLAN_DELTAS_MAX 64u  /* of one target that are folded at once */
+#define PLAN_CUT_BYTES 64u   /* for an element that a block boundary cuts */
+/* Where a device computes, for each worker beside the counterparts of its scratch and a slot. */
+#define PLAN_LANE_HOST_BYTES (UINT64_C(1) * MIB)
+#define PLAN_LANE_DEVICE_BYTES (UINT64_C(8) * KIB)
 
 enum plan_tied { PLAN_TIED_EXACT, PLAN_TIED_SHARED };
 
@@ -253,6 +257,9 @@ struct plan_file {
 
 /* Memory that the work takes, decided by plan_fit_memory(). */
 struct plan_memory {
+    uint64_t device_budget_bytes; /* of the device that computes; 0: the processor does */
+    uint64_t device_bytes;        /* that will be taken of it */
+    uint64_t device_least_bytes;  /* the smallest budget that works */
     uint64_t budget_bytes;
     uint64_t fixed_bytes; /* program, plan, headers */
     uint64_t slot_bytes;  /* one block in flight */
@@ -374,6 +381,7 @@ struct plan_budget {
     unsigned threads;
     unsigned processors;
     uint64_t extra_bytes;
+    uint64_t device_bytes; /* of the device that computes; 0: the processor does */
 };
 int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, size_t count,
                        const struct plan_budget *budget, struct error *err);

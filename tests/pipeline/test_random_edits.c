@@ -10,6 +10,7 @@
 #include "pipeline/made_edits.h"
 
 #include "cpu/cpu.h"
+#include "gpu/gpu.h"
 #include "pipeline/pipeline.h"
 
 #include <fcntl.h>
@@ -29,9 +30,21 @@ ssize_t __wrap_pread(int fd, void *buffer, size_t count, off_t offset)
     return __real_pread(fd, buffer, count, offset);
 }
 
-static void run(const struct plan *plan, const char *output, const char *kernels, bool threads,
-                bool cancelled)
+/* Where a run computes, and how. */
+struct way {
+    const char *kernels;
+    bool threads;   /* not io_uring, no O_DIRECT */
+    bool cancelled; /* before it begins */
+    bool simulated;
+    unsigned delays; /* of the simulated device */
+};
+
+static void run(const struct plan *plan, const char *output, const struct way *way)
 {
+    const char *kernels = way->kernels;
+    bool threads = way->threads;
+    bool cancelled = way->cancelled;
+    struct device *device = NULL;
     struct pipeline_options options = { .ring = threads ? RING_THREADS : RING_AUTO,
                                         .direct = threads ? FILE_DIRECT_OFF : FILE_DIRECT_AUTO,
                                         .ops = cpu_fold_find(kernels),
@@ -45,6 +58,11 @@ static void run(const struct plan *plan, const char *output, const char *kernels
     int status;
 
     CHECK(mkdir(output, 0777) == 0, "%s", output);
+    if (way->simulated) {
+        CHECK(gpu_sim.open(&device, way->delays, &err) == 0, "%s", err.text);
+        options.device_ops = &gpu_sim;
+        options.device = device;
+    }
     atomic_store(&small_reads, 0);
     order.directory_fd = open(output, O_RDONLY | O_DIRECTORY);
     CHECK(order.directory_fd >= 0, "%s", output);
@@ -54,8 +72,34 @@ static void run(const struct plan *plan, const char *output, const char *kernels
     /* One for each row of a magnitude, but none for each element; codes come in pieces. */
     CHECK(plan->decoded || atomic_load(&small_reads) < 60000, "%u small reads",
           atomic_load(&small_reads));
+    gpu_sim.close(device);
     free(order.digests);
     close(order.directory_fd);
+}
+
+/* On a device that does nothing before it is waited for, or, in the least memory, with delays. */
+static void check_simulated(struct plan *plan, unsigned seed, const char *expected)
+{
+    struct way way = { .simulated = true, .delays = seed % 2 ? seed : 0 };
+    struct plan_budget budget = { .bytes = 128 * MIB, .device_bytes = 256 * MIB, .threads = 3 };
+    struct plan_memory memory;
+    struct error err = { 0 };
+    char output[700];
+
+    snprintf(output, sizeof(output), "%s.simulated", expected);
+    CHECK(plan_fit_memory_of(&memory, &plan, 1, &budget, &err) == 0, "%s", err.text);
+    if (way.delays) {
+        budget.device_bytes = memory.device_least_bytes - 1;
+        CHECK(plan_fit_memory_of(&memory, &plan, 1, &budget, &err) == ERR_USAGE &&
+                  strstr(err.text, "--gpu-memory"),
+              "%s", err.text);
+        budget.device_bytes++;
+        CHECK(plan_fit_memory_of(&memory, &plan, 1, &budget, &err) == 0, "%s", err.text);
+    }
+    plan->memory = memory;
+    CHECK(plan->memory.device_bytes <= plan->memory.device_budget_bytes, "more than was allowed");
+    run(plan, output, &way);
+    made_check_same(expected, output);
 }
 
 static void check_seed(uint64_t seed)
@@ -89,13 +133,14 @@ static void check_seed(uint64_t seed)
     snprintf(first, sizeof(first), "%s/first", made.model.directory);
     snprintf(second, sizeof(second), "%s/second", made.model.directory);
     snprintf(third, sizeof(third), "%s/third", made.model.directory);
-    run(&plan, third, NULL, false, true);
-    run(&plan, first, NULL, false, false);
+    run(&plan, third, &(const struct way){ .cancelled = true });
+    run(&plan, first, &(const struct way){ 0 });
     made_edits_check(&made, &plan, first, &options);
     /* The smallest memory: nothing is resident, more goes panel by panel and is read twice. */
     CHECK(plan_fit_memory(&plan, plan.memory.least_bytes, 1, 1, 0, &err) == 0, "%s", err.text);
-    run(&plan, second, "scalar", true, false);
+    run(&plan, second, &(const struct way){ .kernels = "scalar", .threads = true });
     made_check_same(first, second);
+    check_simulated(&plan, (unsigned)seed, first);
     plan_release(&plan);
     made_edits_release(&made);
 }

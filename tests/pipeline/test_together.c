@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "check.h"
 #include "cpu/cpu.h"
+#include "gpu/gpu.h"
 #include "pipeline/made_edits.h"
 #include "pipeline/pipeline.h"
 
@@ -113,13 +114,14 @@ static void note_end(void *context, size_t index, struct error *err)
         error_set(err, ERR_FAILED, "refused");
 }
 
-/* `failing`: an output in whose way a file stands; OUTPUTS: none. */
+/* `failing`: an output in whose way a file stands; OUTPUTS: none. `device_bytes`: of a simulated
+ * device, or 0. */
 static void run_together(struct together *all, const char *name, uint64_t budget, unsigned threads,
-                         bool ring_threads, unsigned failing)
+                         bool ring_threads, unsigned failing, uint64_t device_bytes)
 {
     struct pipeline_options options = options_of(ring_threads);
     struct pipeline_output outputs[OUTPUTS] = { 0 };
-    const struct plan_budget asked = { budget, threads, threads, 0 };
+    struct plan_budget asked = { budget, threads, threads, 0, device_bytes };
     struct plan_memory memory;
     struct pipeline_stop stop = { 0 };
     struct pipeline_result result;
@@ -130,10 +132,9 @@ static void run_together(struct together *all, const char *name, uint64_t budget
 
     status = plan_fit_memory_of(&memory, all->list, OUTPUTS, &asked, &err);
     if (budget == 1) { /* the least there is */
-        const struct plan_budget least = { memory.least_bytes, threads, threads, 0 };
-
         CHECK(status == ERR_USAGE, "%d", status);
-        status = plan_fit_memory_of(&memory, all->list, OUTPUTS, &least, &err);
+        asked.bytes = memory.least_bytes;
+        status = plan_fit_memory_of(&memory, all->list, OUTPUTS, &asked, &err);
     }
     CHECK(status == 0, "%s", err.text);
     CHECK(memory.window_count >= 3, "%u windows", memory.window_count);
@@ -153,7 +154,12 @@ static void run_together(struct together *all, const char *name, uint64_t budget
     }
     options.ended = note_end;
     options.context = &ends;
+    if (device_bytes) {
+        CHECK(gpu_sim.open(&options.device, 1, &err) == 0, "%s", err.text);
+        options.device_ops = &gpu_sim;
+    }
     status = pipeline_run(outputs, OUTPUTS, &memory, &options, &stop, &result, &err);
+    gpu_sim.close(options.device);
     CHECK((status == 0) == (failing == OUTPUTS), "%d: %s", status, err.text);
     CHECK(ends.count == OUTPUTS, "%u of %u ended", ends.count, OUTPUTS);
     for (unsigned i = 0; i < OUTPUTS; i++) {
@@ -177,9 +183,11 @@ static void check_seed(uint64_t seed)
     for (unsigned i = 0; i < OUTPUTS; i++)
         make_plan(&all, i, seed);
     run_alone(&all);
-    run_together(&all, "much", 2 * GOOD_BYTES, 2, false, OUTPUTS);
-    run_together(&all, "least", 1, 1, true, OUTPUTS);
-    run_together(&all, "failing", GOOD_BYTES, 2, seed % 2 == 0, seed % OUTPUTS);
+    run_together(&all, "much", 2 * GOOD_BYTES, 2, false, OUTPUTS, 0);
+    run_together(&all, "device", 2 * GOOD_BYTES, 0, false, (unsigned)(seed % (OUTPUTS + 1)),
+                 256 * MIB);
+    run_together(&all, "least", 1, 1, true, OUTPUTS, 0);
+    run_together(&all, "failing", GOOD_BYTES, 2, seed % 2 == 0, seed % OUTPUTS, 0);
     for (unsigned i = 0; i < OUTPUTS; i++)
         plan_release(&all.plans[i]);
     made_edits_release(&all.made);
