@@ -39,7 +39,8 @@ static bool codes_fit(const struct quant_matrix *matrix)
         return matrix->codes == QUANT_UNSIGNED && matrix->transposed && bits == 4;
     case QUANT_BANDS:
         return matrix->codes == QUANT_UNSIGNED && !matrix->transposed &&
-               (bits == 1 || bits == 2 || bits == 4) && matrix->rows % (8 / bits) == 0;
+               (bits == 1 || bits == 2 || bits == 3 || bits == 4) &&
+               (bits == 3 || matrix->rows % quant_bands(bits) == 0);
     }
     return false;
 }

@@ -57,8 +57,9 @@ enum quant_packing {
     QUANT_WORDS,      /* 32-bit little-endian words, from bit 0 up along the row, across words */
     QUANT_WORDS_DOWN, /* the same, but along a column: word [k][j] holds rows of column j (GPTQ) */
     QUANT_WORDS_AWQ,  /* eight 4-bit codes of a word are columns 0 2 4 6 1 3 5 7, from bit 0 up */
-    QUANT_BANDS       /* the rows are 8 / bits bands of as many rows: byte [k][j] holds row k of
-                         each band at column j, the first band in the highest bits (HQQ) */
+    QUANT_BANDS /* the rows are quant_bands() bands of as many rows, the last one of 3 bits may
+                   be cut: byte [k][j], or word of 3 bits, holds row k of each band at column
+                   j, the first band in the highest bits that are used (HQQ) */
 };
 
 /*
@@ -102,7 +103,8 @@ struct quant_matrix {
 
     enum quant_codes codes;
     enum quant_packing packing;
-    unsigned bits; /* 2, 3, 4 or 8, with BIASES 5 and 6, in BANDS 1; 4 for tables, 8 for E4M3 */
+    unsigned
+        bits; /* 2, 3, 4 or 8, with BIASES 5 and 6, in BANDS 1 to 4; 4 for tables, 8 for E4M3 */
 
     enum quant_scale scale;
     enum dtype scale_dtype; /* F32, BF16, F16, F8_E4M3, F8_E8M0; U8 where NESTED */
@@ -160,15 +162,22 @@ static inline bool quant_is_strided(const struct quant_matrix *matrix)
     return matrix->transposed || matrix->packing == QUANT_BANDS;
 }
 
+/* Fields of QUANT_BANDS in a byte, or ten of 3 bits in a word, whose two highest bits are 0. */
+#define QUANT_BANDS_OF_3 10u
+static inline unsigned quant_bands(unsigned bits)
+{
+    return bits == 3 ? QUANT_BANDS_OF_3 : 8 / bits;
+}
+
 /*
  * Elements that should be read together: a range that passes a multiple of it needs more than its
  * own codes, of QUANT_BANDS all of them.
  */
 static inline uint64_t quant_span(const struct quant_matrix *matrix)
 {
-    uint64_t bands = matrix->packing == QUANT_BANDS ? 8 / matrix->bits : 1;
+    uint64_t bands = matrix->packing == QUANT_BANDS ? quant_bands(matrix->bits) : 1;
 
-    return matrix->rows / bands * matrix->cols;
+    return (matrix->rows + bands - 1) / bands * matrix->cols;
 }
 
 /*

@@ -76,6 +76,10 @@ COMPUTE_SHARED uint32_t quant_field(const struct quant_view *view, uint64_t matr
         return quant_word_at(view, line, j / 8 * 4) >> (j % 2 * 16 + j % 8 / 2 * 4) & mask;
     case QUANT_BANDS:
         line = matrix * plane->lines + i % plane->lines;
+        if (bits == 3)
+            return quant_word_at(view, line, j * 4) >>
+                       (bits * (QUANT_BANDS_OF_3 - 1 - i / plane->lines)) &
+                   mask;
         return *quant_at(view, line, j) >> (8 - bits * (i / plane->lines + 1)) & mask;
     }
     return 0;

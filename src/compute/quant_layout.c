@@ -100,9 +100,8 @@ static bool set_lines(struct quant_plane *plane)
         return words_of(plane->rows, plane->bits, &plane->lines) &&
                mul_u64(plane->cols, 4, &plane->line_bytes);
     case QUANT_BANDS:
-        plane->lines = plane->rows / (8 / plane->bits);
-        plane->line_bytes = plane->cols;
-        return true;
+        plane->lines = quant_ceil(plane->rows, quant_bands(plane->bits));
+        return mul_u64(plane->cols, plane->bits == 3 ? 4 : 1, &plane->line_bytes);
     }
     return false;
 }

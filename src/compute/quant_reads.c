@@ -30,8 +30,8 @@ static void byte_range(const struct quant_plane *plane, uint64_t first, uint64_t
         *end = last * 4 + 4;
         return;
     case QUANT_BANDS:
-        *begin = first;
-        *end = last + 1;
+        *begin = first * (plane->bits == 3 ? 4 : 1);
+        *end = (last + 1) * (plane->bits == 3 ? 4 : 1);
         return;
     }
 }

@@ -130,14 +130,17 @@ static void unpack_awq(uint8_t *out, const struct quant_view *view, uint64_t lin
     }
 }
 
-/* Bytes of `src`, of which each has one field of this row. */
-static void unpack_band(uint8_t *out, const uint8_t *src, unsigned bits, unsigned shift,
+/* Bytes of `src`, or words, of which each has one field of this row, which is in this band. */
+static void unpack_band(uint8_t *out, const uint8_t *src, unsigned bits, unsigned band,
                         size_t count)
 {
     const unsigned mask = (1u << bits) - 1;
+    const unsigned shift = bits * (quant_bands(bits) - 1 - band);
 
-    for (size_t c = 0; c < count; c++)
+    for (size_t c = 0; bits != 3 && c < count; c++)
         out[c] = (uint8_t)(src[c] >> shift & mask);
+    for (size_t c = 0; bits == 3 && c < count; c++)
+        out[c] = (uint8_t)(load_le32(src + 4 * c) >> shift & mask);
 }
 
 /* Fields [j, j + count) of row i; count is at most QUANT_RUN. */
@@ -154,8 +157,8 @@ static void unpack(uint8_t *out, const struct quant_view *view, uint64_t matrix,
         unpack_awq(out, view, line, j, count);
     } else if (plane->packing == QUANT_BANDS) {
         line = matrix * plane->lines + i % plane->lines;
-        unpack_band(out, quant_at(view, line, j), plane->bits,
-                    8 - plane->bits * (unsigned)(i / plane->lines + 1), count);
+        unpack_band(out, quant_at(view, line, plane->bits == 3 ? 4 * j : j), plane->bits,
+                    (unsigned)(i / plane->lines), count);
     } else if (plane->word_add) {
         unpack_added(out, view, line, j, count);
     } else if (plane->bits == 8) {

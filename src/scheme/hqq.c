@@ -78,8 +78,8 @@ static int read_meta(struct scheme_find *find, const struct scheme_anchor *ancho
                      struct meta *meta, struct error *err)
 {
     /* How it was quantised, which decoding does not ask. */
-    static const char *const rest[] = { ".unpack_view_dtype",   ".offload_meta", ".round_zero",
-                                        ".encoded_state_dict",  ".channel_wise", ".optimize",
+    static const char *const rest[] = { ".unpack_view_dtype",  ".offload_meta", ".round_zero",
+                                        ".encoded_state_dict", ".channel_wise", ".optimize",
                                         ".stores_quant_config" };
 
     if (read_number(find, anchor, ".nbits", DTYPE_I32, &meta->bits, err) ||
@@ -100,6 +100,12 @@ static int read_meta(struct scheme_find *find, const struct scheme_anchor *ancho
     return 0;
 }
 
+/* Five and six bits have a byte each. */
+static unsigned field_bits(const struct meta *meta)
+{
+    return meta->bits > 4 ? 8 : meta->bits;
+}
+
 /* Of all that HQQ can write, what is decoded. */
 static int check_meta(const struct scheme_find *find, const struct scheme_anchor *anchor,
                       const struct meta *meta, struct error *err)
@@ -107,29 +113,30 @@ static int check_meta(const struct scheme_find *find, const struct scheme_anchor
     const enum dtype dtype = (enum dtype)model_tensor(find->model, anchor->ref)->dtype;
     char packing[sizeof(meta->packing)];
 
-    if (meta->bits != 8 && meta->bits != 4 && meta->bits != 2 && meta->bits != 1)
+    if (meta->bits < 1 || meta->bits > 8 || meta->bits == 7)
         return find_refuse(find, anchor->ref, err,
-                           "HQQ of %" PRIu32 " bits is not decoded, only that of 8, 4, 2 and 1 is; "
-                           WAY_OUT,
+                           "HQQ of %" PRIu32
+                           " bits is not decoded, only that of 1 to 6 and 8 is; " WAY_OUT,
                            meta->bits);
-    if (meta->axis != 1)
+    if (meta->axis > 1)
         return find_refuse(find, anchor->ref, err,
                            "HQQ with groups along axis %" PRIu32
-                           " is not decoded, only that along axis 1 is; " WAY_OUT,
+                           " is not decoded, only that along axis 0 or 1 is; " WAY_OUT,
                            meta->axis);
-    if (meta->as_float || dtype != DTYPE_U8)
+    if (meta->as_float || dtype != (meta->bits == 3 ? DTYPE_I32 : DTYPE_U8))
         return find_refuse(find, anchor->ref, err,
-                           "HQQ with codes as %s is not decoded, only as bytes; " WAY_OUT,
-                           dtype_name(dtype));
+                           "HQQ of %" PRIu32
+                           " bits with codes as %s is not decoded, only as %s; " WAY_OUT,
+                           meta->bits, dtype_name(dtype), meta->bits == 3 ? "I32" : "U8");
     if (meta->quant_scale || meta->quant_zero)
         return find_refuse(find, anchor->ref, err,
                            "HQQ with scales or zero points that are quantised themselves is not "
                            "decoded; " WAY_OUT);
-    snprintf(packing, sizeof(packing), "%" PRIu32 "bit_u8", meta->bits);
+    snprintf(packing, sizeof(packing), meta->bits == 3 ? "%ubit_32" : "%ubit_u8", field_bits(meta));
     if (strcmp(packing, meta->packing) != 0)
         return find_refuse(find, anchor->ref, err,
-                           "HQQ of %" PRIu32 " bits in another packing than %s is not decoded; "
-                           WAY_OUT,
+                           "HQQ of %" PRIu32
+                           " bits in another packing than %s is not decoded; " WAY_OUT,
                            meta->bits, packing);
     return 0;
 }
@@ -141,16 +148,18 @@ static const char *torch_name(enum dtype dtype)
     return dtype == DTYPE_BF16 ? "torch.bfloat16" : "torch.float16";
 }
 
-/* Scales and zero points [groups, 1] of the dtype that weights are computed in. */
+/*
+ * Scales and zero points, [groups, 1] or along axis 0 [1, groups], of the dtype that weights are
+ * computed in.
+ */
 static int take_grid(struct scheme_find *find, const struct scheme_anchor *anchor,
-                     const struct meta *meta, struct scheme_tensor *tensor, struct error *err)
+                     const struct meta *meta, uint64_t groups, struct scheme_tensor *tensor,
+                     struct error *err)
 {
+    const uint64_t shape[2] = { meta->axis ? groups : 1, meta->axis ? 1 : groups };
     struct scheme_part *parts = tensor->parts;
-    uint64_t shape[2] = { 0, 1 };
     struct model_ref scales, zeros;
 
-    if (!mul_u64(meta->shape[0], meta->shape[1] / meta->group_size, &shape[0]))
-        return find_refuse(find, anchor->ref, err, "its size overflows");
     if (find_need(find, anchor, ".scale", &scales, err) ||
         find_need(find, anchor, ".zero", &zeros, err) ||
         find_take(find, anchor, scales, MASK_COMPUTED, shape, 2, &parts[QUANT_PART_SCALES], err) ||
@@ -165,33 +174,59 @@ static int take_grid(struct scheme_find *find, const struct scheme_anchor *ancho
     return 0;
 }
 
+/*
+ * The elements in their order as a matrix: of groups below each other, or, along axis 0, beside
+ * each other.  Where it can be it is that of the weight, whose rows are worked on at once.
+ */
+static void set_matrix(struct quant_matrix *out, const struct meta *meta, uint64_t groups,
+                       enum dtype dtype)
+{
+    const unsigned bits = field_bits(meta);
+    const bool fits = meta->shape[1] % meta->group_size == 0 && bits != 3 &&
+                      meta->shape[0] % quant_bands(bits) == 0;
+
+    *out = (struct quant_matrix){ .matrices = 1,
+                                  .rows = groups,
+                                  .cols = meta->group_size,
+                                  .codes = QUANT_UNSIGNED,
+                                  .packing = bits == 8 ? QUANT_BYTES : QUANT_BANDS,
+                                  .bits = bits,
+                                  .scale_dtype = dtype,
+                                  .block_rows = 1,
+                                  .block_cols = meta->group_size,
+                                  .zeros = QUANT_ZEROS_NUMBERS,
+                                  .result_dtype = dtype };
+    if (meta->axis == 0) {
+        out->rows = out->block_rows = meta->group_size;
+        out->cols = groups;
+        out->block_cols = 1;
+    } else if (fits) {
+        out->rows = meta->shape[0];
+        out->cols = meta->shape[1];
+    }
+}
+
 int find_hqq(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err)
 {
     struct scheme_tensor tensor = { .kind = SCHEME_HQQ };
     struct meta meta = { 0 };
+    uint64_t elements, groups, rows;
 
     if (read_meta(find, anchor, &meta, err) || check_meta(find, anchor, &meta, err))
         return err->code;
-    if (meta.group_size == 0 || meta.shape[1] % meta.group_size || meta.shape[0] % (8 / meta.bits))
+    if (!mul_u64(meta.shape[0], meta.shape[1], &elements))
+        return find_refuse(find, anchor->ref, err, "its size overflows");
+    groups = meta.group_size ? elements / meta.group_size : 0;
+    rows = meta.axis ? groups : meta.group_size;
+    if (groups == 0 || elements % meta.group_size ||
+        (meta.bits != 3 && rows % quant_bands(field_bits(&meta))))
         return find_refuse(find, anchor->ref, err,
-                           "HQQ with groups of %" PRIu32 " is not decoded for the shape [%" PRIu64
-                           ", %" PRIu64 "]: groups must divide its rows, and %" PRIu32
-                           " its number of rows; " WAY_OUT,
-                           meta.group_size, meta.shape[0], meta.shape[1], 8 / meta.bits);
-    if (take_grid(find, anchor, &meta, &tensor, err))
+                           "HQQ of %" PRIu32 " bits with groups of %" PRIu32 " along axis %" PRIu32
+                           " is not decoded for the shape [%" PRIu64 ", %" PRIu64
+                           "], since they do not divide it; " WAY_OUT,
+                           meta.bits, meta.group_size, meta.axis, meta.shape[0], meta.shape[1]);
+    if (take_grid(find, anchor, &meta, groups, &tensor, err))
         return err->code;
-    tensor.matrix = (struct quant_matrix){
-        .matrices = 1,
-        .rows = meta.shape[0],
-        .cols = meta.shape[1],
-        .codes = QUANT_UNSIGNED,
-        .packing = meta.bits == 8 ? QUANT_BYTES : QUANT_BANDS,
-        .bits = meta.bits,
-        .scale_dtype = tensor.parts[QUANT_PART_SCALES].dtype,
-        .block_rows = 1,
-        .block_cols = meta.group_size,
-        .zeros = QUANT_ZEROS_NUMBERS,
-        .result_dtype = tensor.parts[QUANT_PART_SCALES].dtype,
-    };
+    set_matrix(&tensor.matrix, &meta, groups, tensor.parts[QUANT_PART_SCALES].dtype);
     return find_add(find, anchor, ".weight", meta.shape, 2, &tensor, err);
 }

@@ -49,7 +49,7 @@ static inline uint64_t packed_bytes(enum quant_packing packing, unsigned bits, u
     case QUANT_WORDS_DOWN:
         return cols * test_ceil(rows * bits, 32) * 4;
     case QUANT_BANDS:
-        return rows * bits / 8 * cols;
+        return bits == 3 ? test_ceil(rows, 10) * 4 * cols : rows * bits / 8 * cols;
     }
     return 0;
 }

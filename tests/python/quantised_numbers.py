@@ -27,30 +27,50 @@ def as_bytes(word: str) -> torch.Tensor:
     return torch.tensor(list(word.encode()), dtype=torch.uint8)
 
 
-def meta(shape: torch.Size, bits: int, group_size: int, dtype: torch.dtype) -> Tensors:
-    numbers = {".nbits": bits, ".group_size": group_size, ".axis": 1}
+def packing_of(bits: int) -> str:
+    return "3bit_32" if bits == 3 else f"{8 if bits > 4 else bits}bit_u8"
+
+
+def meta(shape: torch.Size, bits: int, group_size: int, axis: int, dtype: torch.dtype) -> Tensors:
+    numbers = {".nbits": bits, ".group_size": group_size, ".axis": axis}
     flags = {".view_as_float": 0, ".quant_scale": 0, ".quant_zero": 0, ".offload_meta": 0, ".encoded_state_dict": 1}
     flags |= {".stores_quant_config": 1, ".channel_wise": 1, ".optimize": 1, ".round_zero": int(bits == 4)}
-    words = {".packing": f"{bits}bit_u8", ".unpack_view_dtype": "torch.uint8", ".compute_dtype": str(dtype)}
+    words = {".packing": packing_of(bits), ".unpack_view_dtype": "torch.uint8", ".compute_dtype": str(dtype)}
     stored = {end: torch.tensor(number, dtype=torch.int32) for end, number in numbers.items()}
     stored |= {end: torch.tensor(flag, dtype=torch.uint8) for end, flag in flags.items()}
     stored |= {end: as_bytes(word) for end, word in words.items()}
     return stored | {".shape": torch.tensor(shape)}
 
 
-def hqq(bits: int, group_size: int, dtype: torch.dtype = torch.bfloat16):
+def in_bands(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Rows as fields of bytes, or of words of 3 bits: the first band in the highest."""
+    count = 10 if bits == 3 else max(8 // bits, 1)
+    rows = -(-codes.shape[0] // count)
+    wide = torch.nn.functional.pad(codes.to(torch.int32), (0, 0, 0, rows * count - codes.shape[0]))
+    bands = wide.unflatten(0, (count, rows))
+    width = bits if count > 1 else 8
+    packed = sum(bands[k] << (width * (count - 1 - k)) for k in range(count))
+    return packed.to(torch.int32 if bits == 3 else torch.uint8)
+
+
+def hqq(bits: int, group_size: int, dtype: torch.dtype = torch.bfloat16, axis: int = 1):
+    """Along axis 0 groups are columns of the elements in their order, `group_size` rows of them."""
+
     def pack(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-        codes, scale, low = ranges(weight.to(dtype), bits, group_size)
+        upright = weight if axis else weight.reshape(group_size, -1).t().contiguous()
+        codes, scale, low = ranges(upright.to(dtype), bits, group_size)
         zero = (-low.float() / scale.float()).to(dtype)
-        bands = codes.chunk(8 // bits)
-        packed = sum(band << (8 - bits * (k + 1)) for k, band in enumerate(bands))
-        stored = {".W_q": packed, ".scale": scale, ".zero": zero} | meta(weight.shape, bits, group_size, dtype)
+        if axis == 0:
+            codes, scale, zero = (part.t().contiguous() for part in (codes, scale, zero))
+        packed = in_bands(codes, bits)
+        stored = {".W_q": packed, ".scale": scale, ".zero": zero}
+        stored |= meta(weight.shape, bits, group_size, axis, dtype)
         decoded = ((codes.to(dtype) - zero) * scale).reshape(weight.shape)
         if importlib.util.find_spec("hqq"):
             from hqq.core.quantize import Quantizer
 
-            told = {"nbits": bits, "group_size": group_size, "axis": 1, "shape": weight.shape, "scale": scale}
-            told |= {"zero": zero, "packing": f"{bits}bit_u8", "view_as_float": False, "compute_dtype": dtype}
+            told = {"nbits": bits, "group_size": group_size, "axis": axis, "shape": weight.shape, "scale": scale}
+            told |= {"zero": zero, "packing": packing_of(bits), "view_as_float": False, "compute_dtype": dtype}
             assert torch.equal(decoded, Quantizer.dequantize(packed, told))
         return stored, decoded
 

@@ -44,30 +44,75 @@ static void test_hqq(void **state)
     scheme_release(&got);
 }
 
+/* Rows of codes that are not those of the weight, though elements keep their order. */
+static void test_hqq__other_rows(void **state)
+{
+    static const int32_t three = 3, sixteen = 16, wide = 128;
+    struct made_base base = hqq();
+    struct scheme_base got;
+    const struct quant_matrix *matrix;
+
+    (void)state;
+    made_find(&base, "m.q.axis")->data = &axis_0;
+    made_refuses(&base, "'m.q.W_q'", "'m.q.scale'", "[32, 1]", "[1, 32]", NULL);
+    made_find(&base, "m.q.scale")->shape[0] = made_find(&base, "m.q.zero")->shape[0] = 1;
+    made_find(&base, "m.q.scale")->shape[1] = made_find(&base, "m.q.zero")->shape[1] = 32;
+    got = made_opens(&base);
+    matrix = &made_tensor(&got, "m.q.weight", NULL)->matrix;
+    made_shape_is(&got, "m.q.weight", DTYPE_BF16, 2, 16, 64);
+    assert_true(matrix->rows == 32 && matrix->cols == 32);
+    assert_true(matrix->block_rows == 32 && matrix->block_cols == 1);
+    scheme_release(&got);
+
+    base = hqq(); /* groups of two rows */
+    made_find(&base, "m.q.group_size")->data = &wide;
+    made_find(&base, "m.q.scale")->shape[0] = made_find(&base, "m.q.zero")->shape[0] = 8;
+    got = made_opens(&base);
+    matrix = &made_tensor(&got, "m.q.weight", NULL)->matrix;
+    assert_true(matrix->rows == 8 && matrix->cols == 128 && matrix->block_cols == 128);
+    scheme_release(&got);
+
+    base = hqq(); /* 64 rows of 16 in ten bands of 7, with 6 rows that are not used */
+    made_find(&base, "m.q.nbits")->data = &three;
+    made_find(&base, "m.q.packing")->data = "3bit_32";
+    made_find(&base, "m.q.group_size")->data = &sixteen;
+    made_find(&base, "m.q.scale")->shape[0] = made_find(&base, "m.q.zero")->shape[0] = 64;
+    made_find(&base, "m.q.W_q")->dtype = DTYPE_I32;
+    made_find(&base, "m.q.W_q")->shape[0] = 7;
+    made_find(&base, "m.q.W_q")->shape[1] = 16;
+    got = made_opens(&base);
+    matrix = &made_tensor(&got, "m.q.weight", NULL)->matrix;
+    assert_true(matrix->rows == 64 && matrix->cols == 16 && matrix->bits == 3);
+    scheme_release(&got);
+    made_find(&base, "m.q.W_q")->shape[0] = 8;
+    made_refuses(&base, "'m.q.W_q'", "512 bytes", "448", NULL);
+}
+
 /* Each companion that decoding asks for: gone, and with another value. */
 static void test_hqq__refuses(void **state)
 {
     static const char *const needed[] = { "scale",   "zero",          "nbits",       "group_size",
                                           "axis",    "view_as_float", "quant_scale", "quant_zero",
                                           "packing", "compute_dtype", "shape" };
-    static const int64_t odd_shape[2] = { 15, 64 }, huge_shape[2] = { INT64_MAX, INT64_MAX };
-    static const int32_t three = 3, forty = 40, none = 0;
+    static const int64_t odd_shape[2] = { 15, 32 }, huge_shape[2] = { INT64_MAX, INT64_MAX };
+    static const int32_t two = 2, three = 3, seven = 7, forty = 40, none = 0;
     static const struct {
         const char *name;
         const void *data;
         const char *word;
     } values[] = {
-        { "m.q.nbits", &three, "3 bits" },
+        { "m.q.nbits", &three, "only as I32" },
+        { "m.q.nbits", &seven, "7 bits" },
         { "m.q.nbits", &none, "0 bits" },
         { "m.q.group_size", &forty, "groups of 40" },
         { "m.q.group_size", &none, "groups of 0" },
-        { "m.q.axis", &axis_0, "axis 0" },
+        { "m.q.axis", &two, "axis 2" },
         { "m.q.view_as_float", &one, "U8" },
         { "m.q.quant_scale", &one, "quantised themselves" },
         { "m.q.quant_zero", &one, "quantised themselves" },
         { "m.q.packing", "2bit_u8", "packing" },
         { "m.q.compute_dtype", "torch.float16 ", "torch.bfloat16" },
-        { "m.q.shape", odd_shape, "[15, 64]" },
+        { "m.q.shape", odd_shape, "[15, 32]" },
     };
 
     (void)state;
@@ -168,9 +213,8 @@ static void test_mlx__refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hqq),
-        cmocka_unit_test(test_hqq__refuses),
-        cmocka_unit_test(test_mlx),
+        cmocka_unit_test(test_hqq),          cmocka_unit_test(test_hqq__other_rows),
+        cmocka_unit_test(test_hqq__refuses), cmocka_unit_test(test_mlx),
         cmocka_unit_test(test_mlx__refuses),
     };
 
