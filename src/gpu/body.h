@@ -27,7 +27,7 @@
 #define GPU_PHASE(thread, threads)                                                                 \
     for (unsigned thread = threadIdx.x, gpu_once = 1; gpu_once; gpu_once = 0, __syncthreads())
 #define GPU_MINE(type, name, threads) type name[1]
-#define GPU_OF(name, thread) (name)[0]
+#define GPU_OF(name, thread) (name)[0 * (thread)]
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_UNROLL_BY_4 _Pragma("unroll 4")
 #define GPU_UNROLL_BY_8 _Pragma("unroll 8")

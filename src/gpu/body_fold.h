@@ -372,12 +372,12 @@ COMPUTE_SHARED void fold_begin_many(struct fold_mine *mine, const struct fold_se
 
     GPU_UNROLL
     for (unsigned i = 0; i < FOLD_ROWS_MANY; i++) {
-        const struct fold_run run = fold_run_of(segment, row + i, col);
-
         if (whole.alignment) {
             fold_fetch(&eight, segment, &whole, i);
             gpu_widen_eight(mine->w[i], &eight, segment->src_dtype);
         } else {
+            const struct fold_run run = fold_run_of(segment, row + i, col);
+
             fold_load_run(mine->w[i], segment, &run);
         }
     }
@@ -390,12 +390,13 @@ COMPUTE_SHARED void fold_end_many(const struct fold_mine *mine, const struct fol
 
     GPU_UNROLL
     for (unsigned i = 0; i < FOLD_ROWS_MANY; i++) {
-        const struct fold_run run = fold_run_of(segment, row + i, col);
-
-        if (whole.alignment)
+        if (whole.alignment) {
             fold_store(mine->w[i], segment, &whole, i, bad);
-        else
+        } else {
+            const struct fold_run run = fold_run_of(segment, row + i, col);
+
             fold_store_run(mine->w[i], segment, &run, 0, bad);
+        }
     }
 }
 
