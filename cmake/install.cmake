@@ -5,9 +5,9 @@
 set(whole ${CMAKE_CURRENT_BINARY_DIR}/lorafold_whole.o)
 add_custom_command(OUTPUT ${whole}
                    COMMAND ${CMAKE_C_COMPILER} -r -nostdlib -o ${whole}
-                           $<TARGET_OBJECTS:lorafold_objects>
-                   COMMAND ${CMAKE_OBJCOPY} --localize-hidden ${whole}
-                   DEPENDS lorafold_objects $<TARGET_OBJECTS:lorafold_objects>
+                           $<TARGET_OBJECTS:lorafold_objects> ${cuda_objects} ${cuda_runtime}
+                   COMMAND ${CMAKE_OBJCOPY} --wildcard --keep-global-symbol=lorafold_* ${whole}
+                   DEPENDS lorafold_objects $<TARGET_OBJECTS:lorafold_objects> ${cuda_objects}
                    COMMAND_EXPAND_LISTS VERBATIM)
 add_library(lorafold_static STATIC ${whole})
 set_target_properties(lorafold_static PROPERTIES OUTPUT_NAME lorafold LINKER_LANGUAGE C)
