@@ -130,6 +130,16 @@ enum lorafold_b_layout {
     LORAFOLD_B_EXPERT_MAJOR
 };
 
+/*
+ * What no adapter touches, where the file system can share storage (XFS, btrfs): cloned from the
+ * base, which costs neither reading nor writing nor space until one of the two is changed.
+ */
+enum lorafold_clone {
+    LORAFOLD_CLONE_AUTO,  /* where it works, found by trying; the rest is written */
+    LORAFOLD_CLONE_NEVER, /* every byte is written */
+    LORAFOLD_CLONE_ALWAYS /* LORAFOLD_USAGE where it does not work */
+};
+
 /* JSON: one object per line, each with a "type". */
 enum lorafold_format { LORAFOLD_TEXT, LORAFOLD_JSON };
 
@@ -177,6 +187,7 @@ struct lorafold_merge_options {
     uint64_t max_shard_bytes; /* of tensor data per output file; default 5,000,000,000 */
     uint64_t memory_bytes;    /* ceiling on this process's resident memory; default 128 MiB */
     unsigned threads;         /* workers; 0: one per processor that may be used */
+    enum lorafold_clone clone;
     bool overwrite;           /* replace an existing model directory, at the end, in one step */
     bool allow_unused;        /* adapter tensors that cannot be folded are listed, not refused */
     bool allow_nonfinite;     /* NaN and infinite results are written, not refused */
@@ -228,7 +239,8 @@ LORAFOLD_API void lorafold_merge_cancel(struct lorafold_merge *merge);
 
 struct lorafold_report {
     uint64_t bytes_read; /* of the base */
-    uint64_t bytes_written;
+    uint64_t bytes_written; /* of the model's files, without those that are cloned */
+    uint64_t bytes_cloned;  /* of the model's files: they share the storage of the base */
     size_t tensors_folded;
     size_t tensors_replaced;  /* by whole tensors of an adapter */
     size_t tensors_patched;   /* by some rows of an adapter, beside what else happens to them */
@@ -263,8 +275,10 @@ LORAFOLD_API void lorafold_merge_close(struct lorafold_merge *merge); /* NULL is
 /* ---- verify: is an output still what was written? ---- */
 
 struct lorafold_verify_options {
-    uint64_t memory_bytes;          /* default 128 MiB */
-    unsigned threads;               /* that read, at most 64; 0: 4 */
+    uint64_t memory_bytes; /* default 128 MiB */
+    unsigned threads;      /* that read, at most 64; 0: 4 */
+    bool deep;             /* also compare what was cloned from the base with the base... */
+    const char *base;      /* ...which is here, as for a merge; NULL: where the manifest says */
     const volatile int *cancel;     /* stop soon once it is not 0; or NULL */
     lorafold_message_fn *message;   /* or NULL */
     lorafold_progress_fn *progress; /* or NULL */
@@ -276,16 +290,20 @@ struct lorafold_verify_options {
 LORAFOLD_API void lorafold_verify_options_init(struct lorafold_verify_options *options);
 
 struct lorafold_verify_report {
-    size_t file_count; /* that the manifest names */
-    uint64_t bytes;    /* of these files */
+    size_t file_count;     /* that the manifest names */
+    uint64_t bytes;        /* that were read, and found as written */
+    uint64_t bytes_shared; /* of them compared with the base, with deep */
+    uint64_t bytes_unread; /* without deep: cloned from the base, so there is no digest of them */
     double seconds;
 };
 
 /*
- * Re-read every file that lorafold.json in `directory` names and compare sizes and digests.
+ * Re-read every file that lorafold.json in `directory` names and compare sizes and digests; what was
+ * cloned from the base has none, and is compared with the base if that is asked for.
  * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
- * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  *report, which may
- * be NULL, is filled in any case, with what is known by then.
+ * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if the
+ * base is not to be found, or is another one.  *report, which may be NULL, is filled in any case,
+ * with what is known by then.
  */
 LORAFOLD_API int lorafold_verify(const char *directory,
                                  const struct lorafold_verify_options *options,

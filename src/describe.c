@@ -154,6 +154,13 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     text_addf(out, ", and %zu other files\n",
               merge->side_files.count + (writes_adapter(merge) || merge->base->config ? 1 : 0) +
                   (plan->file_count > 1 ? 1 : 0) + 3);
+    if (plan->bytes_cloned) {
+        text_adds(out, "clone     ");
+        text_add_bytes(out, plan->bytes_cloned);
+        text_adds(out, " of these are cloned from the base, ");
+        text_add_bytes(out, plan->bytes_out - plan->bytes_cloned);
+        text_adds(out, " are written\n");
+    }
 }
 
 void describe_mib(struct text *out, uint64_t bytes)
@@ -227,6 +234,7 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     describe_key_text(out, "tied_head", plan->tied_head);
     describe_key_number(out, "bytes_in", plan->bytes_in);
     describe_key_number(out, "bytes_out", plan->bytes_out);
+    describe_key_number(out, "bytes_cloned", plan->bytes_cloned);
     describe_key_number(out, "blocks", plan->block_count);
     describe_key_number(out, "blocks_in_place", plan->in_place_blocks);
     describe_key_number(out, "memory_budget_bytes", plan->memory.budget_bytes);
@@ -271,6 +279,7 @@ static void report_json(const struct lorafold_report *report, struct text *out)
     describe_key_text(out, "output", report->output);
     describe_key_number(out, "bytes_read", report->bytes_read);
     describe_key_number(out, "bytes_written", report->bytes_written);
+    describe_key_number(out, "bytes_cloned", report->bytes_cloned);
     describe_key_number(out, "tensors_folded", report->tensors_folded);
     describe_key_number(out, "tensors_replaced", report->tensors_replaced);
     describe_key_number(out, "tensors_patched", report->tensors_patched);
@@ -304,7 +313,12 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
     text_adds(&out, ": ");
     text_add_count(&out, report->file_count, "file");
     text_adds(&out, ", ");
-    text_add_bytes(&out, report->bytes_written);
+    text_add_bytes(&out, report->bytes_written + report->bytes_cloned);
+    if (report->bytes_cloned) {
+        text_adds(&out, ", of which ");
+        text_add_bytes(&out, report->bytes_cloned);
+        text_adds(&out, " are cloned from the base");
+    }
     text_addf(&out,
               "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
               "computing, %.0f %% writing\n",

@@ -4,20 +4,16 @@
  * The manifest says what was merged and holds size and digest of every other
  * file; the digest of a file is XXH3-128 over the digests of its 4 MiB blocks,
  * which stand in lorafold.blocks, one line of 32 hex digits each, below a line
- * "# NAME" per file.  Nothing in them depends on time, machine or backend.
+ * "# NAME" per file.  Blocks that were cloned from the base were never read: they
+ * have no digest and no line, and stand in the manifest as runs of a shard.
+ * Nothing in them depends on time, machine or backend, but for these runs.
  */
 #include "merge.h"
 
-#include "base/json.h"
-
-#include <cjson/cJSON.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #define XXH_STATIC_LINKING_ONLY /* for a state that is not on the heap */
 #include <xxhash.h>
-
-#define MANIFEST_FORMAT 1
 
 static struct digest from_xxh(XXH128_hash_t hash)
 {
@@ -160,6 +156,21 @@ static void write_blocks(const struct lorafold_merge *merge, struct text *blocks
     }
 }
 
+static void write_clones(const struct output_file *file, struct text *out)
+{
+    for (size_t i = 0; i < file->clone_count; i++) {
+        const struct output_clone *clone = &file->clones[i];
+
+        text_adds(out, i ? ",\n        " : ",\n      \"cloned\": [\n        ");
+        text_addf(out,
+                  "{ \"offset\": %llu, \"bytes\": %llu, \"shard\": %llu, \"shard_offset\": %llu }",
+                  (unsigned long long)clone->offset, (unsigned long long)clone->bytes,
+                  (unsigned long long)clone->shard, (unsigned long long)clone->shard_offset);
+    }
+    if (file->clone_count)
+        text_adds(out, "\n      ]");
+}
+
 void manifest_write(const struct lorafold_merge *merge, struct text *manifest, struct text *blocks)
 {
     struct digest digest;
@@ -183,154 +194,8 @@ void manifest_write(const struct lorafold_merge *merge, struct text *manifest, s
         add_name(manifest, "name", file->name);
         text_addf(manifest, ", \"bytes\": %llu, ", (unsigned long long)file->bytes);
         add_digest(manifest, "xxh3_128", file->digest.half);
+        write_clones(file, manifest);
         text_adds(manifest, " }");
     }
     text_adds(manifest, "\n  ]\n}\n");
-}
-
-/* ---- reading ---- */
-
-static bool parse_digest(const char *hex, size_t bytes, struct digest *out)
-{
-    uint64_t half[2] = { 0, 0 };
-
-    if (bytes != 32)
-        return false;
-    for (size_t i = 0; i < 32; i++) {
-        const char *digits = "0123456789abcdef";
-        const char *digit = memchr(digits, hex[i], 16);
-
-        if (!digit)
-            return false;
-        half[i / 16] = half[i / 16] << 4 | (uint64_t)(digit - digits);
-    }
-    *out = (struct digest){ { half[1], half[0] } };
-    return true;
-}
-
-static bool same_digest(struct digest x, struct digest y)
-{
-    return x.half[0] == y.half[0] && x.half[1] == y.half[1];
-}
-
-static bool read_size(const cJSON *item, uint64_t *out)
-{
-    /* A double is exact up to 2^53 bytes, which is 9 PB. */
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) ||
-        item->valuedouble > 9007199254740992.0)
-        return false;
-    *out = (uint64_t)item->valuedouble;
-    return (double)*out == item->valuedouble;
-}
-
-static bool read_digest(const cJSON *item, struct digest *out)
-{
-    return cJSON_IsString(item) && parse_digest(item->valuestring, strlen(item->valuestring), out);
-}
-
-static int read_file(struct output_files *files, const cJSON *item, struct error *err)
-{
-    const cJSON *name = cJSON_GetObjectItemCaseSensitive(item, "name");
-    uint64_t bytes;
-    struct digest digest;
-    struct output_file *file;
-    char quoted[QUOTED_BYTES];
-
-    if (!cJSON_IsString(name) ||
-        !model_name_is_safe(name->valuestring, strlen(name->valuestring)) ||
-        strlen(name->valuestring) >= sizeof(file->name))
-        return error_set(err, ERR_FORMAT, "a file's name is missing or leaves the directory");
-    error_quote(quoted, sizeof(quoted), name->valuestring, strlen(name->valuestring));
-    if (!read_size(cJSON_GetObjectItemCaseSensitive(item, "bytes"), &bytes) ||
-        bytes > UINT64_C(1) << 50 ||
-        !read_digest(cJSON_GetObjectItemCaseSensitive(item, "xxh3_128"), &digest))
-        return error_set(err, ERR_FORMAT, "size or digest of '%s' is missing or damaged", quoted);
-    file = output_add(files, name->valuestring, bytes);
-    if (!file)
-        return error_no_memory(err, "the list of files");
-    file->digest = digest;
-    return 0;
-}
-
-/* The lines of lorafold.blocks; they must be what the manifest says, file by file. */
-static int read_blocks(struct output_files *files, const char *line, const char *end,
-                       struct error *err)
-{
-    for (size_t i = 0; i < files->count; i++) {
-        struct output_file *file = &files->list[i];
-        size_t name_bytes = strlen(file->name);
-
-        if ((size_t)(end - line) < name_bytes + 3 || memcmp(line, "# ", 2) != 0 ||
-            memcmp(line + 2, file->name, name_bytes) != 0 || line[name_bytes + 2] != '\n')
-            return error_set(err, ERR_FORMAT, "'%s' has no blocks of '%s'", BLOCKS_NAME,
-                             file->name);
-        line += name_bytes + 3;
-        for (size_t b = 0; b < file->block_count; b++, line += 33) {
-            if (end - line < 33 || line[32] != '\n' || !parse_digest(line, 32, &file->blocks[b]))
-                return error_set(err, ERR_FORMAT, "'%s': block %zu of '%s' is damaged", BLOCKS_NAME,
-                                 b, file->name);
-        }
-        if (!same_digest(digest_of_blocks(file->blocks, file->block_count), file->digest))
-            return error_set(err, ERR_FORMAT, "'%s' and '%s' disagree about the digest of '%s'",
-                             BLOCKS_NAME, MANIFEST_NAME, file->name);
-    }
-    if (line != end)
-        return error_set(err, ERR_FORMAT, "'%s' goes on behind its last file", BLOCKS_NAME);
-    return 0;
-}
-
-static int read_manifest(struct output_files *files, const cJSON *root, size_t blocks_bytes,
-                         struct error *err)
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "files");
-    const cJSON *item;
-    uint64_t format = 0;
-    uint64_t block_bytes = 0;
-    uint64_t lines = 0;
-
-    if (!read_size(cJSON_GetObjectItemCaseSensitive(root, "format"), &format) ||
-        format != MANIFEST_FORMAT)
-        return error_set(err, ERR_FORMAT, "format is not %d: made by another version of lorafold?",
-                         MANIFEST_FORMAT);
-    if (!read_size(cJSON_GetObjectItemCaseSensitive(root, "block_bytes"), &block_bytes) ||
-        block_bytes != PLAN_BLOCK_BYTES)
-        return error_set(err, ERR_FORMAT, "block_bytes is not %llu",
-                         (unsigned long long)PLAN_BLOCK_BYTES);
-    if (!cJSON_IsArray(list) || !list->child)
-        return error_set(err, ERR_FORMAT, "it lists no files");
-    cJSON_ArrayForEach(item, list)
-    {
-        const cJSON *bytes = cJSON_GetObjectItemCaseSensitive(item, "bytes");
-        uint64_t size = 0;
-
-        /* The blocks are counted before any memory is taken for them. */
-        if (read_size(bytes, &size))
-            lines += size / PLAN_BLOCK_BYTES;
-        if (lines > blocks_bytes / 33)
-            return error_set(err, ERR_FORMAT, "'%s' is too short for the files that it lists",
-                             BLOCKS_NAME);
-        if (read_file(files, item, err))
-            return err->code;
-    }
-    return 0;
-}
-
-int manifest_read(struct output_files *out, const char *json, size_t json_bytes, const char *blocks,
-                  size_t blocks_bytes, struct error *err)
-{
-    struct output_files files = { 0 };
-    struct cJSON *root = NULL;
-    int status;
-
-    status = json_parse(&root, json, json_bytes, 0, err);
-    if (!status)
-        status = read_manifest(&files, root, blocks_bytes, err);
-    if (!status)
-        status = read_blocks(&files, blocks, blocks + blocks_bytes, err);
-    cJSON_Delete(root);
-    if (status)
-        output_files_release(&files);
-    else
-        *out = files;
-    return status;
 }

@@ -89,7 +89,8 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         (unsigned)options->b_layout > LORAFOLD_B_EXPERT_MAJOR ||
         (unsigned)options->base_numerics > LORAFOLD_NUMERICS_NF4_ROUNDTRIP ||
         (unsigned)options->quant_type > LORAFOLD_FP4 ||
-        (unsigned)options->save_method > LORAFOLD_SAME)
+        (unsigned)options->save_method > LORAFOLD_SAME ||
+        (unsigned)options->clone > LORAFOLD_CLONE_ALWAYS)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
     if (writes_adapter(merge) && lora_check_options(options, err))
         return err->code;
@@ -145,7 +146,8 @@ static uint64_t side_bytes(const struct lorafold_merge *merge)
 
 uint64_t merge_disk_bytes(const struct lorafold_merge *merge)
 {
-    return merge->plan.bytes_out + merge->plan.repack_bytes + side_bytes(merge);
+    return merge->plan.bytes_out - merge->plan.bytes_cloned + merge->plan.repack_bytes +
+           side_bytes(merge);
 }
 
 static int check_output(struct lorafold_merge *merge, const char *const *inputs, size_t count,
@@ -264,6 +266,8 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         merge->plan.passing_bytes += adapter_memory(&merge->adapters[i]);
         adapter_forget_tensors(&merge->adapters[i]);
     }
+    if (clones_find(merge, err))
+        return err->code;
     malloc_trim(0); /* headers of 100,000 tensors leave holes that would count against the budget */
     return 0;
 }
@@ -293,6 +297,8 @@ static int open_merge(struct lorafold_merge *merge, struct error *err)
         return error_no_memory(err, "the list of inputs");
     status = check_output(merge, inputs, count, err);
     free(inputs);
+    if (!status)
+        status = clones_check(merge, err);
     return status;
 }
 
@@ -474,13 +480,22 @@ static int list_shards(struct lorafold_merge *merge, struct error *err)
 
     for (size_t i = 0; i < plan->file_count; i++) {
         const struct plan_file *from = &plan->files[i];
-        struct output_file *file = output_add(&merge->files, from->name, from->bytes);
+        struct output_file *file;
+        struct output_clone *clones;
+        size_t clone_count;
 
+        if (clones_list(merge, i, &clones, &clone_count, err))
+            return err->code;
+        file = output_add(&merge->files, from->name, from->bytes, clones, clone_count);
         if (!file)
             return error_no_memory(err, "the list of files");
-        for (size_t b = 0; b < file->block_count; b++)
-            memcpy(file->blocks[b].half, merge->order.digests[from->block_first + b],
-                   sizeof(file->blocks[b].half));
+        for (uint64_t b = 0; b < from->block_count; b++) {
+            uint64_t digest;
+
+            if (!output_block(file, b, &digest))
+                memcpy(file->blocks[digest].half, merge->order.digests[from->block_first + b],
+                       sizeof(file->blocks[digest].half));
+        }
         file->digest = digest_of_blocks(file->blocks, file->block_count);
     }
     return 0;
@@ -504,7 +519,7 @@ static void show_progress(void *context, const struct pipeline_progress *from)
     struct lorafold_merge *merge = context;
     const struct lorafold_progress progress = {
         .bytes_done = from->bytes_done,
-        .bytes_total = merge->plan.bytes_out,
+        .bytes_total = merge->plan.bytes_out - merge->order.bytes_cloned,
         .seconds = clock_seconds() - merge->opened_at,
         .limit = limits[from->limit],
         .file = merge->plan.files[from->file].name,
@@ -529,7 +544,9 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
 
     merge->order = (struct pipeline_output){ .plan = &merge->plan,
                                              .directory_fd = outdir_fd(outdir),
-                                             .allow_nonfinite = merge->options.allow_nonfinite };
+                                             .allow_nonfinite = merge->options.allow_nonfinite,
+                                             .clone_always = merge->options.clone ==
+                                                             LORAFOLD_CLONE_ALWAYS };
     if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
                      err))
         return err->code;
@@ -572,6 +589,7 @@ static void fill_report(struct lorafold_merge *merge)
     report->share_write = result->stage_seconds[STAGE_WRITE] / sum;
     report->bytes_read = result->bytes_read;
     report->bytes_written = result->bytes_written;
+    report->bytes_cloned = merge->order.bytes_cloned;
     report->tensors_folded = merge->plan.folded;
     report->tensors_replaced = merge->plan.replaced;
     report->tensors_patched = merge->plan.patched;
@@ -653,6 +671,7 @@ void merge_free(struct lorafold_merge *merge)
         return;
     output_files_release(&merge->files);
     free(merge->order.digests);
+    free(merge->order.cloned);
     plan_release(&merge->plan);
     side_files_release(&merge->side_files);
     for (size_t i = 0; i < merge->adapter_count; i++) {

@@ -3,7 +3,8 @@
  *
  * merge.c opens, runs and closes; inputs.c finds base and adapters; sidefiles.c
  * copies what is not a weight; card.c writes the model card; manifest.c writes and
- * reads lorafold.json; describe.c prints; lora.c is for outputs that are an adapter.
+ * reads lorafold.json; describe.c prints; clones.c finds what shares the base's storage;
+ * lora.c is for outputs that are an adapter.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,6 +29,7 @@
 #include "scheme/scheme.h"
 
 #define MANIFEST_NAME "lorafold.json"
+#define MANIFEST_FORMAT 1
 #define BLOCKS_NAME "lorafold.blocks"
 #define INDEX_NAME "model.safetensors.index.json"
 #define ADAPTER_CONFIG_NAME "adapter_config.json"
@@ -59,19 +61,42 @@ struct side_files {
     bool scheme_too; /* also what describes how the weights of the base are quantised */
 };
 
+/* Blocks of an output file that are cloned from a shard of the base: they have no digests. */
+struct output_clone {
+    uint64_t offset; /* of whole blocks, but for the end of the file */
+    uint64_t bytes;
+    uint64_t shard; /* of the base, by its number in the manifest */
+    uint64_t shard_offset;
+    uint64_t blocks_before; /* cloned ones of the file; set by output_add() */
+};
+
 /* A file of the output, for the manifest. */
 struct output_file {
     char name[256];
     uint64_t bytes;
-    struct digest digest;
-    struct digest *blocks; /* of PLAN_BLOCK_BYTES each */
-    size_t block_count;
+    struct digest digest;        /* of the blocks that have one */
+    struct digest *blocks;       /* of PLAN_BLOCK_BYTES each, but for those that are cloned */
+    size_t block_count;          /* that have a digest */
+    struct output_clone *clones; /* ascending, disjoint */
+    size_t clone_count;
+};
+
+/* A shard of the base that an output was made from, as its manifest knows it. */
+struct output_shard {
+    char *name;
+    uint64_t bytes;
+    struct digest header;
 };
 
 struct output_files {
     struct output_file *list;
     size_t count;
     size_t capacity;
+    /* Of a manifest that was read and holds clones: the base that they are from. */
+    char *base_name;
+    char *base_revision; /* or NULL */
+    struct output_shard *shards;
+    size_t shard_count;
 };
 
 /* What is read of a base before its weights; not changed once it is open. */
@@ -104,6 +129,7 @@ struct lorafold_merge {
     const struct encode_ops *encode;
     enum ring_kind ring;
     enum file_direct direct;
+    struct error clone_refusal; /* why some of the base cannot be cloned; code 0: it can */
     struct pipeline_stop stop;
     struct pipeline_output order;
     struct pipeline_result result;
@@ -185,9 +211,24 @@ int side_files_copy(struct lorafold_merge *merge, struct outdir *outdir, struct 
 int output_write(struct lorafold_merge *merge, struct outdir *outdir, const char *name,
                  const char *bytes, size_t count, struct error *err);
 
-/* A new entry of merge->files, or NULL without memory. */
-struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes);
+/*
+ * A new entry of merge->files, or NULL without memory.  It takes over `clones`, an allocated list
+ * or NULL, also when it fails.
+ */
+struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes,
+                               struct output_clone *clones, size_t clone_count);
 void output_files_release(struct output_files *files);
+
+static inline uint64_t blocks_of(uint64_t bytes)
+{
+    return (bytes + PLAN_BLOCK_BYTES - 1) / PLAN_BLOCK_BYTES;
+}
+
+/*
+ * Block `number` of a file: the clone that it is part of, or NULL and the index of its digest.
+ */
+const struct output_clone *output_block(const struct output_file *file, uint64_t number,
+                                        uint64_t *digest);
 
 /* ---- lora.c ---- */
 
@@ -210,6 +251,15 @@ int lora_check_options(const struct lorafold_merge_options *options, struct erro
 int lora_plan(struct lorafold_merge *merge, const struct plan_options *options, struct error *err);
 int lora_write_config(struct lorafold_merge *merge, struct outdir *outdir, struct error *err);
 
+/* ---- clones.c ---- */
+/* Try what the file system of the output can share with the base, and add that to merge->plan. */
+int clones_find(struct lorafold_merge *merge, struct error *err);
+/* What was cloned of file `index` of the plan, for output_add(). */
+int clones_list(const struct lorafold_merge *merge, size_t index, struct output_clone **out,
+                size_t *count, struct error *err);
+/* ERR_USAGE if all of the base must be shareable and is not. */
+int clones_check(const struct lorafold_merge *merge, struct error *err);
+
 /* ---- card.c ---- */
 
 /* The name under which others know the base, as far as it is known; NULL: it has none. */
@@ -224,7 +274,7 @@ void describe_mib(struct text *out, uint64_t bytes);
 void describe_key_text(struct text *out, const char *key, const char *value);
 void describe_key_number(struct text *out, const char *key, uint64_t value);
 
-/* ---- manifest.c ---- */
+/* ---- manifest.c, manifest_read.c ---- */
 struct digest digest_bytes(const void *bytes, size_t count);
 struct digest digest_of_blocks(const struct digest *blocks, size_t count);
 void text_add_digest(struct text *out, struct digest digest);
@@ -233,5 +283,21 @@ void manifest_write(const struct lorafold_merge *merge, struct text *manifest, s
 /* The files that a manifest lists, with their blocks, from the text of both files. */
 int manifest_read(struct output_files *out, const char *json, size_t json_bytes, const char *blocks,
                   size_t blocks_bytes, struct error *err);
+
+/* ---- verify_base.c ---- */
+
+/* The shards of the base that the clones of an output are from. */
+struct verify_base {
+    char **paths; /* by the shards' numbers in the manifest; NULL: nothing is cloned from it */
+    size_t shard_count;
+};
+
+/*
+ * Find the base of the output in `directory`: `given`, or NULL, then where the manifest says.
+ * ERR_USAGE if it cannot be found, or is another one.
+ */
+int verify_base_open(struct verify_base *out, const struct output_files *files,
+                     const char *directory, const char *given, struct error *err);
+void verify_base_close(struct verify_base *base);
 
 #endif

@@ -12,40 +12,79 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes)
+struct output_file *output_add(struct output_files *files, const char *name, uint64_t bytes,
+                               struct output_clone *clones, size_t clone_count)
 {
+    size_t blocks;
+    uint64_t cloned = 0;
+    struct output_file *more = array_next(files->list, files->count, &files->capacity,
+                                          sizeof(*more));
     struct output_file *file;
-    size_t blocks = (size_t)((bytes + PLAN_BLOCK_BYTES - 1) / PLAN_BLOCK_BYTES);
 
-    if (files->count == files->capacity) {
-        struct output_file *more = array_grow(files->list, &files->capacity, sizeof(*more));
-
-        if (!more)
-            return NULL;
-        files->list = more;
+    if (!more) {
+        free(clones);
+        return NULL;
     }
-    file = &files->list[files->count];
-    *file = (struct output_file){ .bytes = bytes, .block_count = blocks };
+    files->list = more;
+    for (size_t i = 0; i < clone_count; i++) {
+        clones[i].blocks_before = cloned;
+        cloned += blocks_of(clones[i].bytes);
+    }
+    blocks = (size_t)(blocks_of(bytes) - cloned);
+    file = &files->list[files->count++];
+    *file = (struct output_file){
+        .bytes = bytes, .block_count = blocks, .clones = clones, .clone_count = clone_count
+    };
     snprintf(file->name, sizeof(file->name), "%s", name);
     file->blocks = calloc(blocks + 1, sizeof(*file->blocks));
-    if (!file->blocks)
-        return NULL;
-    files->count++;
-    return file;
+    return file->blocks ? file : NULL;
 }
 
 void output_files_release(struct output_files *files)
 {
-    for (size_t i = 0; i < files->count; i++)
+    for (size_t i = 0; i < files->count; i++) {
         free(files->list[i].blocks);
+        free(files->list[i].clones);
+    }
+    for (size_t i = 0; i < files->shard_count; i++)
+        free(files->shards[i].name);
+    free(files->shards);
+    free(files->base_name);
+    free(files->base_revision);
     free(files->list);
     *files = (struct output_files){ 0 };
+}
+
+const struct output_clone *output_block(const struct output_file *file, uint64_t number,
+                                        uint64_t *digest)
+{
+    uint64_t offset = number * PLAN_BLOCK_BYTES;
+    const struct output_clone *last;
+    size_t low = 0;
+    size_t high = file->clone_count;
+
+    while (low < high) { /* the clones that begin at or before the block */
+        size_t middle = low + (high - low) / 2;
+
+        if (file->clones[middle].offset <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *digest = number;
+    if (low == 0)
+        return NULL;
+    last = &file->clones[low - 1];
+    if (offset < last->offset + last->bytes)
+        return last;
+    *digest -= last->blocks_before + blocks_of(last->bytes);
+    return NULL;
 }
 
 static int list_bytes(struct lorafold_merge *merge, const char *name, const char *bytes,
                       size_t count, struct error *err)
 {
-    struct output_file *file = output_add(&merge->files, name, count);
+    struct output_file *file = output_add(&merge->files, name, count, NULL, 0);
 
     if (!file)
         return error_no_memory(err, "the list of files");
@@ -100,7 +139,7 @@ static int copy_blocks(const struct file *from, const struct file *to, struct ou
 static int copy_file(struct lorafold_merge *merge, const struct outdir *outdir,
                      const struct side_file *side, uint8_t *buffer, struct error *err)
 {
-    struct output_file *file = output_add(&merge->files, side->name, side->bytes);
+    struct output_file *file = output_add(&merge->files, side->name, side->bytes, NULL, 0);
     struct file from = FILE_CLOSED;
     struct file to = FILE_CLOSED;
     int status;

@@ -2,7 +2,8 @@
  * verify.c - re-reading an output at disk speed
  *
  * Workers take the next block from a counter, read it with direct I/O into a
- * page-aligned buffer of their own and hash it.  The first difference is the error, in the order of
+ * page-aligned buffer of their own and hash it, or compare it with the block of the
+ * base that it was cloned from.  The first difference is the error, in the order of
  * the manifest; every other one is told.
  */
 #include "merge.h"
@@ -31,6 +32,8 @@ struct verify {
     const struct lorafold_verify_options *options;
     const char *directory;
     struct output_files files;
+    struct verify_base base; /* if deep, and anything is cloned */
+    bool compares;           /* with that */
     enum file_direct direct;
     bool *readable;        /* one per file: it is there and has the size that is said */
     uint64_t *block_first; /* number of each file's first block */
@@ -41,16 +44,24 @@ struct verify {
     uint64_t next; /* block to be read */
     uint64_t bytes_done;
     uint64_t bytes_total;
+    uint64_t bytes_cloned; /* of all files */
     unsigned running;
     struct error error; /* of reading */
     pthread_cond_t changed;
 };
 
+/* The file of the last block: an output, or its base, may have very many. */
+struct last_file {
+    struct file file;
+    uint64_t index;
+};
+
 struct verify_worker {
     struct verify *verify;
     uint8_t *buffer;
-    struct file file; /* the one of the last block, since an output may have very many */
-    size_t file_index;
+    uint8_t *base_buffer; /* if it compares */
+    struct last_file last;
+    struct last_file last_shard;
     pthread_t thread;
     bool started;
 };
@@ -117,13 +128,47 @@ static int open_file(const struct verify *verify, size_t index, struct file *out
 }
 
 /* The file of the worker's next block; the one before is closed. */
-static int change_file(struct verify_worker *worker, size_t index, struct error *err)
+static int change_file(const struct verify *verify, struct last_file *last, uint64_t index,
+                       bool shard, struct error *err)
 {
-    if (worker->file.fd >= 0 && worker->file_index == index)
+    if (last->file.fd >= 0 && last->index == index)
         return 0;
-    file_close(&worker->file);
-    worker->file_index = index;
-    return open_file(worker->verify, index, &worker->file, err);
+    file_close(&last->file);
+    last->index = index;
+    return shard ? file_open_input(&last->file, verify->base.paths[index], verify->direct, err)
+                 : open_file(verify, index, &last->file, err);
+}
+
+/* All of a block into `buffer`; *state if that says it all. */
+static bool fetch(const struct last_file *last, const char *name, uint8_t *buffer, size_t bytes,
+                  uint64_t offset, enum block_state *state, struct error *err)
+{
+    ssize_t got = read_block(&last->file, buffer, bytes, offset);
+
+    if (got < 0)
+        error_set_errno(err, "cannot read '%s' at %" PRIu64, name, offset);
+    *state = got < 0 ? BLOCK_FAILED : BLOCK_DIFFERENT;
+    if (got < (ssize_t)bytes)
+        return false;
+    if (!last->file.direct)
+        file_drop_cache(&last->file, offset, bytes);
+    return true;
+}
+
+/* The block in the buffer and where it was cloned from. */
+static enum block_state compare_block(struct verify_worker *worker,
+                                      const struct output_clone *clone, uint64_t offset,
+                                      size_t bytes, struct error *err)
+{
+    const struct verify *verify = worker->verify;
+    enum block_state state;
+
+    if (change_file(verify, &worker->last_shard, clone->shard, true, err))
+        return BLOCK_FAILED;
+    if (!fetch(&worker->last_shard, verify->base.paths[clone->shard], worker->base_buffer, bytes,
+               clone->shard_offset + (offset - clone->offset), &state, err))
+        return state;
+    return memcmp(worker->buffer, worker->base_buffer, bytes) == 0 ? BLOCK_SAME : BLOCK_DIFFERENT;
 }
 
 static enum block_state check_block(struct verify_worker *worker, uint64_t number, size_t *bytes,
@@ -134,26 +179,28 @@ static enum block_state check_block(struct verify_worker *worker, uint64_t numbe
     const struct output_file *file = &verify->files.list[index];
     uint64_t block = number - verify->block_first[index];
     uint64_t offset = block * PLAN_BLOCK_BYTES;
+    const struct output_clone *clone;
+    enum block_state state;
     struct digest digest;
-    ssize_t got;
+    uint64_t written;
 
+    clone = output_block(file, block, &written);
     *bytes = min_u64(PLAN_BLOCK_BYTES, file->bytes - offset);
+    if (clone && !verify->compares) {
+        *bytes = 0;
+        return BLOCK_SAME;
+    }
     if (!verify->readable[index])
         return BLOCK_DIFFERENT; /* missing or of another size: told before */
-    if (change_file(worker, index, err))
+    if (change_file(verify, &worker->last, index, false, err))
         return BLOCK_FAILED;
-    got = read_block(&worker->file, worker->buffer, *bytes, offset);
-    if (got < 0) {
-        error_set_errno(err, "cannot read '%s' at %" PRIu64, file->name, offset);
-        return BLOCK_FAILED;
-    }
-    if ((size_t)got < *bytes)
-        return BLOCK_DIFFERENT;
-    if (!worker->file.direct)
-        file_drop_cache(&worker->file, offset, *bytes);
+    if (!fetch(&worker->last, file->name, worker->buffer, *bytes, offset, &state, err))
+        return state;
+    if (clone)
+        return compare_block(worker, clone, offset, *bytes, err);
     digest = digest_bytes(worker->buffer, *bytes);
-    return digest.half[0] == file->blocks[block].half[0] &&
-                   digest.half[1] == file->blocks[block].half[1]
+    return digest.half[0] == file->blocks[written].half[0] &&
+                   digest.half[1] == file->blocks[written].half[1]
                ? BLOCK_SAME
                : BLOCK_DIFFERENT;
 }
@@ -247,8 +294,10 @@ static int find_files(struct verify *verify, struct error *err)
         uint64_t bytes;
 
         verify->block_first[i] = verify->block_count;
-        verify->block_count += file->block_count;
+        verify->block_count += blocks_of(file->bytes);
         verify->bytes_total += file->bytes;
+        for (size_t c = 0; c < file->clone_count; c++)
+            verify->bytes_cloned += file->clones[c].bytes;
         if (open_file(verify, i, &opened, &inner)) {
             if (inner.code == ERR_FAILED) {
                 *err = inner;
@@ -271,6 +320,19 @@ static int find_files(struct verify *verify, struct error *err)
     }
     verify->states = calloc(verify->block_count + 1, 1);
     return verify->states ? 0 : error_no_memory(err, "the blocks");
+}
+
+static int find_base(struct verify *verify, struct error *err)
+{
+    verify->compares = verify->options->deep && verify->bytes_cloned > 0;
+    if (verify->options->base && !verify->compares)
+        tell(verify, LORAFOLD_NOTICE,
+             "nothing was cloned from the base, so it is not compared with it");
+    if (verify->compares)
+        return verify_base_open(&verify->base, &verify->files, verify->directory,
+                                verify->options->base, err);
+    verify->bytes_total -= verify->bytes_cloned;
+    return 0;
 }
 
 static void show(const struct verify *verify, double started, uint64_t done)
@@ -312,21 +374,24 @@ static void watch(struct verify *verify, double started)
 static int run_workers(struct verify *verify, double started, struct error *err)
 {
     unsigned count = verify->options->threads ? verify->options->threads : THREADS_DEFAULT;
-    uint64_t most = verify->options->memory_bytes / (2 * PLAN_BLOCK_BYTES);
+    uint64_t buffers = verify->compares ? 2 : 1;
+    uint64_t most = verify->options->memory_bytes / (2 * buffers * PLAN_BLOCK_BYTES);
     struct verify_worker *workers;
     struct pool pool = { 0 };
 
     count = (unsigned)min_u64(min_u64(count, THREADS_MAX), max_u64(most, 1));
     workers = calloc(count, sizeof(*workers));
-    if (!workers || pool_open(&pool, count * PLAN_BLOCK_BYTES, true, err)) {
+    if (!workers || pool_open(&pool, count * buffers * PLAN_BLOCK_BYTES, true, err)) {
         free(workers);
         return workers ? err->code : error_no_memory(err, "the workers");
     }
     verify->running = count;
     for (unsigned i = 0; i < count; i++) {
         workers[i] = (struct verify_worker){ .verify = verify,
-                                             .buffer = pool.memory + i * PLAN_BLOCK_BYTES,
-                                             .file = FILE_CLOSED };
+                                             .buffer = pool.memory + i * buffers * PLAN_BLOCK_BYTES,
+                                             .last = { .file = FILE_CLOSED },
+                                             .last_shard = { .file = FILE_CLOSED } };
+        workers[i].base_buffer = workers[i].buffer + (buffers - 1) * PLAN_BLOCK_BYTES;
         workers[i].started = pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) ==
                              0;
         if (!workers[i].started) {
@@ -339,11 +404,32 @@ static int run_workers(struct verify *verify, double started, struct error *err)
     for (unsigned i = 0; i < count; i++) {
         if (workers[i].started)
             pthread_join(workers[i].thread, NULL);
-        file_close(&workers[i].file);
+        file_close(&workers[i].last.file);
+        file_close(&workers[i].last_shard.file);
     }
     free(workers);
     pool_close(&pool);
     return 0;
+}
+
+static void describe_difference(const struct verify *verify, size_t index, uint64_t block,
+                                char sentence[1200])
+{
+    const struct output_file *file = &verify->files.list[index];
+    uint64_t first = block * PLAN_BLOCK_BYTES;
+    uint64_t last = min_u64(first + PLAN_BLOCK_BYTES, file->bytes) - 1;
+    uint64_t written;
+    const struct output_clone *clone = output_block(file, block, &written);
+
+    if (clone)
+        snprintf(sentence, 1200,
+                 "'%s' differs in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64
+                 ") from '%.600s', from which it was cloned: one of the two was changed",
+                 file->name, block, first, last, verify->base.paths[clone->shard]);
+    else
+        snprintf(sentence, 1200,
+                 "'%s' is damaged in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
+                 file->name, block, first, last);
 }
 
 /* The verdict: each different block is told, the first one is the error. */
@@ -359,18 +445,13 @@ static int judge(const struct verify *verify, const struct error *first, struct 
         return error_set(err, ERR_CANCELLED, "cancelled");
     for (uint64_t i = 0; i < verify->block_count; i++) {
         size_t index = file_of(verify, i);
-        const struct output_file *file = &verify->files.list[index];
-        uint64_t block = i - verify->block_first[index];
-        char sentence[512];
+        char sentence[1200];
 
         if (verify->states[i] == BLOCK_UNREAD)
             return error_set(err, ERR_FAILED, "no worker could be started");
         if (verify->states[i] == BLOCK_SAME || !verify->readable[index])
             continue;
-        snprintf(sentence, sizeof(sentence),
-                 "'%s' is damaged in block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
-                 file->name, block, block * PLAN_BLOCK_BYTES,
-                 min_u64((block + 1) * PLAN_BLOCK_BYTES, file->bytes) - 1);
+        describe_difference(verify, index, i - verify->block_first[index], sentence);
         if (found.code == 0)
             error_set(&found, ERR_DIFFERENT, "%s", sentence);
         else
@@ -386,6 +467,7 @@ static void release(struct verify *verify)
     free(verify->readable);
     free(verify->block_first);
     free(verify->states);
+    verify_base_close(&verify->base);
     output_files_release(&verify->files);
     pthread_cond_destroy(&verify->changed);
     pthread_mutex_destroy(&verify->mutex);
@@ -408,13 +490,19 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
     missing = verify.error;
     verify.error = (struct error){ 0 };
     if (!status)
+        status = find_base(&verify, &inner);
+    if (!status)
         status = run_workers(&verify, started, &inner);
     if (!status)
         status = judge(&verify, &missing, &inner);
     if (report)
-        *report = (struct lorafold_verify_report){ .file_count = verify.files.count,
-                                                   .bytes = verify.bytes_total,
-                                                   .seconds = clock_seconds() - started };
+        *report = (struct lorafold_verify_report){
+            .file_count = verify.files.count,
+            .bytes = verify.bytes_total,
+            .bytes_shared = verify.compares ? verify.bytes_cloned : 0,
+            .bytes_unread = verify.compares ? 0 : verify.bytes_cloned,
+            .seconds = clock_seconds() - started
+        };
     release(&verify);
     return status ? give_error(err, &inner) : 0;
 }

@@ -38,6 +38,7 @@ static void merge_options(struct lorafold_merge_options *options,
         options->memory_bytes = arguments->memory_bytes;
     if (arguments->threads)
         options->threads = arguments->threads;
+    options->clone = (enum lorafold_clone)arguments->clone;
     options->overwrite = arguments->overwrite;
     options->allow_unused = arguments->allow_unused;
     options->allow_nonfinite = arguments->allow_nonfinite;
@@ -101,14 +102,32 @@ out:
     return status;
 }
 
+static void describe_verify(const struct lorafold_verify_report *report, char *text, size_t bytes)
+{
+    char size[24];
+    char part[24];
+    size_t used;
+
+    used = (size_t)snprintf(
+        text, bytes, "verified %zu file%s, %s in %.2f s (%.2f GB/s), as written",
+        report->file_count, report->file_count == 1 ? "" : "s",
+        cli_format_bytes(size, sizeof(size), (double)report->bytes), report->seconds,
+        report->seconds > 0 ? (double)report->bytes / report->seconds / 1e9 : 0);
+    if (report->bytes_shared)
+        snprintf(text + used, bytes - used, "; %s of them are the base's",
+                 cli_format_bytes(part, sizeof(part), (double)report->bytes_shared));
+    if (report->bytes_unread)
+        snprintf(text + used, bytes - used,
+                 "; %s more were cloned from the base and not read: --deep compares them with it",
+                 cli_format_bytes(part, sizeof(part), (double)report->bytes_unread));
+}
+
 int cli_verify(const struct cli_arguments *arguments, struct cli_console *console,
                struct lorafold_error *err)
 {
     struct lorafold_verify_options options;
     struct lorafold_verify_report report = { 0 };
-    double rate;
-    char text[256];
-    char size[24];
+    char text[320];
     int status;
 
     lorafold_verify_options_init(&options);
@@ -116,6 +135,8 @@ int cli_verify(const struct cli_arguments *arguments, struct cli_console *consol
         options.memory_bytes = arguments->memory_bytes;
     if (arguments->threads)
         options.threads = arguments->threads;
+    options.deep = arguments->deep;
+    options.base = arguments->second;
     options.cancel = cli_signals_begin(NULL);
     options.message = cli_console_message;
     options.progress = cli_console_progress;
@@ -124,18 +145,15 @@ int cli_verify(const struct cli_arguments *arguments, struct cli_console *consol
     status = lorafold_verify(arguments->positional, &options, &report, err);
     if (status)
         return status;
-
-    rate = report.seconds > 0 ? (double)report.bytes / report.seconds : 0;
     if (console->json)
         snprintf(text, sizeof(text),
-                 "{\"type\":\"report\",\"file_count\":%zu,\"bytes\":%llu,\"seconds\":%.3f,\"bytes_"
-                 "per_second\":%.0f}",
-                 report.file_count, (unsigned long long)report.bytes, report.seconds, rate);
+                 "{\"type\":\"report\",\"file_count\":%zu,\"bytes\":%llu,\"bytes_shared\":%llu,"
+                 "\"bytes_unread\":%llu,\"seconds\":%.3f,\"bytes_per_second\":%.0f}",
+                 report.file_count, (unsigned long long)report.bytes,
+                 (unsigned long long)report.bytes_shared, (unsigned long long)report.bytes_unread,
+                 report.seconds, report.seconds > 0 ? (double)report.bytes / report.seconds : 0);
     else
-        snprintf(text, sizeof(text), "verified %zu file%s, %s in %.2f s (%.2f GB/s), as written",
-                 report.file_count, report.file_count == 1 ? "" : "s",
-                 cli_format_bytes(size, sizeof(size), (double)report.bytes), report.seconds,
-                 rate / 1e9);
+        describe_verify(&report, text, sizeof(text));
     return cli_console_result(console, text, err);
 }
 

@@ -36,11 +36,15 @@ const struct cli_command cli_commands[] = {
       "  lorafold plan ./base -a ./chat -o /mnt/models/merged --json\n",
       cli_merge },
     { "verify", CLI_VERIFY, "OUT", true,
-      "read a written model again and compare it with its manifest", "OUT [OPTION ...]",
+      "read a written model again and compare it with its manifest", "OUT [--deep [BASE]] [OPTION ...]",
       "Reads every file that OUT/lorafold.json names, at the speed of the disk, and compares size "
       "and digest with what was written. The first damaged file and block are named and the exit "
-      "status is 5; other differences are warnings.\n",
+      "status is 5; other differences are warnings.\n"
+      "\n"
+      "What was cloned from the base was never read, so there is no digest of it: it is passed over "
+      "and its bytes are told, or compared with the base by --deep.\n",
       "  lorafold verify ./merged\n"
+      "  lorafold verify ./merged --deep ./Llama-3.1-8B\n"
       "  lorafold verify ./merged -q && echo intact\n",
       cli_verify },
     { "inspect", CLI_INSPECT, "PATH", true, "say what a base, an adapter, a file or an output is",

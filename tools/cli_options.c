@@ -56,6 +56,13 @@ static const struct cli_choice quant_types[] = {
     { 0 },
 };
 
+static const struct cli_choice clone_rules[] = {
+    { "auto", LORAFOLD_CLONE_AUTO, NULL },
+    { "never", LORAFOLD_CLONE_NEVER, NULL },
+    { "always", LORAFOLD_CLONE_ALWAYS, NULL },
+    { 0 },
+};
+
 static const struct cli_choice devices[] = {
     { "auto", 0, NULL }, { "cpu", 0, NULL }, { "cuda", 0, NO_CUDA }, { "cuda:", 0, NO_CUDA }, { 0 },
 };
@@ -114,6 +121,10 @@ const struct cli_option cli_options[] = {
       "worker threads, 1 to 1024 (default: one per processor that may be used; verify: 4)" },
     { "device", 0, CLI_CHOICE, false, "DEVICE", MERGING, MEMBER(device), devices,
       "what computes: auto (default) or cpu; cuda needs a build with CUDA" },
+    { "clone", 0, CLI_CHOICE, false, "WHEN", MERGING, MEMBER(clone), clone_rules,
+      "what no adapter touches shares the storage of the base where the file system can do that "
+      "(XFS, btrfs): auto (default) where it works, never, or always, which is an error where it "
+      "does not work" },
     { "overwrite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(overwrite), NULL,
       "replace OUT if it exists, in one step when the new model is complete" },
     { "allow-unused", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_unused), NULL,
@@ -135,6 +146,9 @@ const struct cli_option cli_options[] = {
       "ask the Hub nothing, as with HF_HUB_OFFLINE=1: what is not in the cache is an error" },
     { "dry-run", 'n', CLI_FLAG, false, NULL, MERGING, MEMBER(dry_run), NULL,
       "print the plan on standard output and stop; nothing is written" },
+    { "deep", 0, CLI_FLAG, false, NULL, CLI_VERIFY, MEMBER(deep), NULL,
+      "also compare what was cloned from the base with the base, which is the argument behind it or, "
+      "without one, where OUT/lorafold.json says: in the cache, or else beside OUT" },
     { "tensors", 0, CLI_FLAG, false, NULL, CLI_INSPECT, MEMBER(tensors), NULL,
       "list every tensor with dtype, shape and size" },
     { "file-size", 0, CLI_SIZE, false, "SIZE", CLI_BENCH, MEMBER(file_bytes), NULL,

@@ -24,6 +24,9 @@ struct cli_arguments {
     bool help;
     bool version;
     const char *positional; /* the command's one argument */
+    const char *second;     /* verify: the base, with --deep */
+    bool deep;
+    bool deep_first; /* --deep stood before any argument: BASE comes before OUT */
     const char *base;
     struct lorafold_adapter *adapters; /* paths point into argv */
     size_t adapter_count;
@@ -39,6 +42,7 @@ struct cli_arguments {
     bool single_quant;
     const char **skip; /* point into argv */
     size_t skip_count;
+    int clone; /* enum lorafold_clone */
     int device;
     uint64_t max_shard_bytes;
     uint64_t memory_bytes;

@@ -60,9 +60,14 @@ static int take_argument(struct cli_arguments *out, char *argument, struct loraf
             err, LORAFOLD_USAGE,
             "one argument too many: '%s'; adapters are given with -a and the output with -o",
             quoted);
-    if (out->positional)
+    if (out->positional && (out->second || command->bit != CLI_VERIFY))
         return cli_fail(err, LORAFOLD_USAGE, "one argument too many: '%s'", quoted);
+    if (out->positional) {
+        out->second = argument;
+        return 0;
+    }
     out->positional = argument;
+    out->deep_first = out->deep;
     return 0;
 }
 
@@ -148,6 +153,24 @@ static int read_arguments(struct cli_arguments *out, int argc, char **argv,
     return status;
 }
 
+/* `verify OUT --deep BASE`, also with --deep and BASE in front or --deep at the end. */
+static int order_arguments(struct cli_arguments *out, struct lorafold_error *err)
+{
+    char quoted[CLI_QUOTED_BYTES];
+    const char *first = out->positional;
+
+    if (!out->second)
+        return 0;
+    if (!out->deep)
+        return cli_fail(err, LORAFOLD_USAGE, "one argument too many: '%s'",
+                        cli_quote(quoted, sizeof(quoted), out->second));
+    if (out->deep_first) {
+        out->positional = out->second;
+        out->second = first;
+    }
+    return 0;
+}
+
 /* What is wrong only when everything has been read. */
 static int check_arguments(struct cli_arguments *out, struct lorafold_error *err)
 {
@@ -164,7 +187,7 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
     if (command->argument_required && !out->positional)
         return cli_fail(err, LORAFOLD_USAGE, "the argument %s is missing", command->argument);
     if (!merging)
-        return 0;
+        return order_arguments(out, err);
     if (out->base && out->positional)
         return cli_fail(err, LORAFOLD_USAGE, "the base is given twice, as argument and as option");
     if (out->positional)

@@ -71,6 +71,7 @@ class MergeOptionsStruct(Structure):
         ("max_shard_bytes", c_uint64),
         ("memory_bytes", c_uint64),
         ("threads", c_uint),
+        ("clone", c_int),
         ("overwrite", c_bool),
         ("allow_unused", c_bool),
         ("allow_nonfinite", c_bool),
@@ -91,6 +92,7 @@ class ReportStruct(Structure):
     _fields_ = [
         ("bytes_read", c_uint64),
         ("bytes_written", c_uint64),
+        ("bytes_cloned", c_uint64),
         ("tensors_folded", c_size_t),
         ("tensors_replaced", c_size_t),
         ("tensors_patched", c_size_t),
@@ -127,6 +129,8 @@ class VerifyOptionsStruct(Structure):
     _fields_ = [
         ("memory_bytes", c_uint64),
         ("threads", c_uint),
+        ("deep", c_bool),
+        ("base", c_char_p),
         ("cancel", POINTER(c_int)),
         ("message", MESSAGE_FUNCTION),
         ("progress", PROGRESS_FUNCTION),
@@ -136,7 +140,13 @@ class VerifyOptionsStruct(Structure):
 
 
 class VerifyReportStruct(Structure):
-    _fields_ = [("file_count", c_size_t), ("bytes", c_uint64), ("seconds", c_double)]
+    _fields_ = [
+        ("file_count", c_size_t),
+        ("bytes", c_uint64),
+        ("bytes_shared", c_uint64),
+        ("bytes_unread", c_uint64),
+        ("seconds", c_double),
+    ]
 
 
 # Name of the structure in lorafold.h -> ours; a test compares them with the header.

@@ -35,6 +35,8 @@ class MergeOptions(TypedDict, total=False):
     max_shard_size: bytes of tensor data per file, as a number or like "5GB" (default).
     memory: ceiling on what the merge takes, in bytes or like "128MiB" (default).
     threads: workers; 0 (default): one per processor.
+    clone: "auto" (default), "never" or "always": what no adapter touches shares the storage of the
+        base where the file system can do that; "always" raises where it cannot.
     overwrite: replace an existing model directory, in one step at the end.
     allow_unused: adapter tensors that cannot be folded are listed, not refused.
     allow_nonfinite: NaN and infinite results are written, not refused.
@@ -60,6 +62,7 @@ class MergeOptions(TypedDict, total=False):
     max_shard_size: Size
     memory: Size
     threads: int
+    clone: Literal["auto", "never", "always"]
     overwrite: bool
     allow_unused: bool
     allow_nonfinite: bool
@@ -83,6 +86,7 @@ NAMED: dict[str, tuple[str, dict[str, int]]] = {
     "quant_type": ("quant_type", {"nf4": 0, "fp4": 1}),
     "dtype": ("dtype", {"keep": 0, "bf16": 1, "f16": 2, "f32": 3}),
     "tied": ("tied", {"exact": 0, "shared": 1}),
+    "clone": ("clone", {"auto": 0, "never": 1, "always": 2}),
     "lora_b_layout": ("b_layout", {"auto": 0, "rank-major": 1, "expert-major": 2}),
 }
 SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}

@@ -48,6 +48,7 @@ class Plan(Record):
     files: one object per shard of the output, with "name", "bytes", "tensors".
     tensors_*: what becomes of the tensors of the output: folded (an adapter is added), replaced
     by one of an adapter, patched (some rows are), converted to another dtype, copied.
+    bytes_cloned: of bytes_out, those that share the storage of the base.
     memory_needed_bytes, memory_least_bytes: of the budget; the least budget that would work.
     """
 
@@ -63,6 +64,7 @@ class Plan(Record):
     tensors_copied: int
     bytes_in: int
     bytes_out: int
+    bytes_cloned: int
     memory_budget_bytes: int
     memory_needed_bytes: int
     memory_least_bytes: int
@@ -78,6 +80,7 @@ class Report(Record):
 
     base, revision: the base that was read, as in Plan.
     shards: files of weights written to the directory `output`.
+    bytes_written, bytes_cloned: of the files of weights; the latter share the storage of the base.
     share_*: what limited the work; the three add up to 1.
     memory_peak_bytes: of the whole process, so with all that Python holds.
     """
@@ -87,6 +90,7 @@ class Report(Record):
     revision: str | None
     bytes_read: int
     bytes_written: int
+    bytes_cloned: int
     tensors_folded: int
     tensors_replaced: int
     tensors_patched: int
@@ -110,8 +114,14 @@ class Report(Record):
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was compared: number of files, their bytes, and how long it took in seconds."""
+    """What was compared: number of files, their bytes, and how long it took in seconds.
+
+    bytes_shared: of these bytes, those that were compared with the base (deep).
+    bytes_unread: bytes beside them that were cloned from the base and not read (without deep).
+    """
 
     file_count: int
     bytes: int
     seconds: float
+    bytes_shared: int = 0
+    bytes_unread: int = 0

@@ -18,6 +18,8 @@ from lorafold._work import Callbacks, run
 def verify(
     out: Path,
     *,
+    deep: bool = False,
+    base: Path | None = None,
     memory: Size = "128MiB",
     threads: int = 0,
     progress: ShowProgress = None,
@@ -25,22 +27,29 @@ def verify(
 ) -> VerifyReport:
     """Re-read every file that lorafold.json in the directory `out` names; compare sizes and digests.
 
+    deep: also compare what was cloned from the base, of which there are no digests, with the base:
+        `base`, or None, where lorafold.json says (in the cache, or else beside `out`).
     memory, threads, progress, message: as for merge().
 
     Raises DifferenceError, which names the first damaged file and block (every other difference is a
-    message of level "warning"), FormatError if there is no usable lorafold.json, MachineError.
+    message of level "warning"), FormatError if there is no usable lorafold.json, UsageError if
+    the base is not to be found or is another one, MachineError.
     """
     library, callbacks, cancel = lib.library(), Callbacks(), ctypes.c_int(0)
     options, report, error = lib.VerifyOptionsStruct(), lib.VerifyReportStruct(), lib.Error()
     library.lorafold_verify_options_init(ctypes.byref(options))
     options.memory_bytes = parse_size(memory, "memory")
     options.threads = threads
+    options.deep = deep
+    options.base = None if base is None else encode(base, "base")
     options.cancel = ctypes.pointer(cancel)
     callbacks.put_into(options)
 
     def work() -> VerifyReport:
         lib.check(library.lorafold_verify(encode(out, "directory"), options, report, error), error)
-        return VerifyReport(report.file_count, report.bytes, report.seconds)
+        return VerifyReport(
+            report.file_count, report.bytes, report.seconds, report.bytes_shared, report.bytes_unread
+        )
 
     def stop() -> None:
         cancel.value = 1

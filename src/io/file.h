@@ -61,6 +61,19 @@ int file_open_input(struct file *out, const char *path, enum file_direct direct,
  */
 int file_create_output(int directory_fd, const char *name, uint64_t bytes, struct error *err);
 
+/* A part of a file. */
+struct file_range {
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+/*
+ * The same, but for `spared` (ascending, apart, inside the file): these are left as holes, because
+ * the caller lets them share the storage of another file, and take no space.
+ */
+int file_create_sparing(int directory_fd, const char *name, uint64_t bytes,
+                        const struct file_range *spared, size_t spared_count, struct error *err);
+
 /*
  * Open an output that file_create_output() made, for writing; never creates or truncates.  What it
  * holds stays as it is: direct I/O is probed by reading the first page and writing it back.

@@ -42,34 +42,69 @@ static int no_space(int fd, const char *shown, uint64_t bytes, struct error *err
     return ERR_FAILED;
 }
 
-static int allocate(int fd, const char *shown, uint64_t bytes, struct error *err)
+static int set_size(int fd, uint64_t bytes)
+{
+    int result;
+
+    do {
+        result = ftruncate(fd, (off_t)bytes);
+    } while (result < 0 && errno == EINTR);
+    return result;
+}
+
+/* Also lengthens the file.  Where a file system cannot allocate, the size is all there is to set.
+ */
+static int allocate_range(int fd, uint64_t offset, uint64_t bytes)
 {
     int result;
 
     if (bytes == 0)
         return 0;
+    do {
+        result = fallocate(fd, 0, (off_t)offset, (off_t)bytes);
+    } while (result < 0 && errno == EINTR);
+    return result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS) ? set_size(fd, offset + bytes)
+                                                                  : result;
+}
+
+/* What lies before, between and behind the spared parts. */
+static int allocate_rest(int fd, uint64_t bytes, const struct file_range *spared,
+                         size_t spared_count)
+{
+    uint64_t at = 0;
+
+    for (size_t i = 0; i < spared_count; i++) {
+        if (allocate_range(fd, at, spared[i].offset - at) < 0)
+            return -1;
+        at = spared[i].offset + spared[i].bytes;
+    }
+    if (at == bytes && spared_count)
+        return set_size(fd, bytes);
+    return allocate_range(fd, at, bytes - at);
+}
+
+static int allocate(int fd, const char *shown, uint64_t bytes, const struct file_range *spared,
+                    size_t spared_count, struct error *err)
+{
+    uint64_t wanted = bytes;
+
     if (bytes > INT64_MAX)
         return error_set(err, ERR_FAILED, "'%s' would have %" PRIu64 " bytes, no file can", shown,
                          bytes);
+    for (size_t i = 0; i < spared_count; i++)
+        wanted -= spared[i].bytes;
     /* An allocation that cannot succeed would fill the disk, for others too, before it fails. */
-    if (free_bytes(fd) < bytes)
-        return no_space(fd, shown, bytes, err);
-    do {
-        result = fallocate(fd, 0, 0, (off_t)bytes);
-    } while (result < 0 && errno == EINTR);
-    if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-        do {
-            result = ftruncate(fd, (off_t)bytes);
-        } while (result < 0 && errno == EINTR);
-    }
-    if (result == 0)
+    if (free_bytes(fd) < wanted)
+        return no_space(fd, shown, wanted, err);
+    if (allocate_rest(fd, bytes, spared, spared_count) == 0)
         return 0;
     if (errno == ENOSPC || errno == EDQUOT)
-        return no_space(fd, shown, bytes, err);
+        return no_space(fd, shown, wanted, err);
     return error_set_errno(err, "cannot make '%s' %" PRIu64 " bytes long", shown, bytes);
 }
 
-int file_create_output(int directory_fd, const char *name, uint64_t bytes, struct error *err)
+int file_create_sparing(int directory_fd, const char *name, uint64_t bytes,
+                        const struct file_range *spared, size_t spared_count, struct error *err)
 {
     char shown[SHOWN_BYTES];
     int status;
@@ -81,9 +116,14 @@ int file_create_output(int directory_fd, const char *name, uint64_t bytes, struc
     } while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return error_set_errno(err, "cannot create '%s'", shown);
-    status = allocate(fd, shown, bytes, err);
+    status = allocate(fd, shown, bytes, spared, spared_count, err);
     close(fd);
     if (status)
         unlinkat(directory_fd, name, 0);
     return status;
+}
+
+int file_create_output(int directory_fd, const char *name, uint64_t bytes, struct error *err)
+{
+    return file_create_sparing(directory_fd, name, bytes, NULL, 0, err);
 }

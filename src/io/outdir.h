@@ -63,6 +63,12 @@ int outdir_check(const char *path, bool overwrite, const char *const *input_dire
 int outdir_free_bytes(const char *path, uint64_t *out, struct error *err);
 
 /*
+ * Open a file without a name, readable and writable, on the file system that will hold `path`, to
+ * try there what it can do; it is gone when it is closed.  ERR_FAILED where there is no such file.
+ */
+int outdir_open_unnamed(int *fd, const char *path, struct error *err);
+
+/*
  * outdir_check() again, then lock and make the work directory.  On success the caller closes *out;
  * on failure it is unchanged.  `log` is used until outdir_close() and may be NULL.
  */

@@ -197,3 +197,23 @@ out:
     outdir_place_release(&place);
     return status;
 }
+
+int outdir_open_unnamed(int *fd, const char *path, struct error *err)
+{
+    struct outdir_place place = OUTDIR_NO_PLACE;
+    int opened = -1;
+    int status;
+
+    status = outdir_place_resolve(&place, path, err);
+    if (status)
+        goto out;
+    opened = openat(place.out_fd >= 0 ? place.out_fd : place.parent_fd, ".",
+                    O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (opened < 0)
+        status = error_set_errno(err, "no file without a name can be made for '%s'", place.shown);
+    else
+        *fd = opened;
+out:
+    outdir_place_release(&place);
+    return status;
+}

@@ -33,6 +33,7 @@ struct open_input {
 struct open_file {
     struct file file;
     bool created;
+    bool cloned; /* the runs that the plan says: they have no blocks */
     uint64_t blocks_left;
     struct output *output; /* whose file it is */
     struct ring_request sync;
@@ -56,20 +57,23 @@ struct destination {
 struct output {
     struct job job;
     struct pipeline_output *order; /* the caller's: plan, directory, what comes of it */
-    struct open_input *inputs;     /* one per input of the plan */
-    struct open_file *files;       /* one per file of the plan */
-    uint32_t newest_input;         /* what the newest block reads: stays open */
+    const struct log *log;
+    const atomic_int *cancelled;
+    struct open_input *inputs; /* one per input of the plan */
+    struct open_file *files;   /* one per file of the plan */
+    uint32_t newest_input;     /* what the newest block reads: stays open */
 
     uint32_t next_file; /* of the next block to start */
     uint64_t next_block;
-    uint64_t blocks_started;
-    uint64_t position;      /* how far in the base it is: outputs go through it together */
-    uint64_t turn;          /* when its newest block was started */
-    uint64_t *codes_left;   /* of each encoding: blocks with its codes that are not computed */
-    uint32_t next_resident; /* to be loaded */
-    uint32_t files_left;    /* not synced */
-    unsigned busy;          /* slots, regions and syncs that it has in flight */
-    bool held;              /* its outlet lets no further file begin */
+    size_t next_clone;       /* of that file, not yet passed over */
+    uint64_t blocks_started; /* or cloned */
+    uint64_t position;       /* how far in the base it is: outputs go through it together */
+    uint64_t turn;           /* when its newest block was started */
+    uint64_t *codes_left;    /* of each encoding: blocks with its codes that are not computed */
+    uint32_t next_resident;  /* to be loaded */
+    uint32_t files_left;     /* not synced */
+    unsigned busy;           /* slots, regions and syncs that it has in flight */
+    bool held;               /* its outlet lets no further file begin */
     bool failed;
     bool ended;
 };
@@ -133,9 +137,10 @@ void start_blocks(struct control *control);
 
 /* ---- outputs.c ---- */
 
-/* Create every file in full, take the memory and open what workers read. */
+/* Create every file, take the memory and open what workers read. */
 int output_open(struct output *output, struct pipeline_output *order,
-                const struct pipeline_options *options, struct error *err);
+                const struct pipeline_options *options, const atomic_int *cancelled,
+                struct error *err);
 
 /* The output whose block is started next; NULL: there is none. */
 struct output *output_next(struct control *control);
@@ -156,6 +161,20 @@ void output_end(struct control *control, struct output *output);
 
 /* Close and free what is left. */
 void output_close(struct output *output);
+
+/* ---- create.c ---- */
+
+/*
+ * Take the list of files, and create all that need not wait for the outlet: a disk that is too
+ * small is found before any work.
+ */
+int output_create_files(struct output *output, struct error *err);
+
+/*
+ * Create a file, if it is not there, allocated in full but for what is cloned, and clone that.  If
+ * it cannot share storage after all it is made to be written in full.
+ */
+int output_create_file(struct output *output, uint32_t index, struct error *err);
 
 /* ---- ready.c ---- */
 

@@ -11,48 +11,6 @@
 /* More than a shard may have: the shard's number lies above. */
 #define POSITION_SHARD_BITS 44
 
-static bool begins_one_by_one(const struct output *output)
-{
-    return output->order->outlet && output->order->outlet->may_begin;
-}
-
-/*
- * Create every file in full: a disk that is too small is found before any work.  Files that leave
- * while others are made are created one by one, as each takes the space of one before.
- */
-static int create_files(struct output *output, struct error *err)
-{
-    const struct plan *plan = output->order->plan;
-
-    output->inputs = calloc(plan->input_count + 1, sizeof(*output->inputs));
-    output->files = calloc(plan->file_count + 1, sizeof(*output->files));
-    if (!output->inputs || !output->files)
-        return error_no_memory(err, "the open files");
-    for (size_t i = 0; i < plan->input_count; i++)
-        output->inputs[i].file = FILE_CLOSED;
-    for (size_t i = 0; i < plan->file_count; i++)
-        output->files[i] = (struct open_file){ .file = FILE_CLOSED,
-                                               .blocks_left = plan->files[i].block_count,
-                                               .output = output };
-    output->files_left = (uint32_t)plan->file_count;
-    for (uint32_t i = 0; i < plan->file_count && !begins_one_by_one(output); i++) {
-        if (output_create_file(output, i, err))
-            return err->code;
-    }
-    return 0;
-}
-
-int output_create_file(struct output *output, uint32_t index, struct error *err)
-{
-    const struct plan_file *file = &output->order->plan->files[index];
-
-    if (output->files[index].created)
-        return 0;
-    output->files[index].created = true;
-    return file_create_output(output->order->directory_fd, file->name,
-                              align_up(file->bytes, PAGE_BYTES), err);
-}
-
 static int count_codes(struct output *output, struct error *err)
 {
     const struct plan *plan = output->order->plan;
@@ -71,18 +29,50 @@ static int count_codes(struct output *output, struct error *err)
     return 0;
 }
 
+/* The run that begins with the next block, or NULL: that block is to be made. */
+static const struct plan_clone *next_clone(const struct output *output)
+{
+    const struct plan *plan = output->order->plan;
+    const struct plan_file *file = &plan->files[output->next_file];
+    const struct plan_clone *clone;
+
+    if (!output->files[output->next_file].cloned || output->next_clone == file->clone_count)
+        return NULL;
+    clone = &plan->clones[file->clone_first + output->next_clone];
+    return clone->block_first == output->next_block ? clone : NULL;
+}
+
+/* Go on to the next block that is to be made; false: there is none. */
+static bool find_block(struct output *output)
+{
+    const struct plan *plan = output->order->plan;
+
+    while (output->blocks_started < plan->block_count) {
+        const struct plan_clone *clone;
+
+        while (output->next_block == plan->files[output->next_file].block_count) {
+            output->next_file++;
+            output->next_block = 0;
+            output->next_clone = 0;
+        }
+        clone = next_clone(output);
+        if (!clone)
+            return true;
+        output->next_block += clone->block_count;
+        output->blocks_started += clone->block_count;
+        output->next_clone++;
+    }
+    return false;
+}
+
 /* Where in the base the next block is; where it reads nothing of it, where the last one was. */
 static void find_position(struct output *output)
 {
     const struct plan *plan = output->order->plan;
     struct plan_block block;
 
-    if (output->blocks_started == plan->block_count)
+    if (!find_block(output))
         return;
-    while (output->next_block == plan->files[output->next_file].block_count) {
-        output->next_file++;
-        output->next_block = 0;
-    }
     plan_block(plan, output->next_file, output->next_block, &block);
     for (uint32_t i = 0; i < block.read_count; i++) {
         const struct plan_read *read = &block.reads[i];
@@ -96,13 +86,16 @@ static void find_position(struct output *output)
 }
 
 int output_open(struct output *output, struct pipeline_output *order,
-                const struct pipeline_options *options, struct error *err)
+                const struct pipeline_options *options, const atomic_int *cancelled,
+                struct error *err)
 {
     output->order = order;
+    output->log = options->log;
+    output->cancelled = cancelled;
     if (job_open(&output->job, order, options, err))
         return err->code;
     output->job.output = output;
-    if (create_files(output, err) || count_codes(output, err))
+    if (output_create_files(output, err) || count_codes(output, err))
         return err->code;
     find_position(output);
     return 0;

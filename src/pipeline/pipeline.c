@@ -126,7 +126,7 @@ static int prepare(struct control *control, struct output *output, const atomic_
 
 /* Begin every output; one that cannot be is given up. */
 static int open_outputs(struct control *control, struct pipeline_output *outputs, size_t count,
-                        struct error *err)
+                        const atomic_int *cancelled, struct error *err)
 {
     control->outputs = calloc(count, sizeof(*control->outputs));
     if (!control->outputs)
@@ -135,8 +135,9 @@ static int open_outputs(struct control *control, struct pipeline_output *outputs
     for (size_t i = 0; i < count; i++) {
         struct error inner = { 0 };
 
-        if (output_open(&control->outputs[i], &outputs[i], control->options, &inner))
-            control_fail(control, &control->outputs[i], &inner);
+        if (output_open(&control->outputs[i], &outputs[i], control->options, cancelled, &inner))
+            control_fail(control, inner.code == ERR_CANCELLED ? NULL : &control->outputs[i],
+                         &inner);
     }
     return 0;
 }
@@ -208,8 +209,8 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
     struct control control = { .options = options, .result = result, .error = &first };
 
     *result = (struct pipeline_result){ .direct_in = true, .direct_out = true };
-    if (open_outputs(&control, outputs, count, &inner) || take_slots(&control, memory, &inner) ||
-        open_ring(&control, memory, &inner) ||
+    if (open_outputs(&control, outputs, count, &stop->cancelled, &inner) ||
+        take_slots(&control, memory, &inner) || open_ring(&control, memory, &inner) ||
         crew_open(&control.crew, memory, control.ring, &inner))
         control_fail(&control, NULL, &inner);
     if (!control.failed)

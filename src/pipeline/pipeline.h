@@ -92,10 +92,15 @@ struct pipeline_output {
     int directory_fd;
     bool allow_nonfinite;
     const struct pipeline_outlet *outlet; /* or NULL */
+    bool clone_always; /* a run of the plan that cannot be cloned is an error, otherwise its file is
+                          written in full */
     /* What came of it. */
     uint64_t bytes_written;
+    uint64_t bytes_cloned;  /* beside those */
+    bool *cloned;           /* of each file: were its runs cloned?  The caller frees */
     struct error error;     /* code 0: it is complete */
-    uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan; the caller frees */
+    uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan but
+                               cloned ones; the caller frees */
 };
 
 struct pipeline_result {
@@ -112,12 +117,13 @@ struct pipeline_result {
 };
 
 /*
- * Create every file of every plan in its directory, allocated in full (where there is an outlet,
- * when that lets it begin), then fold, all outputs in one pass.  Each file is synced.  `memory`: of
- * plan_fit_memory().  An output that fails is given up and the others go on; 0 if none did,
- * otherwise the first error of all.  ERR_CANCELLED soon after pipeline_cancel(), for all outputs
- * that are not complete by then.  ERR_FORMAT names tensor and element of a non-finite result. Files
- * of a failed output may be left in its directory: the caller removes them.
+ * Create every file of every plan in its directory, allocated in full but for what is cloned, and
+ * clone that (where there is an outlet, when that lets it begin), then fold, all outputs in one
+ * pass.  Each file is synced.  `memory`: of plan_fit_memory().  An output that fails is given up
+ * and the others go on; 0 if none did, otherwise the first error of all.  ERR_CANCELLED soon after
+ * pipeline_cancel(), for all outputs that are not complete by then.  ERR_FORMAT names tensor and
+ * element of a non-finite result.  Files of a failed output may be left in its directory: the
+ * caller removes them.
  */
 int pipeline_run(struct pipeline_output *outputs, size_t count, const struct plan_memory *memory,
                  const struct pipeline_options *options, struct pipeline_stop *stop,

@@ -32,7 +32,8 @@ static uint64_t plan_bytes(const struct plan *plan)
 {
     return plan->tensor_count * sizeof(*plan->tensors) +
            plan->target_count * sizeof(*plan->targets) + plan->delta_count * sizeof(*plan->deltas) +
-           plan->file_count * sizeof(*plan->files) + plan->patch_count * sizeof(*plan->patches) +
+           plan->file_count * sizeof(*plan->files) + plan->clone_count * sizeof(*plan->clones) +
+           plan->patch_count * sizeof(*plan->patches) +
            plan->repack_count * sizeof(*plan->repacks) +
            plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
            plan->kept_bytes + plan->target_count * sizeof(*plan->residents) +

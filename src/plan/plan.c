@@ -132,6 +132,7 @@ void plan_release(struct plan *plan)
     free(plan->targets);
     free(plan->deltas);
     free(plan->files);
+    free(plan->clones);
     free(plan->headers);
     free(plan->residents);
     free(plan->tied_head);

@@ -244,6 +244,20 @@ struct plan_repack {
     uint64_t offset; /* in the file of repacked factors */
 };
 
+/*
+ * Blocks that follow each other in an output file and hold, all of them, what lies in a shard of the
+ * base, in phase with pages: where the file system can share storage they are cloned from there and
+ * neither read nor computed nor written.
+ */
+struct plan_clone {
+    uint32_t input;       /* a shard of the base */
+    uint64_t block_first; /* in the file */
+    uint64_t block_count;
+    uint64_t offset; /* in the file */
+    uint64_t in_offset;
+    uint64_t bytes; /* a multiple of PAGE_BYTES, unless it ends where both files end */
+};
+
 struct plan_file {
     char name[64]; /* model-00001-of-00002.safetensors */
     uint64_t bytes;
@@ -253,6 +267,8 @@ struct plan_file {
     uint64_t tensor_count;
     uint64_t block_first; /* number of its first block in the whole plan */
     uint64_t block_count;
+    size_t clone_first; /* index of plan.clones: ascending, disjoint, never the first block */
+    size_t clone_count;
 };
 
 /* Memory that the work takes, decided by plan_fit_memory(). */
@@ -328,6 +344,10 @@ struct plan {
     size_t encoded;    /* quantised on their way out */
     size_t decoded;    /* quantised tensors of the base, folded or not */
     size_t patched;    /* tensors of which some rows are the adapter's */
+    struct plan_clone *clones; /* in the order of their files */
+    size_t clone_count;
+    uint64_t blocks_cloned;
+    uint64_t bytes_cloned; /* of bytes_out */
     uint64_t in_place_blocks;
     uint64_t in_bytes_max; /* of one block that is not folded in place */
     uint32_t *residents;   /* target index of each resident target */
@@ -363,6 +383,12 @@ void plan_release(struct plan *plan);
 #define PLAN_ADAPTER_FILE "adapter_model.safetensors"
 int plan_make_adapter(struct plan *out, const struct adapter *adapter,
                       const struct plan_options *options, struct error *err);
+
+/*
+ * Find what can be cloned: `shareable[i]` says whether shard i of the base can share its storage
+ * with the output.  Part of making a plan, before plan_fit_memory(); not called: nothing is cloned.
+ */
+int plan_find_clones(struct plan *plan, const bool *shareable, struct error *err);
 
 /*
  * Choose slots, workers and resident factors within `budget_bytes`; `threads` 0: up to

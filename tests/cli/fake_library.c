@@ -146,6 +146,8 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
         if (o->hub.token_file || o->hub.offline)
             fprintf(file, "token file %s offline %d\n",
                     o->hub.token_file ? o->hub.token_file : "(none)", o->hub.offline);
+        if (o->clone)
+            fprintf(file, "clone %d\n", (int)o->clone);
         fprintf(file, "io %s direct %s kernels %s\n", o->io_engine ? o->io_engine : "(probe)",
                 o->io_direct ? o->io_direct : "(probe)", o->kernels ? o->kernels : "(probe)");
     }
@@ -196,9 +198,15 @@ void lorafold_verify_options_init(struct lorafold_verify_options *options)
 int lorafold_verify(const char *directory, const struct lorafold_verify_options *options,
                     struct lorafold_verify_report *report, struct lorafold_error *err)
 {
-    *report = (struct lorafold_verify_report){ .file_count = 2,
-                                               .bytes = TOTAL_BYTES,
-                                               .seconds = 2 };
+    *report = (struct lorafold_verify_report){
+        .file_count = 2,
+        .bytes = TOTAL_BYTES,
+        .bytes_shared = options->deep ? TOTAL_BYTES / 4 : 0,
+        .bytes_unread = strcmp(directory, "cloned") || options->deep ? 0 : TOTAL_BYTES / 2,
+        .seconds = 2
+    };
+    if (options->base)
+        say(options->message, options->context, LORAFOLD_NOTICE, options->base);
     return work(directory, options->cancel, options->message, options->progress, options->context,
                 err);
 }

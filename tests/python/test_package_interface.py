@@ -70,6 +70,7 @@ def test_enumerations_are_those_of_the_header():
     assert ours(_options.NAMED["dtype"][1]) == names("lorafold_dtype", "LORAFOLD_DTYPE_")
     assert ours(_options.NAMED["quant_type"][1]) == names("lorafold_quant_type", "LORAFOLD_")
     assert ours(_options.NAMED["base_numerics"][1]) == names("lorafold_base_numerics", "LORAFOLD_NUMERICS_")
+    assert ours(_options.NAMED["clone"][1]) == names("lorafold_clone", "LORAFOLD_CLONE_")
     assert ours(_options.NAMED["tied"][1]) == names("lorafold_tied", "LORAFOLD_TIED_")
     assert ours(_options.NAMED["lora_b_layout"][1]) == names("lorafold_b_layout", "LORAFOLD_B_")
     methods = [one.replace("_", "-") for one in ours(_options.SAVE_METHODS)]

@@ -1,0 +1,1 @@
+"$LORAFOLD" verify --deep one two three

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a adapter -o out --clone maybe

@@ -1,0 +1,1 @@
+"$LORAFOLD" verify cloned --deep base --json -q
