@@ -192,6 +192,10 @@ struct lorafold_merge_options {
     bool allow_unused;        /* adapter tensors that cannot be folded are listed, not refused */
     bool allow_nonfinite;     /* NaN and infinite results are written, not refused */
     bool strict;              /* warnings that may mean a wrong merge are refusals */
+    bool safe_serialization;  /* default true; false: files of torch.save(), pytorch_model.bin, which
+                                 weights_only=True loads */
+    const char *variant; /* part of the names of these files, model.fp16.safetensors: letters,
+                            digits, '_' and '-'; NULL: none.  Not for save method lora */
 
     struct lorafold_hub hub;
     bool plan_only;             /* it will not be run: no base is fetched, though adapters are */

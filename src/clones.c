@@ -84,6 +84,10 @@ int clones_find(struct lorafold_merge *merge, struct error *err)
         cannot_share(merge, "an adapter is written");
         return 0;
     }
+    if (merge->plan.torch) {
+        cannot_share(merge, "files of torch hold a checksum of every tensor, for which it is read");
+        return 0;
+    }
     if (outdir_open_unnamed(&fd, merge->options.output, &inner)) {
         cannot_share(merge, inner.text);
         return 0;

@@ -22,6 +22,11 @@ int lora_check_options(const struct lorafold_merge_options *options, struct erro
                          "PEFT has no place: multiply lora_alpha and alpha_pattern in its "
                          "configuration, or fold it in with save method merged_16bit",
                          options->adapters[0].path, options->adapters[0].weight);
+    if (options->variant)
+        return error_set(
+            err, ERR_USAGE,
+            "save method lora has no --variant: PEFT knows one name for the weights of "
+            "an adapter");
     return 0;
 }
 

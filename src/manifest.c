@@ -122,7 +122,7 @@ static void write_options(const struct lorafold_merge *merge, struct text *out)
               "    \"max_shard_bytes\": %llu,\n    \"tied\": \"%s\",\n"
               "    \"lora_b_layout\": \"%s\",\n    \"base_numerics\": \"%s\",\n"
               "    \"quant_type\": %s,\n    \"double_quant\": %s,\n"
-              "    \"allow_nonfinite\": %s\n  },\n",
+              "    \"allow_nonfinite\": %s,\n    \"safe_serialization\": %s,\n    ",
               methods[options->save_method], dtypes[options->dtype],
               (unsigned long long)options->max_shard_bytes,
               options->tied == LORAFOLD_TIED_SHARED ? "shared" : "exact",
@@ -133,9 +133,12 @@ static void write_options(const struct lorafold_merge *merge, struct text *out)
               options->save_method != LORAFOLD_MERGED_4BIT ? "null"
               : options->single_quant                      ? "false"
                                                            : "true",
-              options->allow_nonfinite ? "true" : "false");
-    text_adds(out, "  \"numerics\": {\n    \"version\": 1,\n    \"sum\": \"fp32 fma, ascending, "
-                   "panels of 64\",\n    \"rounding\": \"once, to nearest even\"\n  },\n");
+              options->allow_nonfinite ? "true" : "false",
+              options->safe_serialization ? "true" : "false");
+    add_name(out, "variant", options->variant);
+    text_adds(out,
+              "\n  },\n  \"numerics\": {\n    \"version\": 1,\n    \"sum\": \"fp32 fma, ascending, "
+              "panels of 64\",\n    \"rounding\": \"once, to nearest even\"\n  },\n");
     text_addf(out,
               "  \"tensors\": { \"folded\": %zu, \"replaced\": %zu, \"patched\": %zu, "
               "\"converted\": %zu, \"copied\": %zu },\n",

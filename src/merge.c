@@ -16,7 +16,8 @@
 void lorafold_merge_options_init(struct lorafold_merge_options *options)
 {
     *options = (struct lorafold_merge_options){ .max_shard_bytes = MAX_SHARD_BYTES_DEFAULT,
-                                                .memory_bytes = MEMORY_BYTES_DEFAULT };
+                                                .memory_bytes = MEMORY_BYTES_DEFAULT,
+                                                .safe_serialization = true };
 }
 
 void merge_log(void *context, enum log_level level, const char *sentence)
@@ -93,6 +94,8 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         (unsigned)options->clone > LORAFOLD_CLONE_ALWAYS)
         return error_set(err, ERR_USAGE, "an option has a value that is not in its enumeration");
     if (writes_adapter(merge) && lora_check_options(options, err))
+        return err->code;
+    if (options->variant && plan_check_variant(options->variant, err))
         return err->code;
     if (check_4bit(options, err) || original_check_options(options, err))
         return err->code;
@@ -210,11 +213,29 @@ uint64_t merge_memory(const struct lorafold_merge *merge)
     return merge->plan.block_count * sizeof(struct digest);
 }
 
+/* What torchao and MLX need to know of their tensors stands in the headers of safetensors files. */
+static bool needs_metadata(const struct scheme_base *scheme)
+{
+    for (size_t i = 0; i < scheme->view.tensor_count; i++) {
+        if (scheme->tensors[i].kind == SCHEME_TORCHAO || scheme->tensors[i].kind == SCHEME_MLX)
+            return true;
+    }
+    return false;
+}
+
 static int check_same(const struct lorafold_merge *merge, struct error *err)
 {
+    const struct scheme_base *scheme = &merge->base->scheme;
+
     if (merge->options.save_method != LORAFOLD_SAME)
         return 0;
-    if (!merge->base->scheme.quantised)
+    if (scheme->quantised && !merge->options.safe_serialization && needs_metadata(scheme))
+        return error_set(
+            err, ERR_USAGE,
+            "--save-method same of this base (%s) needs safetensors, whose headers say "
+            "how its tensors belong together: leave out --no-safe-serialization",
+            scheme->summary);
+    if (!scheme->quantised)
         log_say(&merge->log, LOG_NOTICE,
                 "the base is not quantised, so --save-method same is merged_16bit");
     else if (merge->options.dtype != LORAFOLD_DTYPE_KEEP)
@@ -247,6 +268,8 @@ static int make_plan(struct lorafold_merge *merge, struct error *err)
         .nested = !options->single_quant,
         .skip = options->skip,
         .skip_count = options->skip_count,
+        .torch = !options->safe_serialization,
+        .variant = options->variant,
     };
     int status;
 
@@ -340,11 +363,12 @@ static int write_index(struct lorafold_merge *merge, struct outdir *outdir, stru
     const struct plan *plan = &merge->plan;
     struct index_line *lines;
     struct text text = { 0 };
+    size_t count = plan->tensor_count;
     int status;
 
-    if (plan->file_count < 2)
+    if (!plan->index_name[0])
         return 0;
-    lines = calloc(plan->tensor_count, sizeof(*lines));
+    lines = calloc(plan->tensor_count + 1, sizeof(*lines));
     if (!lines)
         return error_no_memory(err, "the index");
     for (size_t f = 0; f < plan->file_count; f++) {
@@ -352,13 +376,16 @@ static int write_index(struct lorafold_merge *merge, struct outdir *outdir, stru
             uint64_t tensor = plan->files[f].tensor_first + t;
 
             lines[tensor] = (struct index_line){ plan->tensors[tensor].name, plan->files[f].name };
+            if (plan->alias && plan->aliased == tensor)
+                lines[count++] = (struct index_line){ plan->alias, plan->files[f].name };
         }
     }
-    qsort(lines, plan->tensor_count, sizeof(*lines), compare_lines);
-    index_emit(&text, lines, plan->tensor_count, plan->tensor_bytes_out, plan->parameter_count);
+    qsort(lines, count, sizeof(*lines), compare_lines);
+    index_emit(&text, lines, count, plan->tensor_bytes_out, plan->parameter_count);
     free(lines);
-    status = text.failed ? error_no_memory(err, "the index")
-                         : output_write(merge, outdir, INDEX_NAME, text.data, text.bytes, err);
+    status = text.failed
+                 ? error_no_memory(err, "the index")
+                 : output_write(merge, outdir, plan->index_name, text.data, text.bytes, err);
     text_release(&text);
     return status;
 }
@@ -560,8 +587,8 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
 int merge_finish(struct lorafold_merge *merge, struct outdir *outdir, const atomic_int *cancelled,
                  struct error *err)
 {
-    static const char *const last[] = { INDEX_NAME, "config.json", ADAPTER_CONFIG_NAME,
-                                        MANIFEST_NAME };
+    const char *const last[] = { merge->plan.index_name, "config.json", ADAPTER_CONFIG_NAME,
+                                 MANIFEST_NAME };
 
     if (list_shards(merge, err) || write_index(merge, outdir, err) ||
         write_config(merge, outdir, err) || side_files_copy(merge, outdir, err) ||

@@ -31,7 +31,6 @@
 #define MANIFEST_NAME "lorafold.json"
 #define MANIFEST_FORMAT 1
 #define BLOCKS_NAME "lorafold.blocks"
-#define INDEX_NAME "model.safetensors.index.json"
 #define ADAPTER_CONFIG_NAME "adapter_config.json"
 
 /* XXH3-128 (low, high). */

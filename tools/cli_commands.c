@@ -45,6 +45,8 @@ static void merge_options(struct lorafold_merge_options *options,
     options->strict = arguments->strict;
     options->hub.token_file = arguments->token_file;
     options->hub.offline = arguments->offline;
+    options->safe_serialization = !arguments->torch;
+    options->variant = arguments->variant;
     options->message = cli_console_message;
     options->progress = cli_console_progress;
     options->context = console;

@@ -134,9 +134,13 @@ const struct cli_option cli_options[] = {
     { "strict", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(strict), NULL,
       "refuse where a warning says that the result may not be what was meant" },
     { "safe-serialization", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(safetensors), NULL,
-      "accepted because other programs have it; safetensors is all that is written" },
-    { "no-safe-serialization", 0, CLI_REFUSED, true, NULL, MERGING, 0, NULL,
-      "this version writes safetensors only, no pytorch_model.bin" },
+      "write safetensors, which is the default" },
+    { "no-safe-serialization", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(torch), NULL,
+      "write files of torch.save() instead of safetensors: pytorch_model.bin, or shards and an "
+      "index, that torch.load() takes with weights_only=True" },
+    { "variant", 0, CLI_STRING, false, "NAME", MERGING, MEMBER(variant), NULL,
+      "part of the names of these files, as from_pretrained(variant=NAME) looks for them: "
+      "model.NAME.safetensors" },
     { "trust-remote-code", 0, CLI_NOTED, true, NULL, MERGING, 0, NULL,
       "'--trust-remote-code' is not needed, no code of a model is ever run" },
     { "token-file", 0, CLI_STRING, false, "FILE", MERGING | CLI_FETCH, MEMBER(token_file), NULL,

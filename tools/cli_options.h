@@ -59,7 +59,9 @@ struct cli_arguments {
     bool json;
     bool quiet;
     bool verbose;
-    bool safetensors; /* --safe-serialization, which changes nothing */
+    bool torch;
+    bool safetensors; /* --safe-serialization, which is the default */
+    const char *variant;
     const char *token_file;
     bool offline;
     const char *note; /* to tell the user before the work, or NULL */
@@ -103,7 +105,6 @@ enum cli_kind {
     CLI_WORD,    /* one of `choices`, kept as a word; const char * */
     CLI_ADAPTER, /* PATH[:WEIGHT], any number of times */
     CLI_MODULE,  /* a name, any number of times */
-    CLI_REFUSED, /* no value; the help text is the reason */
     CLI_NOTED    /* no value, nothing happens; the help text is the sentence that says why */
 };
 

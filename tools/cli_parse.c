@@ -181,6 +181,9 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return cli_fail(err, LORAFOLD_USAGE, "no command given");
     if (out->quiet && out->verbose)
         return cli_fail(err, LORAFOLD_USAGE, "'-q' and '-v' exclude each other");
+    if (out->torch && out->safetensors)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--safe-serialization' and '--no-safe-serialization' exclude each other");
     if (out->skip_disk && out->skip_kernels)
         return cli_fail(err, LORAFOLD_USAGE,
                         "'--skip-disk' and '--skip-kernels' leave nothing to measure");

@@ -172,8 +172,6 @@ int cli_store_value(struct cli_arguments *out, const struct cli_token *token,
     case CLI_MODULE:
         out->skip[out->skip_count++] = token->value;
         return 0;
-    case CLI_REFUSED:
-        return cli_fail(err, LORAFOLD_USAGE, "'%s': %s", token->spelling, option->help);
     case CLI_NOTED:
         out->note = option->help;
         return 0;

@@ -76,6 +76,8 @@ class MergeOptionsStruct(Structure):
         ("allow_unused", c_bool),
         ("allow_nonfinite", c_bool),
         ("strict", c_bool),
+        ("safe_serialization", c_bool),
+        ("variant", c_char_p),
         ("hub", HubStruct),
         ("plan_only", c_bool),
         ("cancel", POINTER(c_int)),

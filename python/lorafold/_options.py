@@ -41,8 +41,9 @@ class MergeOptions(TypedDict, total=False):
     allow_unused: adapter tensors that cannot be folded are listed, not refused.
     allow_nonfinite: NaN and infinite results are written, not refused.
     strict: warnings that may mean a wrong merge are refusals.
-    variant: part of the names of the files, as transformers has it; None (default): none.
-    safe_serialization: True (default), safetensors; False: files of torch.save().
+    variant: part of the names of the files, model.VARIANT.safetensors, as from_pretrained(variant=)
+        looks for them; None (default): none.
+    safe_serialization: True (default), safetensors; False: files of torch.save(), pytorch_model.bin.
     token: of the Hub; None (default): as the Hugging Face tools find it; False: none.
     token_file: a file that holds it.
     offline: the Hub is asked nothing, as with HF_HUB_OFFLINE=1.
@@ -95,10 +96,6 @@ FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant
 
 HUB = ("token", "token_file", "offline")
 
-# Options that lorafold.h may lack -> the one value that then asks for nothing.
-MAY_LACK: dict[str, Any] = {"variant": None, "safe_serialization": True}
-FIELDS = {name for name, *_ in lib.MergeOptionsStruct._fields_}
-
 
 def parse_size(text: Size, option: str) -> int:
     """Bytes, from a number or a text like "5GB" (decimal) or "128MiB"."""
@@ -124,10 +121,7 @@ def encode(path: Path, what: str) -> bytes:
 
 def set_option(fields: Any, name: str, value: Any) -> None:
     """Put one option into the structure.  UsageError if it is not known or has no such value."""
-    if name in MAY_LACK and name not in FIELDS:
-        if value != MAY_LACK[name]:
-            raise UsageError(f"this version of lorafold cannot do {name}={value!r}")
-    elif name in NAMED:
+    if name in NAMED:
         field, values = NAMED[name]
         setattr(fields, field, choose(name, value, values))
     elif name in SIZES:

@@ -2,6 +2,9 @@
 
 A directory is never seen with a configuration and a mixture of old and new weights: the old
 configuration goes before the first new shard comes, the new one comes after the last.
+
+The weights that a save replaces are those that a loader could take for its own: of the same variant,
+in safetensors and in files of torch, because loaders prefer the one to the other.
 """
 
 # SPDX-License-Identifier: Apache-2.0
@@ -11,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +25,18 @@ WORK = ".lorafold.save"
 LOCK = "lock"
 MANIFEST = "lorafold.json"
 CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
+# Weights of a model, of any variant, or their index.
+WEIGHTS = re.compile(r"(model|pytorch_model)(\.[\w-]+)?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.[\w-]+)?\.json)?")
+
+
+def singles_and_indexes(variant: str | None) -> tuple[list[str], list[str]]:
+    """The names that transformers looks for."""
+    dot = f".{variant}" if variant else ""
+    return ([f"{stem}{dot}.{ending}" for stem, ending in FORMATS],
+            [f"{stem}.{ending}.index{dot}.json" for stem, ending in FORMATS])
 
 
 class Place:
@@ -32,10 +46,11 @@ class Place:
     another process is saving into it.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, is_model: bool) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, is_model: bool, variant: str | None = None) -> None:
         self.directory = Path(directory)
         self.work = self.directory / WORK
         self.is_model = is_model  # and not an adapter
+        self.variant = variant
         self.is_made = not self.directory.exists()
         self.is_kept = False
         self.lock = -1
@@ -43,7 +58,7 @@ class Place:
     def __enter__(self) -> Place:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            if self.is_model and (self.directory / "adapter_config.json").exists():
+            if self.is_model and (self.directory / ADAPTER_CONFIG).exists():
                 raise UsageError(f"'{self.directory}' holds an adapter (adapter_config.json), which loaders would put on "
                                  "top of the merged model; save into another directory")
             if not self.is_model and self.holds_weights():
@@ -74,7 +89,8 @@ class Place:
         return path
 
     def holds_weights(self) -> bool:
-        return any((self.directory / name).exists() for name in (INDEX, SINGLE))
+        """Of a whole model."""
+        return any(WEIGHTS.fullmatch(name) for name in os.listdir(self.directory))
 
     def publish(self, built: Path) -> list[str]:
         """Replace the model in the directory by the one in `built`; other files stay.  Names of what came.
@@ -84,8 +100,7 @@ class Place:
         new = sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file())
         self.is_kept = True
         try:
-            if self.is_model:
-                self.remove_old(set(new))
+            self.remove_old(set(new))
             for name in sorted(new, key=when):
                 (self.directory / name).parent.mkdir(exist_ok=True)
                 os.replace(built / name, self.directory / name)
@@ -97,12 +112,12 @@ class Place:
         return new
 
     def remove_old(self, new: set[str]) -> None:
-        """What would make a model of a mixture, then the old weights, then their index."""
-        stale = stale_weights(self.directory)
-        for name in (MANIFEST, CONFIG):
+        """What would make a model of a mixture, then the old weights, then what named them."""
+        weights, indexes = stale_weights(self.directory, self.variant) if self.is_model else (set(ADAPTER_WEIGHTS), [])
+        for name in (MANIFEST, CONFIG if self.is_model else ADAPTER_CONFIG):
             (self.directory / name).unlink(missing_ok=True)
         sync(self.directory)
-        for name in (*sorted(stale), INDEX):
+        for name in (*sorted(weights), *indexes):
             if name not in new:
                 (self.directory / name).unlink(missing_ok=True)
 
@@ -112,16 +127,26 @@ def when(name: str) -> int:
 
     The index first: should this process die now, the next save reads there what to remove.
     """
-    return {INDEX: -1, CONFIG: 1, MANIFEST: 2}.get(name, 0)
+    if WEIGHTS.fullmatch(name) and name.endswith(".json"):
+        return -1
+    return {CONFIG: 1, ADAPTER_CONFIG: 1, MANIFEST: 2}.get(name, 0)
 
 
-def stale_weights(directory: Path) -> set[str]:
-    """Names of the weights of the model that is there: what its index names, and the single file."""
-    try:
-        names = set(json.loads((directory / INDEX).read_bytes())["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        names = set()
-    return {name for name in names if isinstance(name, str) and name == os.path.basename(name)} | {SINGLE}
+def stale_weights(directory: Path, variant: str | None) -> tuple[set[str], list[str]]:
+    """Names of the weights of the model that is there, what its indexes name and single files, and of the indexes."""
+    singles, indexes = singles_and_indexes(variant)
+    names = set(singles)
+    for index in indexes:
+        try:
+            names |= {name for name in json.loads((directory / index).read_bytes())["weight_map"].values() if is_plain(name)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+    return names, indexes
+
+
+def is_plain(name: object) -> bool:
+    """The name of a file in the directory itself."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
 
 
 def sync(directory: Path) -> None:

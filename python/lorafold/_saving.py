@@ -118,7 +118,7 @@ def save(model: Any, directory: Any, tokenizer: Any, options: SaveOptions, progr
     check_directory(directory, source)
     push = Push(repo_id, options) if repo_id is not None else None
     with ExitStack() as stack:
-        place = stack.enter_context(Place(directory, is_model=options.save_method != "lora"))
+        place = stack.enter_context(Place(directory, is_model=options.save_method != "lora", variant=options.variant))
         inputs = stack.enter_context(scratch(place, options.temporary_location))
         adapters, tokens = write_inputs(source, tokenizer, options, inputs)
         more = merge_options(options, tokens)

@@ -40,6 +40,18 @@ static inline uint64_t load_le64(const uint8_t *p)
     return value;
 }
 
+static inline void store_le16(uint8_t *p, uint16_t value)
+{
+    p[0] = (uint8_t)value;
+    p[1] = (uint8_t)(value >> 8);
+}
+
+static inline void store_le32(uint8_t *p, uint32_t value)
+{
+    store_le16(p, (uint16_t)value);
+    store_le16(p + 2, (uint16_t)(value >> 16));
+}
+
 static inline void store_le64(uint8_t *p, uint64_t value)
 {
     for (int i = 0; i < 8; i++)

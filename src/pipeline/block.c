@@ -1,3 +1,4 @@
+#include "base/checksum.h"
 #include "pipeline/internal.h"
 
 #include <string.h>
@@ -249,12 +250,45 @@ static void copy_header(const struct plan *plan, struct slot *slot)
                min_u64(block->bytes, file->data_start - block->offset));
 }
 
-int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err)
+/* What the parts of tensors in a block add to their checksums, whichever block comes first. */
+static void add_checksums(const struct job *job, const struct slot *slot)
+{
+    const struct plan_block *block = &slot->block;
+
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &job->plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+        const uint8_t *at = slot->memory + (tensor->out_offset + part.first - block->offset);
+        uint32_t checksum;
+
+        if (part.first == part.end)
+            continue;
+        checksum = checksum_shift(checksum_bytes(at, part.end - part.first),
+                                  tensor->out_bytes - part.end);
+        __atomic_fetch_xor(&job->checksums[block->tensor_first + i], checksum, __ATOMIC_RELAXED);
+    }
+}
+
+void block_seal(struct slot *slot)
 {
     const struct job *job = slot->job;
     const struct plan_block *block = &slot->block;
     uint64_t padded = align_up(block->bytes, PAGE_BYTES);
     XXH128_hash_t digest;
+
+    copy_header(job->plan, slot);
+    if (job->checksums)
+        plan_block_frame(job->plan, block, job->checksums, slot->memory);
+    memset(slot->memory + block->bytes, 0, padded - block->bytes);
+    digest = XXH3_128bits(slot->memory, block->bytes);
+    job->digests[block->number][0] = digest.low64;
+    job->digests[block->number][1] = digest.high64;
+}
+
+int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err)
+{
+    const struct job *job = slot->job;
+    const struct plan_block *block = &slot->block;
 
     lane_begin(scratch->lane, job, slot);
     slot->tensor = NULL;
@@ -268,10 +302,9 @@ int block_compute(const struct scratch *scratch, struct slot *slot, struct error
         lane_abandon(scratch->lane);
         return err->code;
     }
-    copy_header(job->plan, slot);
-    memset(slot->memory + block->bytes, 0, padded - block->bytes);
-    digest = XXH3_128bits(slot->memory, block->bytes);
-    job->digests[block->number][0] = digest.low64;
-    job->digests[block->number][1] = digest.high64;
+    if (job->checksums)
+        add_checksums(job, slot);
+    else
+        block_seal(slot);
     return 0;
 }

@@ -91,6 +91,12 @@ void control_submit(struct control *control, struct ring_request *request)
     control->in_flight++;
 }
 
+static bool is_ready(const struct slot *slot)
+{
+    return slot->is_computed ? ready_seal(slot->job->output, &slot->block)
+                             : ready_block(slot->job->output, &slot->block);
+}
+
 static void start_computing(struct control *control, struct slot *slot)
 {
     slot->state = SLOT_COMPUTING;
@@ -107,8 +113,7 @@ static void start_waiting(struct control *control)
         for (unsigned i = 0; i < control->slot_count; i++) {
             struct slot *slot = &control->slots[i];
 
-            if (slot->state == SLOT_WAITING && ready_block(slot->job->output, &slot->block) &&
-                (!next || slot->turn < next->turn))
+            if (slot->state == SLOT_WAITING && is_ready(slot) && (!next || slot->turn < next->turn))
                 next = slot;
         }
         if (!next)
@@ -148,7 +153,7 @@ void control_reads_finished(struct control *control, struct slot *slot)
         return;
     }
     slot->state = SLOT_WAITING;
-    if (ready_block(slot->job->output, &slot->block))
+    if (is_ready(slot))
         start_computing(control, slot);
 }
 
@@ -201,16 +206,12 @@ static void write_to(struct control *control, struct slot *slot, struct destinat
     control_submit(control, &to->write);
 }
 
-static void block_computed(struct control *control, struct slot *slot)
+static void start_writing(struct control *control, struct slot *slot)
 {
     const struct plan_block *block = &slot->block;
     struct output *output = slot->job->output;
     const uint64_t *digest = output->job.digests[block->number];
 
-    windows_give_back(slot);
-    if (slot->status)
-        control_fail(control, output, &slot->error);
-    ready_computed(control, output, block);
     slot->writes_left = 0;
     slot->state = SLOT_WRITING;
     for (unsigned i = 0; i < slot->destination_count; i++) {
@@ -223,6 +224,25 @@ static void block_computed(struct control *control, struct slot *slot)
     }
     if (slot->writes_left == 0)
         control_release_slot(control, slot);
+}
+
+static void block_computed(struct control *control, struct slot *slot)
+{
+    struct output *output = slot->job->output;
+    bool is_sealed = !slot->job->checksums || slot->is_computed;
+
+    if (!slot->is_computed) {
+        windows_give_back(slot);
+        if (slot->status)
+            control_fail(control, output, &slot->error);
+        ready_computed(control, output, &slot->block);
+    }
+    if (is_sealed || control_slot_is_vain(control, slot)) {
+        start_writing(control, slot);
+    } else {
+        slot->is_computed = true;
+        slot->state = SLOT_WAITING; /* start_waiting() is next */
+    }
 }
 
 static void write_finished(struct control *control, struct destination *to)
@@ -313,7 +333,7 @@ static void request_finished(struct control *control, struct ring_request *reque
     }
 }
 
-/* After an error, blocks that wait for factors will not get them. */
+/* After an error, blocks that wait for something will not get it. */
 static void drop_waiting(struct control *control)
 {
     for (unsigned i = 0; i < control->slot_count; i++) {

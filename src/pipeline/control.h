@@ -70,6 +70,7 @@ struct output {
     uint64_t position;       /* how far in the base it is: outputs go through it together */
     uint64_t turn;           /* when its newest block was started */
     uint64_t *codes_left;    /* of each encoding: blocks with its codes that are not computed */
+    uint64_t *blocks_left;   /* of each tensor of torch files: those that are not computed */
     uint32_t next_resident;  /* to be loaded */
     uint32_t files_left;     /* not synced */
     unsigned busy;           /* slots, regions and syncs that it has in flight */
@@ -181,10 +182,11 @@ int output_create_file(struct output *output, uint32_t index, struct error *err)
 /* Load the next resident targets into their regions, if their predecessors there are done with. */
 void ready_load(struct control *control, struct output *output);
 
-/* Are there all factors and codes that a block needs? */
+/* Are there all factors and codes that a block needs; or, once it is computed, all checksums? */
 bool ready_block(const struct output *output, const struct plan_block *block);
+bool ready_seal(const struct output *output, const struct plan_block *block);
 
-/* A block is computed: its factors are free, and its codes are there. */
+/* A block is computed: its factors are free, and its codes and checksums are there. */
 void ready_computed(struct control *control, struct output *output, const struct plan_block *block);
 
 /* ---- files.c ---- */

@@ -48,12 +48,20 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
     ring_wake(crew->ring);
 }
 
-static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
+static void compute(const struct scratch *scratch, struct slot *slot)
 {
     for (unsigned i = 0; i < slot->piece_count; i++)
         memcpy(slot->memory + slot->pieces[i].position, slot->pieces[i].from,
                slot->pieces[i].bytes);
     slot->status = block_compute(scratch, slot, &slot->error);
+}
+
+static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
+{
+    if (slot->is_computed)
+        block_seal(slot);
+    else
+        compute(scratch, slot);
     pthread_mutex_lock(&crew->mutex);
     slot->next = crew->finished;
     crew->finished = slot;

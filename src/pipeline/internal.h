@@ -3,7 +3,8 @@
  *
  * control.c (the calling thread) owns files, slots and the ring; job.c opens what one
  * output is computed from; crew.c runs the workers and their queue; block.c computes one
- * block; factors.c fetches factors.
+ * block; factors.c fetches factors.  A block of a torch file goes to the workers twice, because
+ * what lies between its tensors waits for the checksums of blocks before it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -47,6 +48,7 @@ struct slot {
     struct destination *destinations; /* where it is written: its own output first */
     unsigned destination_count;
     unsigned writes_left;
+    bool is_computed;   /* of a torch file: it is to be sealed next */
     int status;         /* of the computation */
     struct error error; /* if status */
     struct slot *next;  /* in a queue */
@@ -134,6 +136,8 @@ struct job {
     const struct device_ops *pinned; /* by the device, or NULL */
     struct device *device;
     uint64_t (*digests)[2];
+    uint32_t
+        *checksums; /* of each tensor, as far as its blocks are computed; NULL: no torch files */
 };
 
 /*
@@ -194,8 +198,17 @@ int crew_share(struct crew *crew,
                int (*share)(void *context, const struct scratch *scratch, struct error *err),
                void *context, struct error *err);
 
-/* Compute and hash the block in a slot. */
+/*
+ * Make the tensors in the block of a slot; of a torch file, add their parts to the checksums, else
+ * seal it.
+ */
 int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err);
+
+/*
+ * Write what is not tensors, and hash.  Of a torch file once the checksums are there that
+ * plan_block_checksums() names.
+ */
+void block_seal(struct slot *slot);
 
 /* Fetch and pack all factors A of a target, one behind the other. */
 int factors_pack(const struct job *job, const struct scratch *scratch,

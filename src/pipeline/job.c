@@ -78,6 +78,11 @@ int job_open(struct job *job, const struct pipeline_output *order,
     job->norms = calloc(plan->norm_count + 1, sizeof(*job->norms));
     if (!job->digests || !job->norms)
         return error_no_memory(err, "the digests and norms");
+    if (plan->torch) {
+        job->checksums = calloc(plan->tensor_count, sizeof(*job->checksums));
+        if (!job->checksums)
+            return error_no_memory(err, "the checksums");
+    }
     if (take_regions(job, err) || open_adapters(job, err))
         return err->code;
     return open_shards(job, err);
@@ -94,6 +99,7 @@ void job_close(struct job *job)
         file_close(&job->shards[i]);
     free(job->shards);
     free(job->digests);
+    free(job->checksums);
     free(job->norms);
     file_close(&job->repacked);
     if (job->pinned)

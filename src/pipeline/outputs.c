@@ -23,9 +23,22 @@ static int count_codes(struct output *output, struct error *err)
     for (size_t i = 0; i < plan->encoding_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[plan->encodings[i]->tensor];
 
-        output->codes_left[i] = (tensor->out_offset + tensor->out_bytes - 1) / PLAN_BLOCK_BYTES -
-                                tensor->out_offset / PLAN_BLOCK_BYTES + 1;
+        output->codes_left[i] = plan_tensor_blocks(tensor);
     }
+    return 0;
+}
+
+static int count_blocks(struct output *output, struct error *err)
+{
+    const struct plan *plan = output->order->plan;
+
+    if (!plan->torch)
+        return 0;
+    output->blocks_left = calloc(plan->tensor_count, sizeof(*output->blocks_left));
+    if (!output->blocks_left)
+        return error_no_memory(err, "the tensors");
+    for (uint64_t i = 0; i < plan->tensor_count; i++)
+        output->blocks_left[i] = plan_tensor_blocks(&plan->tensors[i]);
     return 0;
 }
 
@@ -95,7 +108,7 @@ int output_open(struct output *output, struct pipeline_output *order,
     if (job_open(&output->job, order, options, err))
         return err->code;
     output->job.output = output;
-    if (output_create_files(output, err) || count_codes(output, err))
+    if (output_create_files(output, err) || count_codes(output, err) || count_blocks(output, err))
         return err->code;
     find_position(output);
     return 0;
@@ -181,8 +194,10 @@ void output_close(struct output *output)
     free(output->inputs);
     free(output->files);
     free(output->codes_left);
+    free(output->blocks_left);
     output->inputs = NULL;
     output->files = NULL;
     output->codes_left = NULL;
+    output->blocks_left = NULL;
     job_close(&output->job);
 }

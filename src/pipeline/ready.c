@@ -1,4 +1,7 @@
-/* ready.c - what blocks wait for: resident factors, and the codes that companions are made from */
+/*
+ * ready.c - what blocks wait for: resident factors, the codes that companions are made from, and
+ * the checksums that stand behind tensors in files of torch
+ */
 #include "pipeline/control.h"
 
 void ready_load(struct control *control, struct output *output)
@@ -55,6 +58,27 @@ bool ready_block(const struct output *output, const struct plan_block *block)
     return true;
 }
 
+bool ready_seal(const struct output *output, const struct plan_block *block)
+{
+    struct plan_span span = plan_block_checksums(output->order->plan, block);
+
+    for (uint64_t i = span.first; i < span.end; i++) {
+        if (output->blocks_left[i])
+            return false;
+    }
+    return true;
+}
+
+static void count_checksums(struct output *output, const struct plan_block *block)
+{
+    for (uint64_t i = block->tensor_first; i < block->tensor_first + block->tensor_count; i++) {
+        struct plan_part part = plan_block_part(block, &output->order->plan->tensors[i]);
+
+        if (part.first < part.end)
+            output->blocks_left[i]--;
+    }
+}
+
 static void count_codes(struct output *output, const struct plan_block *block)
 {
     for (uint64_t i = 0; i < block->tensor_count; i++) {
@@ -78,4 +102,6 @@ void ready_computed(struct control *control, struct output *output, const struct
         ready_load(control, output);
     if (output->codes_left)
         count_codes(output, block);
+    if (output->blocks_left)
+        count_checksums(output, block);
 }

@@ -11,7 +11,8 @@ static bool is_copy(const struct plan *plan, const struct plan_block *block)
 {
     const struct plan_tensor *tensors = plan->tensors + block->tensor_first;
 
-    if (!block->in_place || block->offset < plan->files[block->file].data_start ||
+    if (plan->torch || /* its headers are its own, and its checksums */
+        !block->in_place || block->offset < plan->files[block->file].data_start ||
         block->reads[0].input >= plan->shard_count)
         return false;
     for (uint64_t i = 0; i < block->tensor_count; i++) {
@@ -116,6 +117,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     if (answer == WINDOWS_BUSY)
         return false;
     slot->windowed = answer == WINDOWS_TAKEN;
+    slot->is_computed = false;
     slot->reads_left = 0;
     slot->destination_count = 0;
     if (control_open_output(control, output, slot->block.file, &err) ||

@@ -152,15 +152,17 @@ static bool lies_in_place(const struct plan *plan, const struct plan_block *bloc
 
 static void read_in_place(const struct plan *plan, struct plan_block *block)
 {
-    const struct plan_file *file = &plan->files[block->file];
     const struct plan_tensor *first = plan->tensors + block->tensor_first;
-    uint64_t data_first = max_u64(block->offset, file->data_start);
-    uint64_t page = align_down(data_first, PAGE_BYTES);
-    uint64_t end = block->offset + block->bytes;
+    const struct plan_tensor *last = first + block->tensor_count - 1;
+    uint64_t page, end;
     uint64_t shift; /* modulo 2^64: the input may lie before or behind */
 
     while (first->out_bytes == 0)
         first++;
+    while (last->out_bytes == 0)
+        last--;
+    page = align_down(max_u64(block->offset, first->out_offset), PAGE_BYTES);
+    end = min_u64(block->offset + block->bytes, last->out_offset + last->out_bytes);
     shift = first->in_offset - first->out_offset;
     block->read_count = 1;
     block->reads[0] = (struct plan_read){

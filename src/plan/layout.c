@@ -67,27 +67,54 @@ static int cut_files(struct plan *plan, uint64_t max_shard_bytes, struct error *
     return 0;
 }
 
-static void name_files(struct plan *plan)
+int plan_check_variant(const char *variant, struct error *err)
 {
+    size_t bytes = strlen(variant);
+    size_t fine = strspn(variant,
+                         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+    char quoted[QUOTED_BYTES];
+
+    if (bytes > 0 && fine == bytes && bytes <= PLAN_VARIANT_BYTES_MAX)
+        return 0;
+    return error_set(err, ERR_USAGE,
+                     "--variant '%s' is not 1 to %u letters, digits, '_' and '-', as part of the "
+                     "name of a file",
+                     error_quote(quoted, sizeof(quoted), variant, bytes), PLAN_VARIANT_BYTES_MAX);
+}
+
+/* As transformers names them: model.VARIANT-00001-of-00002.safetensors. */
+static void name_files(struct plan *plan, const struct plan_options *options)
+{
+    const char *stem = options->torch ? "pytorch_model" : "model";
+    const char *ending = options->torch ? "bin" : "safetensors";
+    const char *dot = options->variant ? "." : "";
+    const char *variant = options->variant ? options->variant : "";
+
     for (size_t i = 0; i < plan->file_count; i++) {
         struct plan_file *file = &plan->files[i];
 
         if (plan->file_count == 1)
-            snprintf(file->name, sizeof(file->name), "model.safetensors");
+            snprintf(file->name, sizeof(file->name), "%s%s%s.%s", stem, dot, variant, ending);
         else
-            snprintf(file->name, sizeof(file->name), "model-%05zu-of-%05zu.safetensors", i + 1,
-                     plan->file_count);
+            snprintf(file->name, sizeof(file->name), "%s%s%s-%05zu-of-%05zu.%s", stem, dot, variant,
+                     i + 1, plan->file_count, ending);
     }
+    if (plan->file_count > 1)
+        snprintf(plan->index_name, sizeof(plan->index_name), "%s.%s.index%s%s.json", stem, ending,
+                 dot, variant);
+}
+
+bool plan_keeps_width(const struct plan_tensor *tensor)
+{
+    return tensor->in_bytes == tensor->out_bytes && tensor->in_bytes > 0 && !tensor->quant &&
+           !tensor->encoding;
 }
 
 /* Where, modulo PAGE_BYTES, the data of an output file should start. */
 static uint64_t data_residue(const struct plan_tensor *first)
 {
-    bool same_width = first->in_bytes == first->out_bytes && first->in_bytes > 0 && !first->quant &&
-                      !first->encoding;
-
     /* An input that starts inside an element of the widest dtype gets a clean layout instead. */
-    if (!same_width || first->in_offset % 8 != 0)
+    if (!plan_keeps_width(first) || first->in_offset % 8 != 0)
         return 0;
     return first->in_offset % PAGE_BYTES;
 }
@@ -129,7 +156,6 @@ static int emit_header(struct plan *plan, struct plan_file *file, const struct m
     if (headers->failed)
         return error_no_memory(err, "the headers");
     file->data_start = ST_PREFIX_BYTES + json->bytes;
-    file->bytes = file->data_start + offset;
     return 0;
 }
 
@@ -140,9 +166,15 @@ static void set_offsets(struct plan *plan)
         uint64_t offset = file->data_start;
 
         for (uint64_t t = 0; t < file->tensor_count; t++) {
-            plan->tensors[file->tensor_first + t].out_offset = offset;
-            offset += plan->tensors[file->tensor_first + t].out_bytes;
+            struct plan_tensor *tensor = &plan->tensors[file->tensor_first + t];
+
+            if (plan->torch)
+                plan_place_in_torch(plan, file, file->tensor_first + t);
+            else
+                tensor->out_offset = offset;
+            offset = tensor->out_offset + tensor->out_bytes;
         }
+        file->bytes = offset + (plan->torch ? plan_torch_tail_bytes(plan, file) : 0);
         file->block_first = plan->block_count;
         file->block_count = (file->bytes + PLAN_BLOCK_BYTES - 1) / PLAN_BLOCK_BYTES;
         plan->block_count += file->block_count;
@@ -150,23 +182,25 @@ static void set_offsets(struct plan *plan)
     }
 }
 
-int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shard_bytes,
+int plan_lay_out(struct plan *plan, const struct model *model, const struct plan_options *options,
                  struct error *err)
 {
     struct text headers = { 0 };
-    struct text json = { 0 };
+    struct text scratch = { 0 };
     int status;
 
-    status = cut_files(plan, max_shard_bytes, err);
+    plan->torch = options->torch;
+    status = cut_files(plan, options->max_shard_bytes, err);
     if (!status)
-        name_files(plan);
+        name_files(plan, options);
     for (size_t i = 0; i < plan->file_count && !status; i++)
-        status = emit_header(plan, &plan->files[i], model, &headers, &json, err);
-    text_release(&json);
+        status = plan->torch ? plan_emit_torch_head(plan, &plan->files[i], &headers, &scratch, err)
+                             : emit_header(plan, &plan->files[i], model, &headers, &scratch, err);
+    text_release(&scratch);
     if (!status) {
-        set_offsets(plan);
         plan->headers_bytes = headers.bytes;
         plan->headers = text_take(&headers);
+        set_offsets(plan);
     }
     text_release(&headers);
     return status;

@@ -37,7 +37,7 @@ static uint64_t plan_bytes(const struct plan *plan)
            plan->repack_count * sizeof(*plan->repacks) +
            plan->input_count * (sizeof(*plan->inputs) + 64) + plan->headers_bytes +
            plan->kept_bytes + plan->target_count * sizeof(*plan->residents) +
-           plan->block_count * 16;
+           plan->block_count * 16 + (plan->torch ? plan->tensor_count * 12 : 0);
 }
 
 /* Is there no way but panels, wherever A lies? */

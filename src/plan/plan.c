@@ -102,9 +102,10 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
     plan.untied = matches.own_head;
     plan.passing_bytes = matches.bytes;
     status = plan_list_tensors(&plan, model, adapters, &matches, options, facts, err);
+    if (!status && options->torch)
+        status = plan_find_alias(&plan, model, facts, err);
     if (!status)
-        status = plan_lay_out(&plan, options->stored ? options->stored : model,
-                              options->max_shard_bytes, err);
+        status = plan_lay_out(&plan, options->stored ? options->stored : model, options, err);
     if (!status)
         status = plan_count_blocks(&plan, err);
 out:

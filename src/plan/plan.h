@@ -9,7 +9,9 @@
  * fits max_shard_bytes stays one file, a larger one is cut between tensors; the
  * header of an output is padded so that its data start lies at the same offset,
  * modulo PAGE_BYTES, as its first tensor in the base.  Then a block of output is
- * a window of the base that is folded in place.
+ * a window of the base that is folded in place.  Between the tensors of a torch
+ * file lie headers; there each large tensor is placed so, if it lies at a
+ * multiple of 64 in the base.
  *
  * An output file is worked on in blocks: PLAN_BLOCK_BYTES each, at multiples of
  * it, the last one shorter.  plan_block() derives a block from the plan alone.
@@ -89,6 +91,8 @@ struct plan_options {
     const char *const *skip; /* modules that stay in 16 bits, with all in them: whole components of
                                 names, in a row */
     size_t skip_count;
+    bool torch;          /* files of torch.save() instead of safetensors */
+    const char *variant; /* part of the names of files, or NULL; plan_check_variant() */
 };
 
 /* One adapter and the weight its deltas are multiplied with. */
@@ -257,12 +261,17 @@ struct plan_clone {
     uint64_t in_offset;
     uint64_t bytes; /* a multiple of PAGE_BYTES, unless it ends where both files end */
 };
+#define PLAN_VARIANT_BYTES_MAX 64u
+#define PLAN_FILE_NAME_BYTES 128u
 
 struct plan_file {
-    char name[64]; /* model-00001-of-00002.safetensors */
+    char name[PLAN_FILE_NAME_BYTES]; /* model-00001-of-00002.safetensors */
     uint64_t bytes;
     uint64_t data_start;
-    uint64_t header_offset; /* of prefix and JSON in plan.headers; data_start bytes long */
+    uint64_t header_offset; /* of prefix and JSON, or of the head with the pickle, in plan.headers;
+                               data_start bytes long */
+    uint64_t pickle_bytes;  /* these two: of a torch file */
+    uint32_t pickle_checksum;
     uint64_t tensor_first;
     uint64_t tensor_count;
     uint64_t block_first; /* number of its first block in the whole plan */
@@ -329,7 +338,11 @@ struct plan {
     uint64_t kept_bytes; /* that they take */
     struct plan_file *files;
     size_t file_count;
-    char *headers; /* prefix and JSON of all files, one behind the other */
+    char index_name[PLAN_FILE_NAME_BYTES]; /* "": there is one file */
+    bool torch;                            /* the files are torch's: plan_block_frame() */
+    const char *alias; /* in such files, a second name for tensor `aliased`, or NULL */
+    uint64_t aliased;
+    char *headers; /* what files begin with, one behind the other */
     size_t headers_bytes;
     uint64_t block_count;
     uint64_t bytes_in;         /* of tensors, from all inputs */
@@ -375,12 +388,17 @@ int plan_make(struct plan *out, const struct model *model, const struct plan_ada
               const struct config_facts *facts, const struct log *log, struct error *err);
 void plan_release(struct plan *plan);
 
+/* ERR_USAGE unless it is made of 1 to PLAN_VARIANT_BYTES_MAX letters, digits, '_' and '-'. */
+int plan_check_variant(const char *variant, struct error *err);
+
 /*
- * Lay out one adapter as PEFT saves it, in one file PLAN_ADAPTER_FILE; of the options only the
- * dtype counts.  ERR_FORMAT: two tensors would have one name, or they lie too far apart to be read
- * in blocks.  On success the caller releases *out; the adapter's tensors may be forgotten then.
+ * Lay out one adapter as PEFT saves it, in one file PLAN_ADAPTER_FILE, or PLAN_ADAPTER_TORCH_FILE;
+ * of the options only `torch` and the dtype count.  ERR_FORMAT: two tensors would have one name, or
+ * they lie too far apart to be read in blocks.  On success the caller releases *out; the adapter's
+ * tensors may be forgotten then.
  */
 #define PLAN_ADAPTER_FILE "adapter_model.safetensors"
+#define PLAN_ADAPTER_TORCH_FILE "adapter_model.bin"
 int plan_make_adapter(struct plan *out, const struct adapter *adapter,
                       const struct plan_options *options, struct error *err);
 
@@ -471,6 +489,26 @@ struct plan_part {
     uint64_t end;
 };
 struct plan_part plan_block_part(const struct plan_block *block, const struct plan_tensor *tensor);
+
+/*
+ * Of a torch file: the tensors [first, end) of the plan whose checksums stand in the block.  Those
+ * with bytes in earlier blocks are known once these are computed.
+ */
+struct plan_span {
+    uint64_t first;
+    uint64_t end;
+};
+struct plan_span plan_block_checksums(const struct plan *plan, const struct plan_block *block);
+
+/*
+ * Write what a block of a torch file holds besides tensors and the file's head into `memory`, which
+ * begins where the block does.  `checksums`: of each tensor of the plan (base/checksum.h).
+ */
+void plan_block_frame(const struct plan *plan, const struct plan_block *block,
+                      const uint32_t *checksums, uint8_t *memory);
+
+/* The blocks with bytes of a tensor. */
+uint64_t plan_tensor_blocks(const struct plan_tensor *tensor);
 
 /*
  * The elements of a computed tensor that a part of its output needs: those that it holds bytes of,

@@ -74,6 +74,7 @@ static int list_tensors(struct plan *plan, const struct adapter *adapter,
 int plan_make_adapter(struct plan *out, const struct adapter *adapter,
                       const struct plan_options *options, struct error *err)
 {
+    const struct plan_options whole = { .max_shard_bytes = UINT64_MAX, .torch = options->torch };
     struct plan plan = { 0 };
     int status = list_tensors(&plan, adapter, options, err);
 
@@ -81,10 +82,11 @@ int plan_make_adapter(struct plan *out, const struct adapter *adapter,
         status = error_set(err, ERR_MISMATCH, "nothing of the adapter is left to write");
     if (!status) {
         plan_count_actions(&plan);
-        status = plan_lay_out(&plan, NULL, UINT64_MAX, err);
+        status = plan_lay_out(&plan, NULL, &whole, err);
     }
     if (!status) {
-        snprintf(plan.files[0].name, sizeof(plan.files[0].name), "%s", PLAN_ADAPTER_FILE);
+        snprintf(plan.files[0].name, sizeof(plan.files[0].name), "%s",
+                 options->torch ? PLAN_ADAPTER_TORCH_FILE : PLAN_ADAPTER_FILE);
         if (plan_count_blocks(&plan, err))
             status = error_set(err, ERR_FORMAT,
                                "the tensors of '%s' lie too far apart in the file to be read "

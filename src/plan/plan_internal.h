@@ -4,8 +4,8 @@
  * match.c: the edits of all adapters, sorted; tied.c: which of them mean which side
  * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
  * targets and deltas; encode.c, same.c: outputs in 4 bits, or in the base's own scheme; factors.c:
- * how factors lie; layout.c: files; blocks.c: blocks; norms.c: DoRA;
- * memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
+ * how factors lie; layout.c: files; torch.c: what is different in torch's; blocks.c: blocks;
+ * norms.c: DoRA; memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -147,9 +147,26 @@ enum dtype plan_output_dtype(const struct st_header *header, const struct st_ten
 /* Sum up what is done with the tensors. */
 void plan_count_actions(struct plan *plan);
 
-/* Cut into files, emit headers, set offsets.  Without a model there is no metadata to keep. */
-int plan_lay_out(struct plan *plan, const struct model *model, uint64_t max_shard_bytes,
+/*
+ * Cut into files, name them, emit headers, set offsets.  Without a model there is no metadata to
+ * keep.  ERR_FORMAT: a dtype that torch lacks.
+ */
+int plan_lay_out(struct plan *plan, const struct model *model, const struct plan_options *options,
                  struct error *err);
+
+/* Are its bytes those of its input, as many, changed or not? */
+bool plan_keeps_width(const struct plan_tensor *tensor);
+
+/* torch.c: a head of a file, with its pickle, behind the other headers. */
+int plan_emit_torch_head(struct plan *plan, struct plan_file *file, struct text *headers,
+                         struct text *pickle, struct error *err);
+/* Where a tensor of a torch file goes, behind the one before it; and the bytes of the tail. */
+void plan_place_in_torch(struct plan *plan, const struct plan_file *file, uint64_t tensor);
+uint64_t plan_torch_tail_bytes(const struct plan *plan, const struct plan_file *file);
+
+/* A tied head of which the base has no tensor is a name for the embedding's, as torch saves it. */
+int plan_find_alias(struct plan *plan, const struct model *model, const struct config_facts *facts,
+                    struct error *err);
 
 /* Count blocks, reads and in-place blocks. */
 int plan_count_blocks(struct plan *plan, struct error *err);

@@ -1,4 +1,5 @@
 #include "pipeline/made_model.h"
+#include "pipeline/made_torch.h"
 
 #include "compute/fold.h"
 #include "format/model.h"
@@ -142,24 +143,41 @@ static void shard_name(const struct made_model *model, unsigned shard, char *out
         snprintf(out, bytes, "model-%05u-of-%05u.safetensors", shard + 1, model->shard_count);
 }
 
-static void write_shard(const struct made_model *model, unsigned shard, const char *directory)
+static void emit_header(const struct made_model *model, unsigned shard, struct text *json)
 {
-    struct text json = { 0 };
     uint64_t offset = 0;
-    char name[64];
-    FILE *file;
 
-    st_emit_begin(&json, NULL, 0);
+    st_emit_begin(json, NULL, 0);
     for (unsigned i = 0; i < model->tensor_count; i++) {
         const struct made_tensor *tensor = &model->tensors[i];
 
         if (tensor->shard != shard)
             continue;
-        st_emit_tensor(&json, tensor->name, strlen(tensor->name), tensor->dtype, tensor->shape,
+        st_emit_tensor(json, tensor->name, strlen(tensor->name), tensor->dtype, tensor->shape,
                        tensor->shape_count, offset, tensor->bytes);
         offset += tensor->bytes;
     }
-    st_emit_end(&json, 0, 8);
+    st_emit_end(json, 0, 8);
+}
+
+unsigned made_spaces_to(const struct made_model *model, unsigned shard, unsigned alignment)
+{
+    struct text json = { 0 };
+    size_t bytes;
+
+    emit_header(model, shard, &json);
+    bytes = ST_PREFIX_BYTES + json.bytes;
+    text_release(&json);
+    return (unsigned)((alignment - bytes % alignment) % alignment);
+}
+
+static void write_shard(const struct made_model *model, unsigned shard, const char *directory)
+{
+    struct text json = { 0 };
+    char name[64];
+    FILE *file;
+
+    emit_header(model, shard, &json);
     for (unsigned i = 0; i < model->header_spaces[shard]; i++)
         text_add(&json, " ", 1);
     shard_name(model, shard, name, sizeof(name));
@@ -373,10 +391,9 @@ static void check_tensor(const struct made_model *model, const struct made_tenso
 
 void made_check(const struct made_model *model, const char *output, bool convert, enum dtype dtype)
 {
-    struct error err = { 0 };
     struct model opened = { 0 };
 
-    CHECK(model_open(&opened, output, NULL, &err) == 0, "%s", err.text);
+    made_open_output(&opened, output);
     CHECK(opened.tensor_count == model->tensor_count, "%zu tensors, not %u", opened.tensor_count,
           model->tensor_count);
     for (unsigned i = 0; i < model->tensor_count; i++)

@@ -47,6 +47,9 @@ struct made_tensor *made_add(struct made_model *model, uint64_t *rng, const char
                              enum dtype dtype, unsigned shape_count, const uint64_t *shape,
                              unsigned shard, uint32_t rank, enum dtype factor_dtype);
 
+/* The header_spaces with which the data of a shard start at a multiple of `alignment`. */
+unsigned made_spaces_to(const struct made_model *model, unsigned shard, unsigned alignment);
+
 /* Write base/ and adapter/ below model->directory, which exists. */
 void made_write(const struct made_model *model);
 void made_release(struct made_model *model);

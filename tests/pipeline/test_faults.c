@@ -24,6 +24,7 @@ static char adapter_path[600];
 static char output[600];
 static char reference[600]; /* what a merge without a fault gave */
 static enum lorafold_save_method save_method = LORAFOLD_MERGED_16BIT;
+static bool torch; /* files of torch.save() */
 static const char *const method_names[] = {
     [LORAFOLD_MERGED_16BIT] = "", [LORAFOLD_MERGED_4BIT] = ", 4 bits", [LORAFOLD_LORA] = ", lora"
 };
@@ -44,6 +45,7 @@ static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
     options.io_engine = engine;
     options.overwrite = overwrite;
     options.save_method = save_method;
+    options.safe_serialization = !torch;
     if (save_method == LORAFOLD_MERGED_4BIT)
         options.base_numerics = LORAFOLD_NUMERICS_NF4_ROUNDTRIP;
     options.dtype = save_method == LORAFOLD_LORA ? LORAFOLD_DTYPE_F32 : LORAFOLD_DTYPE_KEEP;
@@ -119,8 +121,9 @@ static void check_kind(enum fault_kind kind, const char *engine, bool overwrite)
     /* Norms of what goes through NF4 are read row by row: of a thousand such reads, every few. */
     while (number < NUMBER_MAX && check_one(kind, number, engine, overwrite))
         number += save_method == LORAFOLD_MERGED_4BIT ? 1 + number / 50 : 1;
-    printf("%s, %s%s%s: of %u calls one failed in turn\n", fault_names[kind], engine,
-           overwrite ? ", overwrite" : "", method_names[save_method], number - 1);
+    printf("%s, %s%s%s%s: of %u calls one failed in turn\n", fault_names[kind], engine,
+           overwrite ? ", overwrite" : "", method_names[save_method], torch ? ", torch" : "",
+           number - 1);
     fflush(stdout);
     CHECK(number > 1, "no call of this kind was made");
     CHECK(number < NUMBER_MAX, "there is no end");
@@ -218,6 +221,12 @@ int main(int argc, char **argv)
         save_method = LORAFOLD_LORA;
         choose(kinds, "kinds/base");
         check_all_kinds();
+        made_remove(reference);
+        torch = true;
+        save_method = LORAFOLD_MERGED_16BIT;
+        choose(kinds, "kinds/base");
+        check_all_kinds();
+        made_remove(reference);
     }
     made_remove(model.directory);
     made_remove(kinds);

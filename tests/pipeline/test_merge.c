@@ -19,6 +19,7 @@ struct way {
     const char *kernels;
     unsigned threads;
     uint64_t memory_bytes;
+    bool torch;
 };
 
 static void print_message(void *context, enum lorafold_level level, const char *sentence)
@@ -28,8 +29,9 @@ static void print_message(void *context, enum lorafold_level level, const char *
         fprintf(stderr, "message: %s\n", sentence);
 }
 
-static void merge(const struct made_model *model, const char *output, enum lorafold_dtype dtype,
-                  uint64_t max_shard_bytes, const struct way *way)
+/* How many blocks were folded in place. */
+static int merge(const struct made_model *model, const char *output, enum lorafold_dtype dtype,
+                 uint64_t max_shard_bytes, const struct way *way)
 {
     struct lorafold_merge_options options;
     struct lorafold_adapter adapter = { .weight = 1.0 };
@@ -37,6 +39,8 @@ static void merge(const struct made_model *model, const char *output, enum loraf
     struct lorafold_error err = { 0 };
     char base[600];
     char path[600];
+    char *plan;
+    int in_place;
 
     snprintf(base, sizeof(base), "%s/base", model->directory);
     snprintf(path, sizeof(path), "%s/adapter", model->directory);
@@ -53,10 +57,16 @@ static void merge(const struct made_model *model, const char *output, enum loraf
     options.kernels = way->kernels;
     options.threads = way->threads;
     options.memory_bytes = way->memory_bytes;
+    options.safe_serialization = !way->torch;
     options.message = print_message;
     CHECK(lorafold_merge_open(&job, &options, &err) == 0, "%s", err.text);
+    plan = lorafold_merge_describe(job, LORAFOLD_JSON);
+    CHECK(plan, "memory");
+    in_place = atoi(strchr(strstr(plan, "blocks_in_place"), ':') + 1);
+    lorafold_free(plan);
     CHECK(lorafold_merge_run(job, &err) == 0, "%s", err.text);
     lorafold_merge_close(job);
+    return in_place;
 }
 
 /* Tensors of all kinds in random order; sizes that make several blocks. */
@@ -118,10 +128,12 @@ static void check_seed(uint64_t seed)
                                                   LORAFOLD_DTYPE_F16, LORAFOLD_DTYPE_F32 };
     static const enum dtype inner[] = { DTYPE_BF16, DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     const struct way plain = { .threads = 2, .memory_bytes = UINT64_C(128) << 20 };
+    const struct way torch = { .threads = 2, .memory_bytes = UINT64_C(128) << 20, .torch = true };
+    struct way way;
     const struct way others[] = {
-        { "threads", "off", "scalar", 3, UINT64_C(200) << 20 },
-        { "threads", "on", NULL, 1, UINT64_C(48) << 20 }, /* little memory: panels */
-        { NULL, "off", NULL, 2, UINT64_C(64) << 20 },
+        { "threads", "off", "scalar", 3, UINT64_C(200) << 20, false },
+        { "threads", "on", NULL, 1, UINT64_C(48) << 20, false }, /* little memory: panels */
+        { NULL, "off", NULL, 2, UINT64_C(64) << 20, false },
     };
     struct made_model model = { 0 };
     uint64_t max_shard_bytes = seed % 4 == 1 ? 3000000 : 5000000000;
@@ -140,6 +152,40 @@ static void check_seed(uint64_t seed)
     made_check(&model, first, d != 0, inner[d]);
     merge(&model, second, dtypes[d], max_shard_bytes, &others[seed % 3]);
     made_check_same(first, second);
+    /* The same tensors in files of torch.save(), with little memory and with much. */
+    made_remove(first);
+    made_remove(second);
+    merge(&model, first, dtypes[d], max_shard_bytes, &torch);
+    made_check(&model, first, d != 0, inner[d]);
+    way = others[seed % 3];
+    way.torch = true;
+    merge(&model, second, dtypes[d], max_shard_bytes, &way);
+    made_check_same(first, second);
+    made_remove(model.directory);
+    made_release(&model);
+}
+
+/*
+ * Where a large tensor lies at a multiple of 64 in the base, blocks of torch files are folded in
+ * place too.
+ */
+static void check_in_place(void)
+{
+    const struct way way = { .threads = 2, .memory_bytes = UINT64_C(128) << 20, .torch = true };
+    struct made_model model = { .shard_count = 1, .scale = 0.5f };
+    uint64_t rng = 3;
+    char output[600];
+
+    made_directory(model.directory, sizeof(model.directory));
+    made_add(&model, &rng, "a.weight", DTYPE_BF16, 2, (uint64_t[]){ 3000, 2048 }, 0, 4, DTYPE_F32);
+    made_add(&model, &rng, "b.weight", DTYPE_F32, 2, (uint64_t[]){ 1600, 2048 }, 0, 7, DTYPE_F32);
+    made_add(&model, &rng, "c.weight", DTYPE_F32, 2, (uint64_t[]){ 3, 5 }, 0, 0, DTYPE_F32);
+    model.header_spaces[0] = made_spaces_to(&model, 0, 64);
+    made_write(&model);
+    snprintf(output, sizeof(output), "%s/out", model.directory);
+    CHECK(merge(&model, output, LORAFOLD_DTYPE_KEEP, UINT64_MAX, &way) >= 3,
+          "blocks are not folded in place");
+    made_check(&model, output, false, DTYPE_BF16);
     made_remove(model.directory);
     made_release(&model);
 }
@@ -149,6 +195,7 @@ int main(int argc, char **argv)
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
     uint64_t last = argc > 1 ? first : 8;
 
+    check_in_place();
     for (uint64_t seed = first; seed <= last; seed++)
         check_seed(seed);
     printf("%llu passed, 0 failed\n", (unsigned long long)(last - first + 1));

@@ -8,6 +8,7 @@
  */
 #include "check.h"
 #include "pipeline/made_edits.h"
+#include "pipeline/made_torch.h"
 
 #include "cpu/cpu.h"
 #include "gpu/gpu.h"
@@ -117,7 +118,8 @@ static void check_seed(uint64_t seed)
     const struct log log = { 0 };
     struct error err = { 0 };
     struct plan plan = { 0 };
-    char first[600], second[600], third[600];
+    char first[600], second[600], third[600], fourth[600];
+    struct model opened = { 0 };
 
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
@@ -132,6 +134,7 @@ static void check_seed(uint64_t seed)
     CHECK(plan_fit_memory(&plan, UINT64_C(128) << 20, 2, 2, 0, &err) == 0, "%s", err.text);
     snprintf(first, sizeof(first), "%s/first", made.model.directory);
     snprintf(second, sizeof(second), "%s/second", made.model.directory);
+    snprintf(fourth, sizeof(fourth), "%s/fourth", made.model.directory);
     snprintf(third, sizeof(third), "%s/third", made.model.directory);
     run(&plan, third, &(const struct way){ .cancelled = true });
     run(&plan, first, &(const struct way){ 0 });
@@ -141,6 +144,21 @@ static void check_seed(uint64_t seed)
     run(&plan, second, &(const struct way){ .kernels = "scalar", .threads = true });
     made_check_same(first, second);
     check_simulated(&plan, (unsigned)seed, first);
+    plan_release(&plan);
+    /* The same tensors in files of torch.save(). */
+    options.torch = true;
+    CHECK(plan_make(&plan, &made.base, made.plan_adapters, made.adapter_count, &options, &facts,
+                    &log, &err) == 0,
+          "%s", err.text);
+    CHECK(plan_fit_memory(&plan, UINT64_C(128) << 20, 2, 2, 0, &err) == 0, "%s", err.text);
+    run(&plan, fourth, &(const struct way){ .threads = seed % 2 });
+    if (seed % 4 == 0)
+        check_simulated(&plan, (unsigned)seed, fourth);
+    made_edits_check(&made, &plan, fourth, &options);
+    made_open_output(&opened, fourth);
+    CHECK(opened.tensor_count == plan.tensor_count, "%zu tensors, not %zu", opened.tensor_count,
+          plan.tensor_count);
+    model_release(&opened);
     plan_release(&plan);
     made_edits_release(&made);
 }

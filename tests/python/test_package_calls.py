@@ -141,16 +141,6 @@ def test_unknown_options_are_a_type_error(pair: Path):
         lorafold.plan(pair / "base", pair / "adapter", quick=True)
 
 
-@pytest.mark.parametrize("options", [{"variant": "fp16"}, {"safe_serialization": False}], ids=str)
-def test_options_that_the_library_may_lack(options: dict, pair: Path, tmp_path: Path):
-    from lorafold._options import FIELDS
-
-    if set(options) <= FIELDS:
-        pytest.skip("the library has the option, and its own tests")
-    with pytest.raises(lorafold.UsageError, match="this version of lorafold cannot do"):
-        lorafold.merge(pair / "base", pair / "adapter", tmp_path / "out", **options)
-
-
 @pytest.mark.parametrize("method", ["merged_4bit", "merged_4bit_forced", "lora", "same"])
 def test_other_save_methods_reach_the_library(method: str, pair: Path, tmp_path: Path):
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 import models
 import package_help as help  # first: it says where the package is
@@ -48,6 +49,45 @@ def test_a_model_is_replaced_and_the_rest_stays(base: Path, tmp_path: Path):
     assert not (out / "model.safetensors").exists() and not (out / WORK).exists()
     help.check_same_answers(out, model, base)
     assert lorafold.verify(out).file_count
+
+
+def test_the_other_format_replaces_this_one(base: Path, tmp_path: Path):
+    """transformers prefers safetensors: old ones would hide what is saved now."""
+    model, out = help.trained(base), tmp_path / "out"
+    for options in ({"max_shard_size": "40KB"}, {"safe_serialization": False},
+                    {"safe_serialization": False, "max_shard_size": "40KB"}, {}):
+        help.train(model, seed=5)
+        lorafold.save_pretrained_merged(model, out, **options)
+        files = [name for name in names(out) if "model" in name]
+        assert {name.endswith((".bin", ".bin.index.json")) for name in files} == {"safe_serialization" in options}
+        assert (len(files) > 1) == ("max_shard_size" in options)
+        help.check_same_answers(out, model, base)
+        assert lorafold.verify(out).file_count
+
+
+def test_variants_lie_side_by_side(base: Path, tmp_path: Path):
+    model, out = help.trained(base), tmp_path / "out"
+    lorafold.save_pretrained_merged(model, out, dtype="float32")
+    lorafold.save_pretrained_merged(model, out, dtype="float16", variant="fp16", max_shard_size="40KB")
+    lorafold.save_pretrained_merged(model, out, dtype="float16", variant="fp16", safe_serialization=False)
+    assert [name for name in names(out) if "model" in name] == ["model.safetensors", "pytorch_model.fp16.bin"]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(out, variant="fp16", dtype=torch.float16)
+    torch.testing.assert_close(help.logits(loaded.float()), help.logits(model), atol=2e-2, rtol=2e-2)
+    with pytest.raises(lorafold.UsageError, match="--variant"):
+        lorafold.save_pretrained_merged(model, out, variant="../x")
+    with pytest.raises(lorafold.UsageError, match="holds a whole model"):
+        lorafold.save_pretrained_merged(model, out, save_method="lora")
+
+
+def test_an_adapter_in_the_other_format(base: Path, tmp_path: Path):
+    """PEFT prefers safetensors too."""
+    model, out = help.trained(base), tmp_path / "out"
+    for safe in (True, False, True):
+        help.train(model, seed=5)
+        lorafold.save_pretrained_merged(model, out, save_method="lora", safe_serialization=safe)
+        assert (out / "adapter_model.safetensors").exists() is safe and (out / "adapter_model.bin").exists() is not safe
+        loaded = models.peft_unmerged_model(base, out, torch.float32)
+        torch.testing.assert_close(help.logits(loaded), help.logits(model))
 
 
 def test_a_second_save_is_the_same(base: Path, tmp_path: Path):

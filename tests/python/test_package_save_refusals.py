@@ -60,15 +60,6 @@ def test_parameters(options: dict, sentence: str, model: peft.PeftModel, tmp_pat
     refused(model, tmp_path, sentence, **options)
 
 
-@pytest.mark.parametrize("options", [{"variant": "fp16"}, {"safe_serialization": False}], ids=str)
-def test_parameters_that_the_library_may_lack(options: dict, model: peft.PeftModel, tmp_path: Path):
-    from lorafold._options import FIELDS
-
-    if set(options) <= FIELDS:
-        pytest.skip("the library has the option, and its own tests")
-    refused(model, tmp_path, "this version of lorafold cannot do", **options)
-
-
 def test_a_pruned_model(model: peft.PeftModel, tmp_path: Path):
     layer = model.get_base_model().model.layers[1].mlp
     for one in (layer.gate_proj, layer.up_proj, layer.down_proj):

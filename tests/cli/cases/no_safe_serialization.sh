@@ -1,1 +1,0 @@
-"$LORAFOLD" merge base -a a -o out --no-safe-serialization

@@ -1,0 +1,1 @@
+"$LORAFOLD" merge base -a a -o out --safe-serialization --no-safe-serialization
