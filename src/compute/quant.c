@@ -25,7 +25,7 @@ static bool codes_fit(const struct quant_matrix *matrix)
     case QUANT_BYTES:
         return bits == 8 && !is_table(matrix->codes);
     case QUANT_HIGH_FLAT:
-        return bits == 4 && is_table(matrix->codes) && !matrix->transposed;
+        return bits == 4 && is_table(matrix->codes);
     case QUANT_LOW_FIRST:
         return bits == 4 && is_table(matrix->codes);
     case QUANT_WORDS:
@@ -86,6 +86,16 @@ static bool scale_fits(const struct quant_matrix *matrix)
     return false;
 }
 
+static bool blocks_fit(const struct quant_matrix *matrix)
+{
+    if (matrix->packing != QUANT_HIGH_FLAT)
+        return matrix->block_rows && matrix->block_cols;
+    if (!matrix->transposed)
+        return !matrix->block_rows && matrix->block_cols;
+    return matrix->block_rows == 1 && matrix->block_cols && matrix->block_cols % 2 == 0 &&
+           matrix->rows % matrix->block_cols == 0;
+}
+
 static int check_scheme(const struct quant_matrix *matrix, struct error *err)
 {
     uint64_t elements;
@@ -102,8 +112,7 @@ static int check_scheme(const struct quant_matrix *matrix, struct error *err)
         return error_set(err, ERR_FORMAT,
                          "quantised weights are decoded to BF16, F16 or F32, not to %s",
                          dtype_name(matrix->result_dtype));
-    if (matrix->block_cols == 0 ||
-        (matrix->block_rows == 0) != (matrix->packing == QUANT_HIGH_FLAT))
+    if (!blocks_fit(matrix))
         return error_set(err, ERR_FORMAT,
                          "a block of %" PRIu64 " x %" PRIu64 " weights is not decoded",
                          matrix->block_rows, matrix->block_cols);

@@ -52,7 +52,8 @@ enum quant_codes {
 /* Where the codes of one stored row lie.  A row begins at a whole byte, or word where words are. */
 enum quant_packing {
     QUANT_BYTES,      /* one byte each */
-    QUANT_HIGH_FLAT,  /* two in a byte, the first in the high half; rows are not aligned (bnb) */
+    QUANT_HIGH_FLAT,  /* two in a byte, the first in the high half; rows are not aligned (bnb);
+                         transposed, whole blocks make a row */
     QUANT_LOW_FIRST,  /* two in a byte, the first in the low half */
     QUANT_WORDS,      /* 32-bit little-endian words, from bit 0 up along the row, across words */
     QUANT_WORDS_DOWN, /* the same, but along a column: word [k][j] holds rows of column j (GPTQ) */
@@ -110,7 +111,8 @@ struct quant_matrix {
     enum dtype scale_dtype; /* F32, BF16, F16, F8_E4M3, F8_E8M0; U8 where NESTED */
     /*
      * Block of an element at stored row i, column j of stored width n, unless group_of is given:
-     *     block_rows 0: (i * n + j) / block_cols, through the whole tensor (HIGH_FLAT, no other)
+     *     block_rows 0: (i * n + j) / block_cols, through the whole tensor (HIGH_FLAT that is not
+     *           transposed, no other)
      *     else: (i / block_rows) * ceil(n / block_cols) + j / block_cols, in each matrix anew;
      *           the last block of a row or column may be cut
      */

@@ -108,10 +108,13 @@ COMPUTE_SHARED float quant_scale_of(const struct quant_matrix *matrix,
     uint64_t line = place->matrix * scales->plane.lines + place->block_row;
     float stored;
 
-    if (matrix->scale == QUANT_SCALE_NESTED) /* one line, so that a column is a block */
-        return f32_add(f32_mul(map[*quant_at(scales, line, place->block_col)],
-                               whole->nested[place->block_col / 256]),
-                       whole->offset);
+    if (matrix->scale == QUANT_SCALE_NESTED) {
+        uint64_t block = line * scales->plane.cols + place->block_col;
+
+        return f32_add(
+            f32_mul(map[*quant_at(scales, line, place->block_col)], whole->nested[block / 256]),
+            whole->offset);
+    }
     stored = quant_stored_scale(scales, matrix->scale_dtype, line, place->block_col);
     if (matrix->scale == QUANT_SCALE_TIMES_WHOLE)
         return f32_mul(stored, whole->whole);

@@ -77,8 +77,10 @@ static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t 
     float *cells = work->cells;
 
     if (dtype == DTYPE_U8) {
+        uint64_t block = line * view->plane.cols + cell;
+
         for (size_t c = 0; c < count; c++)
-            cells[c] = whole->map[src[c]] * whole->nested[(cell + c) / 256] + whole->offset;
+            cells[c] = whole->map[src[c]] * whole->nested[(block + c) / 256] + whole->offset;
     } else if (dtype == DTYPE_F8_E8M0) {
         for (size_t c = 0; c < count; c++)
             cells[c] = f32_from_bits(e8m0_decode(src[c]));

@@ -127,6 +127,29 @@ static void set_matrix(struct quant_matrix *matrix, const struct bnb_state *stat
     matrix->result_dtype = state->dtype;
 }
 
+/*
+ * A Conv1D was transposed before it was quantised.  What is read of it is a part of each stored
+ * row, so that no block may pass the end of one.
+ */
+static int turn(struct scheme_find *find, const struct scheme_anchor *codes,
+                struct bnb_state *state, struct quant_matrix *matrix, struct error *err)
+{
+    uint64_t stored_cols = matrix->cols;
+
+    if (state->shape_count != 2 || stored_cols % state->blocksize)
+        return find_refuse(find, codes->ref, err,
+                           "it is the weight of a Conv1D, stored transposed, and blocks of %" PRIu64
+                           " do not divide its %" PRIu64
+                           " inputs, which is not decoded; merge into the 16-bit model that it was "
+                           "made from",
+                           (uint64_t)state->blocksize, stored_cols);
+    matrix->cols = state->shape[1] = matrix->rows;
+    matrix->rows = state->shape[0] = stored_cols;
+    matrix->transposed = true;
+    matrix->block_rows = 1;
+    return 0;
+}
+
 /* The anchor is the quant_state, since codes may have any dtype. */
 int find_bnb4(struct scheme_find *find, const struct scheme_anchor *anchor, struct error *err)
 {
@@ -146,6 +169,8 @@ int find_bnb4(struct scheme_find *find, const struct scheme_anchor *anchor, stru
     blocks = elements / state.blocksize + (elements % state.blocksize != 0);
     tensor.block_elements = state.blocksize;
     set_matrix(&tensor.matrix, &state, elements);
+    if (find_is_conv1d(find, anchor) && turn(find, &codes, &state, &tensor.matrix, err))
+        return err->code;
     if (find_need(find, &codes, ".quant_map", &map, err) ||
         find_take(find, &codes, map, DTYPE_MASK(DTYPE_F32), &map_count, 1, NULL, err) ||
         take_absmax(find, &codes, blocks, &tensor, err) ||

@@ -298,7 +298,7 @@ int find_add(struct scheme_find *find, const struct scheme_anchor *anchor, const
         error_prefix(err, "tensor '%s'", quote_name(quoted, find, anchor->ref));
         return err->code;
     }
-    if (tensor->kind != SCHEME_BNB8 && find_is_conv1d(find, anchor))
+    if (tensor->kind != SCHEME_BNB8 && tensor->kind != SCHEME_BNB4 && find_is_conv1d(find, anchor))
         return find_refuse(find, anchor->ref, err,
                            "it is the weight of a Conv1D, whose quantised form lies transposed to "
                            "it and is not decoded; merge into the 16-bit model that it was made "

@@ -39,7 +39,7 @@ static inline uint64_t packed_bytes(enum quant_packing packing, unsigned bits, u
     switch (packing) {
     case QUANT_BYTES:
         return rows * cols * bits / 8;
-    case QUANT_HIGH_FLAT:
+    case QUANT_HIGH_FLAT: /* transposed: rows are of whole blocks, which are even */
         return test_ceil(rows * cols, 2);
     case QUANT_LOW_FIRST:
         return rows * test_ceil(cols, 2);
@@ -105,7 +105,7 @@ static inline void case_alloc(struct quant_case *c)
     c->part_bytes[QUANT_PART_ZEROS] = matrices * zeros_bytes(m, grid_rows, grid_cols);
     for (int part = 0; part < QUANT_PART_COUNT; part++)
         c->parts[part] = test_alloc(c->part_bytes[part]);
-    c->nested_count = test_ceil(grid_cols, 256);
+    c->nested_count = test_ceil(matrices * grid_rows * grid_cols, 256);
     c->nested = test_alloc(c->nested_count * sizeof(float));
     c->group_of = test_alloc(rows * sizeof(uint32_t));
     c->whole.nested = c->nested;

@@ -27,6 +27,8 @@ static const struct scheme schemes[] = {
     { QUANT_FP4_BNB, QUANT_HIGH_FLAT, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_NONE, false },
     { QUANT_FP4_BNB, QUANT_HIGH_FLAT, 4, QUANT_SCALE_NESTED, QUANT_ZEROS_NONE, false },
     { QUANT_E2M1, QUANT_LOW_FIRST, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_NONE, false },
+    { QUANT_NF4, QUANT_HIGH_FLAT, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_NONE, true },
+    { QUANT_FP4_BNB, QUANT_HIGH_FLAT, 4, QUANT_SCALE_NESTED, QUANT_ZEROS_NONE, true },
     { QUANT_E2M1, QUANT_LOW_FIRST, 4, QUANT_SCALE_PLAIN, QUANT_ZEROS_NONE, true },
     { QUANT_E2M1, QUANT_LOW_FIRST, 4, QUANT_SCALE_TIMES_WHOLE, QUANT_ZEROS_NONE, false },
     { QUANT_E2M1, QUANT_LOW_FIRST, 4, QUANT_SCALE_OVER_WHOLE, QUANT_ZEROS_NONE, false },
@@ -121,6 +123,11 @@ static void random_matrix(struct quant_matrix *m, uint64_t *rng, bool small)
     m->block_cols = random_block(rng, m->transposed ? m->rows : m->cols);
     if (m->packing != QUANT_HIGH_FLAT)
         m->block_rows = random_block(rng, m->transposed ? m->cols : m->rows);
+    if (m->packing == QUANT_HIGH_FLAT && m->transposed) { /* a Conv1D: whole blocks in a row */
+        m->block_rows = 1;
+        m->block_cols = 2 * test_ceil(m->block_cols, 2);
+        m->rows = m->block_cols * test_ceil(m->rows, m->block_cols);
+    }
 }
 
 /* Scales, or zeros of their dtype; with rarity 0 no result is infinite or NaN. */

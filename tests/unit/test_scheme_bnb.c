@@ -254,11 +254,10 @@ static void test_bnb8(void **state)
     made_refuses(&base, "'m.q.weight'", "'m.q.SCB'", "[7]", "[8]", NULL);
 }
 
-/* The weights of GPT-2 were transposed: of 8 bits they are turned back, of 4 bits they are refused.
- */
+/* The weights of GPT-2 were transposed, and are turned back. */
 static void test_bnb__conv1d(void **state)
 {
-    static const char json[] = BNB("[96, 128]");
+    static const char json[] = BNB("[96, 128]"), cut[] = BNB("[128, 96]");
     struct made_base base = { .config = "{\"model_type\": \"gpt2\"}" };
     struct scheme_base got;
 
@@ -279,7 +278,13 @@ static void test_bnb__conv1d(void **state)
                                    { sizeof(json) - 1 },
                                    json,
                                    1 });
-    made_refuses(&base, "'h.c_fc.weight'", "Conv1D", NULL);
+    got = made_opens(&base);
+    made_shape_is(&got, "h.c_fc.weight", DTYPE_BF16, 2, 128, 96);
+    assert_true(made_tensor(&got, "h.c_fc.weight", NULL)->matrix.transposed);
+    assert_int_equal(made_tensor(&got, "h.c_fc.weight", NULL)->matrix.block_rows, 1);
+    scheme_release(&got);
+    made_find(&base, "h.c_fc.weight.quant_state.bitsandbytes__nf4")->data = cut;
+    made_refuses(&base, "'h.c_fc.weight'", "Conv1D", "96 inputs", NULL);
 }
 
 int main(void)
