@@ -67,10 +67,23 @@ COMPUTE_SHARED unsigned gpu_lesser(uint64_t x, unsigned limit)
     return x < limit ? (unsigned)x : limit;
 }
 
+/* A device stops at a load or store of a vector at another address; the host would not. */
+COMPUTE_SHARED void gpu_must_align(const void *address, unsigned alignment)
+{
+#if !ROUNDED_ON_DEVICE
+    if ((uintptr_t)address % alignment)
+        __builtin_trap();
+#endif
+    (void)address;
+    (void)alignment;
+}
+
 /* Four floats at an address that is a multiple of 16. */
 COMPUTE_SHARED struct gpu_floats gpu_load_floats(const float *src)
 {
     struct gpu_floats value;
+
+    gpu_must_align(src, 16);
 #if ROUNDED_ON_DEVICE
     const float4 wide = *reinterpret_cast<const float4 *>(src);
 
@@ -86,6 +99,7 @@ COMPUTE_SHARED struct gpu_floats gpu_load_floats(const float *src)
 
 COMPUTE_SHARED void gpu_store_floats(float *dst, struct gpu_floats value)
 {
+    gpu_must_align(dst, 16);
 #if ROUNDED_ON_DEVICE
     *reinterpret_cast<float4 *>(dst) = make_float4(value.lane[0], value.lane[1], value.lane[2],
                                                    value.lane[3]);
@@ -123,7 +137,7 @@ COMPUTE_SHARED void gpu_load_words(uint32_t *words, const unsigned char *src, un
         }
     }
 #else
-    (void)alignment;
+    gpu_must_align(src, alignment);
     memcpy(words, src, count * sizeof(*words));
 #endif
 }
@@ -147,7 +161,7 @@ COMPUTE_SHARED void gpu_store_words(unsigned char *dst, const uint32_t *words, u
         }
     }
 #else
-    (void)alignment;
+    gpu_must_align(dst, alignment);
     memcpy(dst, words, count * sizeof(*words));
 #endif
 }

@@ -93,7 +93,10 @@ COMPUTE_SHARED float encode_find_largest(const struct encode_work *work,
     return largest;
 }
 
-/* Codes of up to eight elements from an even one on, two in a byte, the first in the high half. */
+/*
+ * Codes of up to eight elements from an even one on, two in a byte, the first in the high half.
+ * Behind an odd end x is 0, whose code is what has to stand there.
+ */
 COMPUTE_SHARED void encode_bnb4_eight(const struct encode_work *work, uint64_t at,
                                       const float x[GPU_EIGHT], unsigned count, float inverse)
 {
@@ -104,8 +107,6 @@ COMPUTE_SHARED void encode_bnb4_eight(const struct encode_work *work, uint64_t a
         unsigned high = encode_bnb4_code(work->task.codes, x[i], inverse);
         unsigned low = encode_bnb4_code(work->task.codes, x[i + 1], inverse);
 
-        if (i + 1 == count) /* behind an odd end: the code of zero */
-            low = work->task.codes == QUANT_NF4 ? ENCODE_NF4_ZERO : 0;
         if (i < count)
             out[i / 2] = (uint8_t)(high << 4 | low);
     }
