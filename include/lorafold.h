@@ -84,6 +84,8 @@ struct lorafold_progress {
     double seconds; /* since lorafold_merge_open() or lorafold_verify() was called */
     enum lorafold_limit limit;
     const char *file; /* the output file of the newest block; what comes from the Hub; verify: "" */
+    size_t outputs_done;  /* of a batch */
+    size_t outputs_total; /* 0: it is none */
 };
 
 /* Called at most ten times a second, and once at the end. */
@@ -275,6 +277,131 @@ LORAFOLD_API char *lorafold_report_describe(const struct lorafold_report *report
                                             enum lorafold_format format);
 
 LORAFOLD_API void lorafold_merge_close(struct lorafold_merge *merge); /* NULL is allowed */
+
+/* ---- batch: several outputs in one pass over the base ---- */
+
+/*
+ * The calling sequence:
+ *
+ *     lorafold_batch_create(&batch, &common, 0, &err)        common.output: the directory for all
+ *     lorafold_batch_add(), _add_directory(), _add_jobs()    any number of times
+ *     lorafold_batch_open(batch, &err)                       plan: headers only, writes nothing
+ *     lorafold_batch_run(batch, &err)
+ *     lorafold_batch_report(), lorafold_batch_output()
+ *     lorafold_batch_close(batch)
+ *
+ * Each output is a directory of its own in common.output, with the bytes that
+ * lorafold_merge_run() would give it, and is published on its own as soon as it is complete.
+ */
+struct lorafold_batch;
+
+#define LORAFOLD_SKIP_EXISTING 1u /* flag: outputs that are there are left as they are */
+
+enum lorafold_output_state {
+    LORAFOLD_OUTPUT_PLANNED,
+    LORAFOLD_OUTPUT_LEFT_OUT, /* found to be impossible before work began */
+    LORAFOLD_OUTPUT_EXISTS,   /* was there before, with LORAFOLD_SKIP_EXISTING */
+    LORAFOLD_OUTPUT_FAILED,
+    LORAFOLD_OUTPUT_COMPLETE
+};
+
+struct lorafold_batch_output {
+    const char *name; /* belongs to the batch */
+    enum lorafold_output_state state;
+    struct lorafold_error error; /* why it was left out or failed; code 0 otherwise */
+    uint64_t bytes;              /* of its weights */
+};
+
+/*
+ * `common` says what is the same for all: base, base_numerics, original_base, output, memory_bytes,
+ * threads, clone, overwrite, strict, hub and what stands behind it; adapters are not looked at.  The rest of it
+ * are the options of outputs that say nothing else.  Strings are borrowed until
+ * lorafold_batch_close().  The context of `common` comes with all calls.
+ */
+LORAFOLD_API int lorafold_batch_create(struct lorafold_batch **out,
+                                       const struct lorafold_merge_options *common, unsigned flags,
+                                       struct lorafold_error *err);
+
+/*
+ * Add one output.  `name`: its directory; NULL: as its first adapter's directory or repository is
+ * called.  `options`: adapters and what may differ (save_method, quant_type, single_quant, skip,
+ * dtype, tied, b_layout, max_shard_bytes, tokenizer, allow_unused, allow_nonfinite,
+ * safe_serialization, variant); the rest is taken from `common`.  LORAFOLD_USAGE for a name that is taken, or that is no plain directory name.
+ */
+LORAFOLD_API int lorafold_batch_add(struct lorafold_batch *batch, const char *name,
+                                    const struct lorafold_merge_options *options,
+                                    struct lorafold_error *err);
+
+/* Add an output for every adapter below a directory, with the common options, by name. */
+LORAFOLD_API int lorafold_batch_add_directory(struct lorafold_batch *batch, const char *directory,
+                                              struct lorafold_error *err);
+
+/*
+ * Add the outputs that a JSON file lists ('lorafold help jobs').  LORAFOLD_FORMAT names the first
+ * bad field, messages of level LORAFOLD_WARNING all others.
+ */
+LORAFOLD_API int lorafold_batch_add_jobs(struct lorafold_batch *batch, const char *path,
+                                         struct lorafold_error *err);
+
+/*
+ * Check and lay out all outputs.  One that cannot be made is left out, with a message of level
+ * LORAFOLD_WARNING; with `strict` it is an error.  An error, too, if none is left, if the base cannot
+ * be read, if memory_bytes is too small for all together, or if the disk has no room for all: then
+ * the sentence says for how many it has.
+ */
+LORAFOLD_API int lorafold_batch_open(struct lorafold_batch *batch, struct lorafold_error *err);
+
+/* The plan; freed with lorafold_free(); NULL if there is no memory. */
+LORAFOLD_API char *lorafold_batch_describe(const struct lorafold_batch *batch,
+                                           enum lorafold_format format);
+
+/*
+ * Do the work, once.  An output that fails is given up, with a message of level LORAFOLD_WARNING,
+ * and the others go on.  0 if every output is complete, or was there before; LORAFOLD_CANCELLED
+ * after lorafold_batch_cancel(); LORAFOLD_FAILED otherwise.  What was published stays in any case.
+ */
+LORAFOLD_API int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err);
+
+/* Ask it to stop; any thread, and async-signal-safe. */
+LORAFOLD_API void lorafold_batch_cancel(struct lorafold_batch *batch);
+
+/* The outputs that were added, in their order. */
+LORAFOLD_API size_t lorafold_batch_count(const struct lorafold_batch *batch);
+/* What is known of output `index`, which is below the count. */
+LORAFOLD_API void lorafold_batch_output(const struct lorafold_batch *batch, size_t index,
+                                        struct lorafold_batch_output *out);
+
+/* After a run, also one that failed. */
+struct lorafold_batch_report {
+    size_t output_count;
+    size_t complete;     /* made in this run */
+    size_t existing;     /* left as they were */
+    size_t failed;       /* and left out */
+    uint64_t bytes_read; /* of the base, once for all outputs */
+    uint64_t bytes_written;
+    double seconds;
+    double seconds_planning;
+    double seconds_to_first_write;
+    double share_read; /* as in lorafold_report */
+    double share_compute;
+    double share_write;
+    uint64_t memory_peak_bytes;
+    uint64_t cgroup_peak_bytes;
+    const char *io_engine;
+    bool io_direct;
+    const char *kernels;
+    unsigned threads;
+    char output[4096];
+};
+/* What the run did. */
+LORAFOLD_API void lorafold_batch_report(const struct lorafold_batch *batch,
+                                        struct lorafold_batch_report *out);
+
+/* The report with all outputs; freed with lorafold_free(). */
+LORAFOLD_API char *lorafold_batch_summary(const struct lorafold_batch *batch,
+                                          enum lorafold_format format);
+
+LORAFOLD_API void lorafold_batch_close(struct lorafold_batch *batch); /* NULL is allowed */
 
 /* ---- verify: is an output still what was written? ---- */
 

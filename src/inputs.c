@@ -285,8 +285,10 @@ static int open_new_base(struct lorafold_merge *merge, struct error *err)
 {
     const char *named = merge->adapters[0].config.base_model;
 
+    merge->base->refused = false;
     if (open_base(merge, err)) {
         base_release(merge->base);
+        merge->base->refused = true;
         return err->code;
     }
     if (!merge->options.base && !merge->options.original_base && named) {

@@ -101,6 +101,7 @@ struct output_files {
 /* What is read of a base before its weights; not changed once it is open. */
 struct base {
     char *named;               /* by an adapter, where it is not given */
+    bool refused;              /* it could not be opened, and nothing else is here */
     struct source source;      /* its name is NULL if an adapter is written without it */
     struct model model;        /* without shards then */
     bool original;             /* it is the 16-bit model of the one that was named */

@@ -9,12 +9,19 @@
 #ifndef CLI_COMMANDS_H
 #define CLI_COMMANDS_H
 
+#include <stdbool.h>
+
 struct cli_arguments;
 struct cli_console;
 struct lorafold_error;
+struct lorafold_merge_options;
 
 int cli_merge(const struct cli_arguments *arguments, struct cli_console *console,
               struct lorafold_error *err); /* also plan */
+/* Part of these: several outputs. */
+bool cli_is_batch(const struct cli_arguments *arguments);
+int cli_batch(const struct lorafold_merge_options *common, const struct cli_arguments *arguments,
+              struct cli_console *console, struct lorafold_error *err);
 int cli_verify(const struct cli_arguments *arguments, struct cli_console *console,
                struct lorafold_error *err);
 int cli_inspect(const struct cli_arguments *arguments, struct cli_console *console,

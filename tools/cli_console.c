@@ -122,6 +122,9 @@ static void print_json_progress(struct cli_console *console, const struct lorafo
            (unsigned long long)now->bytes_done, (unsigned long long)now->bytes_total, now->seconds,
            limits[now->limit]);
     cli_print_json(stdout, now->file ? now->file : "");
+    if (now->outputs_total)
+        printf(",\"outputs_done\":%zu,\"outputs_total\":%zu", now->outputs_done,
+               now->outputs_total);
     fputs("}\n", stdout);
     flush_output(console);
 }

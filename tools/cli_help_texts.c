@@ -18,12 +18,22 @@ const struct cli_command cli_commands[] = {
       "after an error or Ctrl-C it is as it was. The plan goes to standard error before the work, "
       "the summary to standard output after it.\n"
       "\n"
+      "With --each, --adapters-dir or --jobs several models are made in one pass over the base, "
+      "each "
+      "in its own directory below OUT, with the bytes that it would have alone, and published when "
+      "it is complete. An adapter that cannot be folded is left out with a warning before the work "
+      "begins (--strict refuses all); an output that fails does not stop the others. The exit "
+      "status "
+      "is 0 only if every output is complete.\n"
+      "\n"
       "With --save-method lora OUT is the one adapter itself, in PEFT's spelling, and BASE is only "
       "checked against it; where the base that it names is not here, that is left out.\n",
       "  lorafold merge ./Llama-3.1-8B -a ./chat -o ./merged\n"
       "  lorafold merge -a ./chat -o ./merged --dtype bf16\n"
       "  lorafold merge ./base -a ./chat:0.7 -a ./style:-0.2 -o ./mixed --overwrite\n"
-      "  lorafold merge -a ./checkpoint-500 -o ./adapter --save-method lora --dtype bf16\n",
+      "  lorafold merge -a ./checkpoint-500 -o ./adapter --save-method lora --dtype bf16\n"
+      "  lorafold merge ./base -a ./chat -a ./style --each -o ./models\n"
+      "  lorafold merge ./base --adapters-dir ./adapters -o ./models\n",
       cli_merge },
     { "plan", CLI_PLAN, "BASE", false, "show what a merge would do, and stop",
       "[BASE] -a ADAPTER[:WEIGHT] [-a ...] [-o OUT] [OPTION ...]",
@@ -36,12 +46,14 @@ const struct cli_command cli_commands[] = {
       "  lorafold plan ./base -a ./chat -o /mnt/models/merged --json\n",
       cli_merge },
     { "verify", CLI_VERIFY, "OUT", true,
-      "read a written model again and compare it with its manifest", "OUT [--deep [BASE]] [OPTION ...]",
+      "read a written model again and compare it with its manifest",
+      "OUT [--deep [BASE]] [OPTION ...]",
       "Reads every file that OUT/lorafold.json names, at the speed of the disk, and compares size "
       "and digest with what was written. The first damaged file and block are named and the exit "
       "status is 5; other differences are warnings.\n"
       "\n"
-      "What was cloned from the base was never read, so there is no digest of it: it is passed over "
+      "What was cloned from the base was never read, so there is no digest of it: it is passed "
+      "over "
       "and its bytes are told, or compared with the base by --deep.\n",
       "  lorafold verify ./merged\n"
       "  lorafold verify ./merged --deep ./Llama-3.1-8B\n"
@@ -102,13 +114,35 @@ const struct cli_topic cli_topics[] = {
       "After 2 and 4, and after a 3 that was found before the work, nothing has been\n"
       "written.  After any other failure nothing that looks like a finished model is\n"
       "left, and what existed before is as it was.  Treat unknown codes as failure.\n" },
+    { "jobs", "the file for --jobs",
+      "The file for --jobs is a JSON object with a list of outputs:\n"
+      "\n"
+      "  { \"outputs\": [\n"
+      "      { \"name\": \"chat\", \"adapters\": [\"./chat\"] },\n"
+      "      { \"name\": \"mixed\", \"dtype\": \"bf16\", \"max_shard_size\": \"2GB\",\n"
+      "        \"adapters\": [\"./chat\", { \"path\": \"./style\", \"weight\": 0.3 }] } ] }\n"
+      "\n"
+      "  name      the directory below OUT; if it is left out, the first adapter's name\n"
+      "  adapters  paths or org/name[@revision], as behind -a, or objects with path and\n"
+      "            weight; their deltas are added in this order\n"
+      "  save_method, dtype, quant_type, tied, lora_b_layout, max_shard_size, tokenizer,\n"
+      "  variant   as the options of these names\n"
+      "  double_quant, allow_unused, allow_nonfinite, safe_serialization\n"
+      "            true or false\n"
+      "  skip      a list of modules\n"
+      "\n"
+      "What a job does not say is taken from the options on the command line.  BASE,\n"
+      "--base-numerics, --memory and all that is not named here is the same for all.\n"
+      "A field that is not known or has a wrong value is refused by its place, such as\n"
+      "outputs[1].adapters[0].weight, and so is everything else that is wrong.\n" },
     { "json", "the objects that --json prints",
       "With --json standard output carries one JSON object per line.  Each has a member\n"
       "\"type\":\n"
       "\n"
       "  plan      what will be done (merge, plan)\n"
       "  progress  bytes_done, bytes_total, seconds, limit (read, compute, write, download\n"
-      "            or upload) and file; about once a second and at the end\n"
+      "            or upload) and file; about once a second and at the end; of several\n"
+      "            outputs also outputs_done and outputs_total\n"
       "  warning   text; the result may not be what was meant\n"
       "  notice    text\n"
       "  detail    text; with -v only\n"

@@ -79,6 +79,17 @@ const struct cli_option cli_options[] = {
       "an adapter to fold in; give it once per adapter, they are added in the order given" },
     { "output", 'o', CLI_STRING, false, "OUT", MERGING, MEMBER(output), NULL,
       "the model directory to make; not needed for a plan" },
+    { "each", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(each), NULL,
+      "make a model of each adapter alone, in a directory OUT/NAME with the adapter's name, all in "
+      "one pass over the base" },
+    { "adapters-dir", 0, CLI_STRING, false, "DIR", MERGING, MEMBER(adapters_dir), NULL,
+      "the same with every adapter below DIR" },
+    { "jobs", 0, CLI_STRING, false, "FILE", MERGING, MEMBER(jobs), NULL,
+      "make the outputs that a JSON file lists, in one pass: names, adapters with weights, "
+      "options; "
+      "see 'lorafold help jobs'" },
+    { "skip-existing", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(skip_existing), NULL,
+      "with several outputs: leave those that are there, as after an interrupted run" },
     { "save-method", 0, CLI_CHOICE, false, "METHOD", MERGING, MEMBER(save_method), save_methods,
       "merged_16bit (default): a complete model; merged_4bit: the same, quantised as bitsandbytes "
       "does it; same: a quantised base back in its own scheme, where that needs no calibration; "

@@ -48,6 +48,10 @@ struct cli_arguments {
     uint64_t memory_bytes;
     uint64_t file_bytes;
     unsigned threads;
+    bool each;
+    const char *adapters_dir;
+    const char *jobs;
+    bool skip_existing;
     bool overwrite;
     bool allow_unused;
     bool allow_nonfinite;

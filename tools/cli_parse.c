@@ -171,6 +171,24 @@ static int order_arguments(struct cli_arguments *out, struct lorafold_error *err
     return 0;
 }
 
+static int check_batch(const struct cli_arguments *out, struct lorafold_error *err)
+{
+    bool listed = out->adapters_dir || out->jobs;
+
+    if (listed && out->adapter_count && !out->each)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'-a' beside '%s' needs '--each', which makes an output of it as well",
+                        out->jobs ? "--jobs" : "--adapters-dir");
+    if (out->skip_existing && !out->each && !listed)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--skip-existing' is for several outputs: '--each', '--adapters-dir' or "
+                        "'--jobs'");
+    if (out->skip_existing && out->overwrite)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--skip-existing' and '--overwrite' exclude each other");
+    return 0;
+}
+
 /* What is wrong only when everything has been read. */
 static int check_arguments(struct cli_arguments *out, struct lorafold_error *err)
 {
@@ -195,7 +213,9 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return cli_fail(err, LORAFOLD_USAGE, "the base is given twice, as argument and as option");
     if (out->positional)
         out->base = out->positional;
-    if (!out->adapter_count)
+    if (check_batch(out, err))
+        return err->code;
+    if (!out->adapter_count && !out->adapters_dir && !out->jobs)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");
     if (!out->output && command->bit == CLI_MERGE && !out->dry_run)
         return cli_fail(err, LORAFOLD_USAGE, "no output directory given; add -o OUT");

@@ -104,9 +104,9 @@ static void format_file(char *buf, size_t buf_bytes, const char *file)
 void cli_progress_format(char *buf, size_t buf_bytes, const struct lorafold_progress *now,
                          double rate, unsigned columns)
 {
-    enum { PERCENT, BYTES, RATE, LIMIT, ETA, FILE_NAME, PART_COUNT };
+    enum { PERCENT, OUTPUTS, BYTES, RATE, LIMIT, ETA, FILE_NAME, PART_COUNT };
     /* What goes first when the line is too long. */
-    static const int expendable[] = { FILE_NAME, LIMIT, BYTES, ETA, RATE, PERCENT };
+    static const int expendable[] = { FILE_NAME, LIMIT, BYTES, ETA, RATE, OUTPUTS, PERCENT };
     uint64_t total = now->bytes_total;
     uint64_t done = now->bytes_done < total ? now->bytes_done : total;
     char part[PART_COUNT][64];
@@ -117,6 +117,10 @@ void cli_progress_format(char *buf, size_t buf_bytes, const struct lorafold_prog
 
     snprintf(part[PERCENT], sizeof(part[PERCENT]), "%3u%%",
              total ? (unsigned)((double)done * 100 / (double)total) : 100);
+    part[OUTPUTS][0] = '\0';
+    if (now->outputs_total)
+        snprintf(part[OUTPUTS], sizeof(part[OUTPUTS]), "%zu of %zu outputs", now->outputs_done,
+                 now->outputs_total);
     snprintf(part[BYTES], sizeof(part[BYTES]), "%s of %s",
              cli_format_bytes(first, sizeof(first), (double)done),
              cli_format_bytes(second, sizeof(second), (double)total));

@@ -11,6 +11,7 @@ static volatile sig_atomic_t first_signal;
 static volatile sig_atomic_t work_began;
 static volatile sig_atomic_t talks_to_terminal;
 static struct lorafold_merge *_Atomic watched;
+static struct lorafold_batch *_Atomic watched_batch;
 
 static void leave(int number)
 {
@@ -25,6 +26,7 @@ static void leave(int number)
 static void on_signal(int number)
 {
     struct lorafold_merge *merge = atomic_load(&watched);
+    struct lorafold_batch *batch = atomic_load(&watched_batch);
 
     if (!work_began || (first_signal && number == SIGINT))
         leave(number);
@@ -32,6 +34,8 @@ static void on_signal(int number)
         first_signal = number;
     if (merge)
         lorafold_merge_cancel(merge);
+    if (batch)
+        lorafold_batch_cancel(batch);
 }
 
 void cli_signals_install(void)
@@ -57,9 +61,16 @@ const volatile int *cli_signals_begin(struct lorafold_merge *merge)
     return &first_signal;
 }
 
+void cli_signals_begin_batch(struct lorafold_batch *batch)
+{
+    atomic_store(&watched_batch, batch);
+    work_began = 1; /* last, as above */
+}
+
 void cli_signals_end(void)
 {
     atomic_store(&watched, NULL);
+    atomic_store(&watched_batch, NULL);
 }
 
 bool cli_signals_came(void)

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 
+struct lorafold_batch;
 struct lorafold_merge;
 
 void cli_signals_install(void);
@@ -26,7 +27,10 @@ void cli_signals_install(void);
  */
 const volatile int *cli_signals_begin(struct lorafold_merge *merge);
 
-/* The work is over; to be called before the merge is closed. */
+/* The same for a batch. */
+void cli_signals_begin_batch(struct lorafold_batch *batch);
+
+/* The work is over; to be called before the merge or batch is closed. */
 void cli_signals_end(void);
 
 bool cli_signals_came(void);

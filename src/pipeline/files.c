@@ -34,7 +34,7 @@ static void release_input(struct output *output, uint32_t index)
 
 bool control_reads_itself(const struct slot *slot, const struct plan_read *read)
 {
-    return !slot->windowed || !windows_serve(slot->job->plan, read);
+    return !slot->windowed || !windows_serve(slot->job, read);
 }
 
 void control_release_inputs(struct output *output, const struct slot *slot)

@@ -124,6 +124,7 @@ struct job {
     const struct quant_ops *quant;
     const struct encode_ops *encode;
     bool allow_nonfinite;
+    bool shares_base;
     struct file *shards;   /* of a quantised base, for what workers read: opened without O_DIRECT */
     struct file *adapters; /* opened inputs behind the shards: index - shard count */
     struct file repacked;  /* PLAN_REPACKED */

@@ -72,6 +72,7 @@ int job_open(struct job *job, const struct pipeline_output *order,
                          .quant = options->quant,
                          .encode = options->encode,
                          .allow_nonfinite = order->allow_nonfinite,
+                         .shares_base = order->shares_base,
                          .shard_count = plan->shard_count };
     job->repacked = FILE_CLOSED;
     job->digests = calloc(plan->block_count + 1, sizeof(*job->digests));

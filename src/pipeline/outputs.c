@@ -90,7 +90,7 @@ static void find_position(struct output *output)
     for (uint32_t i = 0; i < block.read_count; i++) {
         const struct plan_read *read = &block.reads[i];
 
-        if (read->input >= plan->shard_count)
+        if (read->input >= plan->shard_count || !output->order->shares_base)
             continue;
         output->position = max_u64(output->position,
                                    ((uint64_t)read->input << POSITION_SHARD_BITS) + read->offset);
@@ -105,6 +105,10 @@ int output_open(struct output *output, struct pipeline_output *order,
     output->order = order;
     output->log = options->log;
     output->cancelled = cancelled;
+    if (order->error.code) {
+        *err = order->error; /* it is given up already */
+        return err->code;
+    }
     if (job_open(&output->job, order, options, err))
         return err->code;
     output->job.output = output;

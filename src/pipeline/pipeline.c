@@ -10,11 +10,11 @@
 static int open_windows(struct control *control, uint8_t *memory, unsigned count, struct error *err)
 {
     for (size_t i = 0; i < control->output_count; i++) {
-        const struct plan *plan = control->outputs[i].order->plan;
+        const struct pipeline_output *order = control->outputs[i].order;
 
-        if (plan->shard_count)
-            return windows_open(&control->windows, memory, count, plan, control->options->direct,
-                                err);
+        if (order->shares_base)
+            return windows_open(&control->windows, memory, count, order->plan,
+                                control->options->direct, err);
     }
     return 0;
 }

@@ -91,6 +91,7 @@ struct pipeline_output {
     const struct plan *plan;
     int directory_fd;
     bool allow_nonfinite;
+    bool shares_base;                     /* its shards are those of every output that says so */
     const struct pipeline_outlet *outlet; /* or NULL */
     bool clone_always; /* a run of the plan that cannot be cloned is an error, otherwise its file is
                           written in full */
@@ -98,7 +99,7 @@ struct pipeline_output {
     uint64_t bytes_written;
     uint64_t bytes_cloned;  /* beside those */
     bool *cloned;           /* of each file: were its runs cloned?  The caller frees */
-    struct error error;     /* code 0: it is complete */
+    struct error error;     /* code 0: it is complete; one that has an error before is not made */
     uint64_t (*digests)[2]; /* XXH3-128 (low, high) of each block of the plan but
                                cloned ones; the caller frees */
 };

