@@ -46,9 +46,15 @@ static inline int temp_remove_entry(const char *path, const struct stat *st, int
     return remove(path);
 }
 
-static inline void temp_remove(char *path)
+static inline void temp_remove_tree(const char *path)
 {
     nftw(path, temp_remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* What temp_make() gave. */
+static inline void temp_remove(char *path)
+{
+    temp_remove_tree(path);
     free(path);
 }
 

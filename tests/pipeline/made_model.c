@@ -6,9 +6,9 @@
 #include "format/safetensors.h"
 
 #include "check.h"
+#include "io_temp.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,10 +16,7 @@
 
 uint64_t made_random(uint64_t *state)
 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * UINT64_C(0x2545f4914f6cdd1d);
+    return temp_random(state);
 }
 
 uint64_t made_random_in(uint64_t *state, uint64_t low, uint64_t high)
@@ -415,15 +412,7 @@ void made_directory(char *out, size_t out_bytes)
     CHECK(mkdtemp(out), "%s", out);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 void made_remove(const char *directory)
 {
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    temp_remove_tree(directory);
 }

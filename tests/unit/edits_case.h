@@ -10,8 +10,8 @@
 #include "adapter/edit.h"
 #include "base/bytes.h"
 #include "base/text.h"
+#include "scratch.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,27 +69,6 @@ struct made_edits {
     float *data; /* of the adapter's file */
 };
 
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][128];
-    static unsigned next;
-
-    next = (next + 1) % COUNT(paths);
-    snprintf(paths[next], sizeof(paths[next]), "%s/%s", scratch, name);
-    return paths[next];
-}
-
-static void write_bytes(const char *name, const void *bytes, size_t count)
-{
-    FILE *file = fopen(in_scratch(name), "wb");
-
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, count, file), count);
-    assert_int_equal(fclose(file), 0);
-}
-
 /* Whole numbers of both signs, so that sums are exact. */
 static void write_tensors(const char *name, const struct made *tensors)
 {
@@ -118,7 +97,7 @@ static void write_tensors(const char *name, const struct made *tensors)
         text_add(&bytes, (const char *)&value, sizeof(value));
     }
     assert_false(bytes.failed);
-    write_bytes(name, bytes.data, json.bytes + sizeof(prefix) + offset);
+    scratch_write(name, bytes.data, json.bytes + sizeof(prefix) + offset);
     text_release(&json);
     text_release(&bytes);
 }
@@ -145,12 +124,11 @@ static void make(struct made_edits *out, const struct given *given)
              given->model_type ? given->model_type : "llama");
     snprintf(facts.architecture, sizeof(facts.architecture), "%s",
              given->architecture ? given->architecture : "LlamaForCausalLM");
-    mkdir(in_scratch("a"), 0777);
     text_addf(
         &config, "{%s%s}",
         strstr(given->config, "peft_type") ? "" : "\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":6",
         given->config);
-    write_bytes("a/adapter_config.json", config.data, config.bytes);
+    scratch_write("a/adapter_config.json", config.data, config.bytes);
     text_release(&config);
     write_tensors("a/adapter_model.safetensors", given->adapter);
     write_tensors("model.safetensors", given->base);
@@ -267,27 +245,6 @@ static double *expand(const struct made_edits *made, const struct adapter_edit *
         }
     }
     return delta;
-}
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st;
-    (void)kind;
-    (void)ftw;
-    return remove(path);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(scratch, sizeof(scratch), "/tmp/test_edits.XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #endif

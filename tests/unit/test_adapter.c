@@ -1,9 +1,9 @@
 #include "adapter/adapter.h"
 #include "base/bytes.h"
 #include "base/text.h"
+#include "scratch.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,32 +42,6 @@ struct made {
         name, dtype, { __VA_ARGS__ }, sizeof((uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t)       \
     }
 
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][512];
-    static unsigned next;
-
-    next = (next + 1) % 4;
-    snprintf(paths[next], sizeof(paths[next]), "%s/%s", scratch, name);
-    return paths[next];
-}
-
-static void write_bytes(const char *name, const void *bytes, size_t count)
-{
-    FILE *file = fopen(in_scratch(name), "wb");
-
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, count, file), count);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void write_text(const char *name, const char *text)
-{
-    write_bytes(name, text, strlen(text));
-}
-
 static void write_tensors(const char *name, const struct made *tensors, size_t count)
 {
     struct text json = { 0 };
@@ -92,15 +66,14 @@ static void write_tensors(const char *name, const struct made *tensors, size_t c
     for (uint64_t i = 0; i < offset; i++)
         text_add(&bytes, "", 1);
     assert_false(bytes.failed);
-    write_bytes(name, bytes.data, bytes.bytes);
+    scratch_write(name, bytes.data, bytes.bytes);
     text_release(&json);
     text_release(&bytes);
 }
 
 static void make_adapter(const char *config, const struct made *tensors, size_t count)
 {
-    mkdir(in_scratch("a"), 0777);
-    write_text("a/adapter_config.json", config);
+    scratch_text("a/adapter_config.json", config);
     write_tensors("a/adapter_model.safetensors", tensors, count);
 }
 
@@ -108,27 +81,6 @@ static int open_adapter(struct adapter *adapter, bool allow_unused, struct error
 {
     *err = (struct error){ 0 };
     return adapter_open(adapter, in_scratch("a"), allow_unused, NULL, err);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st;
-    (void)kind;
-    (void)ftw;
-    return remove(path);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(scratch, sizeof(scratch), "/tmp/test_adapter.XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static void test_adapter__damaged_files(void **state)
@@ -140,11 +92,11 @@ static void test_adapter__damaged_files(void **state)
 
     (void)state;
     make_adapter(CONFIG(""), good, COUNT(good));
-    write_text("a/adapter_model.safetensors", "\3");
+    scratch_text("a/adapter_model.safetensors", "\3");
     assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
-    write_bytes("a/adapter_model.safetensors", huge, sizeof(huge));
+    scratch_write("a/adapter_model.safetensors", huge, sizeof(huge));
     assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
-    write_text("a/adapter_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+    scratch_text("a/adapter_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
     assert_int_equal(open_adapter(&adapter, false, &err), ERR_FORMAT);
     assert_non_null(strstr(err.text, "git lfs pull"));
     assert_int_equal(unlink(in_scratch("a/adapter_model.safetensors")), 0);
@@ -495,5 +447,5 @@ int main(void)
         cmocka_unit_test(test_adapter__warns_of_ambiguous_alphas),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -1,7 +1,7 @@
 #include "adapter/adapter.h"
 #include "adapter/directory.h"
+#include "scratch.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,55 +20,13 @@
 #define WEIGHTS ADAPTER_WEIGHTS_FILE
 #define TORCH ADAPTER_TORCH_FILE
 
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][512];
-    static unsigned next;
-
-    next = (next + 1) % 4;
-    snprintf(paths[next], sizeof(paths[next]), "%s/%s", scratch, name);
-    return paths[next];
-}
-
-/* An empty file "directory/.../name", with the directories it needs. */
+/* An empty file "place/.../name", with the directories it needs. */
 static void touch(const char *place, const char *name)
 {
     char path[512];
-    FILE *file;
 
-    snprintf(path, sizeof(path), "%s/%s/%s", scratch, place, name);
-    for (char *slash = strchr(path + strlen(scratch) + 1, '/'); slash;
-         slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(path, 0777);
-        *slash = '/';
-    }
-    file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fclose(file), 0);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st;
-    (void)kind;
-    (void)ftw;
-    return remove(path);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(scratch, sizeof(scratch), "/tmp/test_adapter_directory.XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    snprintf(path, sizeof(path), "%s/%s", place, name);
+    scratch_text(path, "");
 }
 
 static char said[1024];
@@ -283,5 +241,5 @@ int main(void)
         cmocka_unit_test(test_directory__opens_what_was_found),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

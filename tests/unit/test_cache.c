@@ -1,7 +1,7 @@
 #include "hub/cache.h"
 #include "hub/cache_directory.h"
+#include "scratch.h"
 
-#include <ftw.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,6 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define COMMIT_1 "0123456789abcdef0123456789abcdef01234567"
 #define COMMIT_2 "fedcba9876543210fedcba9876543210fedcba98"
-
-static char scratch[64];
 
 static const struct {
     const char *text;
@@ -88,26 +86,13 @@ static void test_cache__names(void **state)
     assert_false(hub_is_repo_name(text));
 }
 
-/* Make the directories above `name`, then the file with its text, or the directory for NULL. */
+/* The file `name` with its text, or the directory for NULL. */
 static void make(const char *name, const char *text)
 {
-    char path[512];
-    FILE *file;
-
-    snprintf(path, sizeof(path), "%s/%s", scratch, name);
-    for (char *c = path + strlen(scratch) + 1; (c = strchr(c, '/')); c++) {
-        *c = '\0';
-        mkdir(path, 0777);
-        *c = '/';
-    }
-    if (!text) {
-        mkdir(path, 0777);
-        return;
-    }
-    file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
+    if (text)
+        scratch_text(name, text);
+    else
+        scratch_directory(name);
 }
 
 static void clear_environment(void)
@@ -120,28 +105,11 @@ static void clear_environment(void)
     setenv("HOME", scratch, 1);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st;
-    (void)kind;
-    (void)ftw;
-    return remove(path);
-}
-
 static int set_up(void **state)
 {
-    (void)state;
-    snprintf(scratch, sizeof(scratch), "/tmp/test_cache.XXXXXX");
-    if (!mkdtemp(scratch))
-        return -1;
+    scratch_make(state);
     clear_environment();
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define HUB ".cache/huggingface/hub/"
@@ -322,5 +290,5 @@ int main(void)
         cmocka_unit_test(test_cache__home_of_the_user),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, scratch_remove);
 }

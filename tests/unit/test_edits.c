@@ -622,5 +622,5 @@ int main(void)
         cmocka_unit_test(test_edits__names_of_another_layout),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

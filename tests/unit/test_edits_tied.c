@@ -433,5 +433,5 @@ int main(void)
         cmocka_unit_test(test_names__layers_and_uses),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -3,8 +3,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "format/model.h"
+#include "scratch.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,6 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define LITERAL(string) string, sizeof(string) - 1
 
-static char root[] = "/tmp/test_model.XXXXXX";
 static char base[64];
 
 static void path_of(char path[256], const char *name)
@@ -32,13 +31,9 @@ static void path_of(char path[256], const char *name)
 static void write_text(const char *name, const char *text, size_t bytes)
 {
     char path[256];
-    FILE *file;
 
     path_of(path, name);
-    file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, bytes, file), bytes);
-    assert_int_equal(fclose(file), 0);
+    temp_write(path, text, bytes);
 }
 
 /* A shard with a U8 tensor of one element for every letter of `names`. */
@@ -98,42 +93,9 @@ static void make_directory(const char *name)
 /* Every test works in a directory of its own. */
 static int set_up(void **state)
 {
-    (void)state;
-    strcpy(root + sizeof(root) - 7, "XXXXXX");
-    if (!mkdtemp(root))
-        return -1;
-    snprintf(base, sizeof(base), "%s/base", root);
+    scratch_make(state);
+    snprintf(base, sizeof(base), "%s", in_scratch("base"));
     return mkdir(base, 0700);
-}
-
-static void remove_tree(const char *path)
-{
-    struct stat st;
-    struct dirent *entry;
-    DIR *dir;
-
-    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-        unlink(path);
-        return;
-    }
-    dir = opendir(path);
-    while (dir && (entry = readdir(dir)) != NULL) {
-        char child[512];
-
-        snprintf(child, sizeof(child), "%s/%s", path, entry->d_name);
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            remove_tree(child);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    remove_tree(root);
-    return 0;
 }
 
 static void refuses(const char *name, int code, const char *part)
@@ -658,21 +620,24 @@ static void test_model__nearest_as_slow(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_model__refuses_what_is_not_there, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__refuses_other_directories, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__refuses_other_files, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__refuses_damaged_shards, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_model__refuses_what_is_not_there, set_up,
+                                        scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__refuses_other_directories, set_up,
+                                        scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__refuses_other_files, set_up, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__refuses_damaged_shards, set_up, scratch_remove),
         cmocka_unit_test_setup_teardown(test_model__refuses_index_and_shards_that_differ, set_up,
-                                        tear_down),
+                                        scratch_remove),
         cmocka_unit_test_setup_teardown(test_model__refuses_an_index_that_is_no_file, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_model__opens_shards_by_index, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__warns_of_index_beside_model, set_up, tear_down),
+                                        scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__opens_shards_by_index, set_up, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__warns_of_index_beside_model, set_up,
+                                        scratch_remove),
         cmocka_unit_test_setup_teardown(test_model__opens_one_file_of_a_directory, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_model__opens_a_single_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__opens_a_bare_name, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_model__follows_links, set_up, tear_down),
+                                        scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__opens_a_single_file, set_up, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__opens_a_bare_name, set_up, scratch_remove),
+        cmocka_unit_test_setup_teardown(test_model__follows_links, set_up, scratch_remove),
         cmocka_unit_test(test_model__knows_safe_names),
         cmocka_unit_test(test_model__nearest_names),
         cmocka_unit_test(test_model__nearest_as_slow),

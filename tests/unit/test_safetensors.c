@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "format/safetensors.h"
+#include "scratch.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -289,37 +290,6 @@ static void test_safetensors__many_tensors(void **state)
     text_release(&json);
 }
 
-static char directory[] = "/tmp/test_safetensors.XXXXXX";
-
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return rmdir(directory);
-}
-
-static const char *path_of(const char *name)
-{
-    static char path[256];
-
-    snprintf(path, sizeof(path), "%s/%s", directory, name);
-    return path;
-}
-
-static void write_file(const char *name, const void *bytes, size_t count)
-{
-    int fd = open(path_of(name), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-    assert_true(fd >= 0);
-    assert_true(write(fd, bytes, count) == (ssize_t)count);
-    close(fd);
-}
-
 static const struct {
     const char *bytes;
     size_t count;
@@ -348,14 +318,14 @@ static void test_safetensors__refuses_bad_files(void **state)
         struct error err = { 0 };
         uint64_t bytes = 42;
 
-        write_file("x.safetensors", bad_files[i].bytes, bad_files[i].count);
-        if (st_header_read(&header, path_of("x.safetensors"), &bytes, &err) != ERR_FORMAT ||
+        scratch_write("x.safetensors", bad_files[i].bytes, bad_files[i].count);
+        if (st_header_read(&header, in_scratch("x.safetensors"), &bytes, &err) != ERR_FORMAT ||
             !strstr(err.text, bad_files[i].part))
             fail_msg("case %zu: %d '%s', wanted '%s'", i, err.code, err.text, bad_files[i].part);
-        assert_non_null(strstr(err.text, path_of("x.safetensors")));
+        assert_non_null(strstr(err.text, in_scratch("x.safetensors")));
         assert_true(bytes == 42);
     }
-    unlink(path_of("x.safetensors"));
+    unlink(in_scratch("x.safetensors"));
 }
 
 static void test_safetensors__refuses_what_is_no_file(void **state)
@@ -364,17 +334,17 @@ static void test_safetensors__refuses_what_is_no_file(void **state)
     struct error err = { 0 };
     (void)state;
 
-    assert_int_equal(st_header_read(&header, path_of("absent"), NULL, &err), ERR_USAGE);
-    assert_int_equal(st_header_read(&header, directory, NULL, &err), ERR_FORMAT);
-    assert_int_equal(mkfifo(path_of("fifo"), 0600), 0);
-    assert_int_equal(st_header_read(&header, path_of("fifo"), NULL, &err), ERR_FORMAT);
-    unlink(path_of("fifo"));
-    assert_int_equal(symlink("gone", path_of("dangling")), 0);
-    assert_int_equal(st_header_read(&header, path_of("dangling"), NULL, &err), ERR_FORMAT);
-    unlink(path_of("dangling"));
-    assert_int_equal(symlink("loop", path_of("loop")), 0);
-    assert_int_equal(st_header_read(&header, path_of("loop"), NULL, &err), ERR_FORMAT);
-    unlink(path_of("loop"));
+    assert_int_equal(st_header_read(&header, in_scratch("absent"), NULL, &err), ERR_USAGE);
+    assert_int_equal(st_header_read(&header, scratch, NULL, &err), ERR_FORMAT);
+    assert_int_equal(mkfifo(in_scratch("fifo"), 0600), 0);
+    assert_int_equal(st_header_read(&header, in_scratch("fifo"), NULL, &err), ERR_FORMAT);
+    unlink(in_scratch("fifo"));
+    assert_int_equal(symlink("gone", in_scratch("dangling")), 0);
+    assert_int_equal(st_header_read(&header, in_scratch("dangling"), NULL, &err), ERR_FORMAT);
+    unlink(in_scratch("dangling"));
+    assert_int_equal(symlink("loop", in_scratch("loop")), 0);
+    assert_int_equal(st_header_read(&header, in_scratch("loop"), NULL, &err), ERR_FORMAT);
+    unlink(in_scratch("loop"));
 }
 
 static void test_safetensors__reads_a_file(void **state)
@@ -388,15 +358,15 @@ static void test_safetensors__reads_a_file(void **state)
     XXH128_hash_t digest = XXH3_128bits(file, 8 + 64);
     (void)state;
 
-    write_file("x.safetensors", file, sizeof(file) - 1);
-    if (st_header_read(&header, path_of("x.safetensors"), &bytes, &err))
+    scratch_write("x.safetensors", file, sizeof(file) - 1);
+    if (st_header_read(&header, in_scratch("x.safetensors"), &bytes, &err))
         fail_msg("%s", err.text);
     assert_true(bytes == sizeof(file) - 1);
     assert_true(header.identity.bytes == bytes && header.identity.inode);
     assert_true(header.digest[0] == digest.low64 && header.digest[1] == digest.high64);
     assert_true(header.data_start == 8 + 64);
     st_header_release(&header);
-    unlink(path_of("x.safetensors"));
+    unlink(in_scratch("x.safetensors"));
 }
 
 static void test_safetensors__emits(void **state)
@@ -479,5 +449,5 @@ int main(void)
         cmocka_unit_test(test_safetensors__pads_to_a_residue),
     };
 
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
