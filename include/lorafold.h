@@ -160,6 +160,20 @@ struct lorafold_hub {
     bool offline;              /* nothing is asked of the Hub, as with HF_HUB_OFFLINE=1 */
 };
 
+/* Where something is pushed to, and what the commit says.  All zero: nothing is pushed. */
+struct lorafold_destination {
+    const char *repo;               /* org/name, made if it is not there */
+    const char *revision;           /* a branch, made if it is not there; NULL: main */
+    bool is_private;                /* of a repository that is made; others stay as they are */
+    bool create_pr;                 /* a pull request to main, for which reading is enough */
+    const char *commit_message;     /* NULL: one that says that lorafold made it */
+    const char *commit_description; /* or NULL */
+    const char *const *tags;        /* added to the model card */
+    size_t tag_count;
+    const char *const *datasets; /* named by the model card in place of others; none: as it is */
+    size_t dataset_count;
+};
+
 /*
  * A name like org/name[@revision], for which there is no path, is taken from the Hugging Face
  * cache.  What is not there, or not whole, is fetched into it, unless that is forbidden.
@@ -190,14 +204,14 @@ struct lorafold_merge_options {
     uint64_t memory_bytes;    /* ceiling on this process's resident memory; default 128 MiB */
     unsigned threads;         /* workers; 0: one per processor that may be used */
     enum lorafold_clone clone;
-    bool overwrite;           /* replace an existing model directory, at the end, in one step */
-    bool allow_unused;        /* adapter tensors that cannot be folded are listed, not refused */
-    bool allow_nonfinite;     /* NaN and infinite results are written, not refused */
-    bool strict;              /* warnings that may mean a wrong merge are refusals */
-    bool safe_serialization;  /* default true; false: files of torch.save(), pytorch_model.bin, which
-                                 weights_only=True loads */
-    const char *variant; /* part of the names of these files, model.fp16.safetensors: letters,
-                            digits, '_' and '-'; NULL: none.  Not for save method lora */
+    bool overwrite;          /* replace an existing model directory, at the end, in one step */
+    bool allow_unused;       /* adapter tensors that cannot be folded are listed, not refused */
+    bool allow_nonfinite;    /* NaN and infinite results are written, not refused */
+    bool strict;             /* warnings that may mean a wrong merge are refusals */
+    bool safe_serialization; /* default true; false: files of torch.save(), pytorch_model.bin, which
+                                weights_only=True loads */
+    const char *variant;     /* part of the names of these files, model.fp16.safetensors: letters,
+                                digits, '_' and '-'; NULL: none.  Not for save method lora */
 
     struct lorafold_hub hub;
     bool plan_only;             /* it will not be run: no base is fetched, though adapters are */
@@ -243,8 +257,18 @@ LORAFOLD_API int lorafold_merge_run(struct lorafold_merge *merge, struct lorafol
 /* Ask a running (or not yet running) merge to stop; any thread, and async-signal-safe. */
 LORAFOLD_API void lorafold_merge_cancel(struct lorafold_merge *merge);
 
+/* What was pushed; all zero if nothing was. */
+struct lorafold_push_report {
+    char repo[256];
+    char url[512];          /* of the commit */
+    char pull_request[512]; /* or "" */
+    size_t file_count;
+    uint64_t bytes; /* of these files, also of those that the Hub had */
+    double seconds; /* from the first file to the commit */
+};
+
 struct lorafold_report {
-    uint64_t bytes_read; /* of the base */
+    uint64_t bytes_read;    /* of the base */
     uint64_t bytes_written; /* of the model's files, without those that are cloned */
     uint64_t bytes_cloned;  /* of the model's files: they share the storage of the base */
     size_t tensors_folded;
@@ -266,6 +290,7 @@ struct lorafold_report {
     const char *kernels;        /* "scalar", "avx2", ... */
     unsigned threads;           /* workers */
     char output[4096];          /* as in the options */
+    struct lorafold_push_report pushed;
 };
 
 /* What was done; only after a successful run. */
@@ -429,18 +454,42 @@ struct lorafold_verify_report {
 };
 
 /*
- * Re-read every file that lorafold.json in `directory` names and compare sizes and digests; what was
- * cloned from the base has none, and is compared with the base if that is asked for.
+ * Re-read every file that lorafold.json in `directory` names and compare sizes and digests; what
+ * was cloned from the base has none, and is compared with the base if that is asked for.
  * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
- * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if the
- * base is not to be found, or is another one.  *report, which may be NULL, is filled in any case,
- * with what is known by then.
+ * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if
+ * the base is not to be found, or is another one.  *report, which may be NULL, is filled in any
+ * case, with what is known by then.
  */
 LORAFOLD_API int lorafold_verify(const char *directory,
                                  const struct lorafold_verify_options *options,
                                  struct lorafold_verify_report *report, struct lorafold_error *err);
 
 /* ---- the Hugging Face Hub ---- */
+
+struct lorafold_push_options {
+    struct lorafold_destination to;
+    struct lorafold_hub hub;
+    const volatile int *cancel; /* as for verify */
+    lorafold_message_fn *message;
+    lorafold_progress_fn *progress; /* of what goes to the Hub */
+    void *context;
+};
+/* Set every option to its default; the repository must be given. */
+LORAFOLD_API void lorafold_push_options_init(struct lorafold_push_options *options);
+
+/*
+ * Push a model or an adapter: all files of the directory but hidden ones, in one commit.  What the
+ * Hub has is not sent again.  Files of which lorafold.json knows digests are compared with them
+ * first: weights that differ are LORAFOLD_DIFFERENT, other files that differ are a notice.  On any
+ * failure nothing of it can be seen on the Hub, unless the sentence says that this is not known.
+ */
+LORAFOLD_API int lorafold_push(const char *directory, const struct lorafold_push_options *options,
+                               struct lorafold_push_report *report, struct lorafold_error *err);
+
+/* The report as text, or as one JSON object; freed with lorafold_free(). */
+LORAFOLD_API char *lorafold_push_describe(const struct lorafold_push_report *report,
+                                          enum lorafold_format format);
 
 struct lorafold_fetch_options {
     struct lorafold_hub hub;

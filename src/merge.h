@@ -28,6 +28,8 @@
 #include "remote.h"
 #include "scheme/scheme.h"
 
+#include <sys/types.h>
+
 #define MANIFEST_NAME "lorafold.json"
 #define MANIFEST_FORMAT 1
 #define BLOCKS_NAME "lorafold.blocks"
@@ -266,6 +268,10 @@ int clones_check(const struct lorafold_merge *merge, struct error *err);
 const char *public_base_name(const struct lorafold_merge *merge);
 void card_write(const struct lorafold_merge *merge, struct text *out);
 
+/* ---- push_directory.c ---- */
+void push_describe_json(const struct lorafold_push_report *report, struct text *out);
+void push_describe_text(const struct lorafold_push_report *report, struct text *out);
+
 /* ---- describe.c ---- */
 void describe_base(const struct lorafold_merge *merge, struct text *out);
 void describe_adapters(const struct lorafold_merge *merge, struct text *out);
@@ -299,5 +305,13 @@ struct verify_base {
 int verify_base_open(struct verify_base *out, const struct output_files *files,
                      const char *directory, const char *given, struct error *err);
 void verify_base_close(struct verify_base *base);
+
+/* ---- verify.c ---- */
+
+/* The same of a directory.  ERR_FORMAT if it has no manifest that can be used. */
+int manifest_load(struct output_files *out, const char *directory, struct error *err);
+
+/* Read until the block or the file ends; direct reads ask for whole pages.  -1: errno says why. */
+ssize_t verify_read(const struct file *file, uint8_t *buffer, size_t bytes, uint64_t offset);
 
 #endif

@@ -93,8 +93,7 @@ static size_t file_of(const struct verify *verify, uint64_t block)
     return low;
 }
 
-/* Read until the block or the file ends; direct reads ask for whole pages. */
-static ssize_t read_block(const struct file *file, uint8_t *buffer, size_t bytes, uint64_t offset)
+ssize_t verify_read(const struct file *file, uint8_t *buffer, size_t bytes, uint64_t offset)
 {
     size_t done = 0;
     size_t asked = file->direct ? align_up(bytes, PAGE_BYTES) : bytes;
@@ -143,7 +142,7 @@ static int change_file(const struct verify *verify, struct last_file *last, uint
 static bool fetch(const struct last_file *last, const char *name, uint8_t *buffer, size_t bytes,
                   uint64_t offset, enum block_state *state, struct error *err)
 {
-    ssize_t got = read_block(&last->file, buffer, bytes, offset);
+    ssize_t got = verify_read(&last->file, buffer, bytes, offset);
 
     if (got < 0)
         error_set_errno(err, "cannot read '%s' at %" PRIu64, name, offset);
@@ -238,7 +237,7 @@ static void tell(const struct verify *verify, enum lorafold_level level, const c
         verify->options->message(verify->options->context, level, sentence);
 }
 
-static int read_manifest_files(struct verify *verify, struct error *err)
+int manifest_load(struct output_files *out, const char *directory, struct error *err)
 {
     char path[4096];
     char *json = NULL;
@@ -248,27 +247,26 @@ static int read_manifest_files(struct verify *verify, struct error *err)
     struct stat st;
     int status = 0;
 
-    if (stat(verify->directory, &st) < 0) {
-        error_set_errno(err, "'%s'", verify->directory);
+    if (stat(directory, &st) < 0) {
+        error_set_errno(err, "'%s'", directory);
         return err->code = ERR_USAGE;
     }
-    if (snprintf(path, sizeof(path), "%s/%s", verify->directory, MANIFEST_NAME) >=
-        (int)sizeof(path) - 64)
-        return error_set(err, ERR_USAGE, "'%s' is too long a path", verify->directory);
+    if (snprintf(path, sizeof(path), "%s/%s", directory, MANIFEST_NAME) >= (int)sizeof(path) - 64)
+        return error_set(err, ERR_USAGE, "'%s' is too long a path", directory);
     if (stat(path, &st) < 0)
         return error_set(err, ERR_FORMAT,
-                         "'%s' holds no %s: it is not a finished output of lorafold",
-                         verify->directory, MANIFEST_NAME);
+                         "'%s' holds no %s: it is not a finished output of lorafold", directory,
+                         MANIFEST_NAME);
     status = file_read_all(&json, &json_bytes, path, MANIFEST_BYTES_MAX, err);
-    snprintf(path, sizeof(path), "%s/%s", verify->directory, BLOCKS_NAME);
+    snprintf(path, sizeof(path), "%s/%s", directory, BLOCKS_NAME);
     if (!status && stat(path, &st) < 0)
-        status = error_set(err, ERR_FORMAT, "'%s' holds no %s", verify->directory, BLOCKS_NAME);
+        status = error_set(err, ERR_FORMAT, "'%s' holds no %s", directory, BLOCKS_NAME);
     if (!status)
         status = file_read_all(&blocks, &blocks_bytes, path, BLOCKS_BYTES_MAX, err);
     if (!status) {
-        status = manifest_read(&verify->files, json, json_bytes, blocks, blocks_bytes, err);
+        status = manifest_read(out, json, json_bytes, blocks, blocks_bytes, err);
         if (status)
-            error_prefix(err, "'%s/%s'", verify->directory, MANIFEST_NAME);
+            error_prefix(err, "'%s/%s'", directory, MANIFEST_NAME);
     }
     free(json);
     free(blocks);
@@ -484,7 +482,7 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
 
     pthread_mutex_init(&verify.mutex, NULL);
     pthread_cond_init(&verify.changed, NULL);
-    status = read_manifest_files(&verify, &inner);
+    status = manifest_load(&verify.files, directory, &inner);
     if (!status)
         status = find_files(&verify, &inner);
     missing = verify.error;

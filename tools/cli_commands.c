@@ -29,8 +29,8 @@ static void merge_options(struct lorafold_merge_options *options,
     options->original_base = arguments->original_base;
     options->quant_type = (enum lorafold_quant_type)arguments->quant_type;
     options->single_quant = arguments->single_quant;
-    options->skip = arguments->skip;
-    options->skip_count = arguments->skip_count;
+    options->skip = arguments->skip.items;
+    options->skip_count = arguments->skip.count;
     options->b_layout = (enum lorafold_b_layout)arguments->b_layout;
     if (arguments->max_shard_bytes)
         options->max_shard_bytes = arguments->max_shard_bytes;

@@ -30,6 +30,8 @@ int cli_bench(const struct cli_arguments *arguments, struct cli_console *console
               struct lorafold_error *err);
 int cli_fetch(const struct cli_arguments *arguments, struct cli_console *console,
               struct lorafold_error *err);
+int cli_push(const struct cli_arguments *arguments, struct cli_console *console,
+             struct lorafold_error *err);
 int cli_help(const struct cli_arguments *arguments, struct cli_console *console,
              struct lorafold_error *err);
 

@@ -34,7 +34,7 @@ const struct cli_command cli_commands[] = {
       "  lorafold merge -a ./checkpoint-500 -o ./adapter --save-method lora --dtype bf16\n"
       "  lorafold merge ./base -a ./chat -a ./style --each -o ./models\n"
       "  lorafold merge ./base --adapters-dir ./adapters -o ./models\n",
-      cli_merge },
+      cli_merge, NULL },
     { "plan", CLI_PLAN, "BASE", false, "show what a merge would do, and stop",
       "[BASE] -a ADAPTER[:WEIGHT] [-a ...] [-o OUT] [OPTION ...]",
       "Reads headers and configurations, makes every check that 'lorafold merge' makes before it "
@@ -44,7 +44,7 @@ const struct cli_command cli_commands[] = {
       "base is not. Arguments and options are those of 'lorafold merge'.\n",
       "  lorafold plan ./Llama-3.1-8B -a ./chat\n"
       "  lorafold plan ./base -a ./chat -o /mnt/models/merged --json\n",
-      cli_merge },
+      cli_merge, NULL },
     { "verify", CLI_VERIFY, "OUT", true,
       "read a written model again and compare it with its manifest",
       "OUT [--deep [BASE]] [OPTION ...]",
@@ -58,14 +58,14 @@ const struct cli_command cli_commands[] = {
       "  lorafold verify ./merged\n"
       "  lorafold verify ./merged --deep ./Llama-3.1-8B\n"
       "  lorafold verify ./merged -q && echo intact\n",
-      cli_verify },
+      cli_verify, NULL },
     { "inspect", CLI_INSPECT, "PATH", true, "say what a base, an adapter, a file or an output is",
       "PATH [OPTION ...]",
       "PATH is a model directory, a PEFT adapter directory, one .safetensors file, or a directory "
       "that lorafold wrote. Only headers and configurations are read.\n",
       "  lorafold inspect ./my-adapter\n"
       "  lorafold inspect ./Llama-3.1-8B --tensors\n",
-      cli_inspect },
+      cli_inspect, NULL },
     { "fetch", CLI_FETCH, "REPO", true, "fetch a base or an adapter into the Hugging Face cache",
       "REPO[@REVISION] [OPTION ...]",
       "REPO is org/name on the Hugging Face Hub. What a merge needs of it is fetched (safetensors "
@@ -79,7 +79,22 @@ const struct cli_command cli_commands[] = {
       "lorafold_hub; -v says which.\n",
       "  lorafold fetch org/name\n"
       "  lorafold fetch org/name@v1.0 --token-file ~/token\n",
-      cli_fetch },
+      cli_fetch, NULL },
+    { "push", CLI_PUSH, "DIR", true, "send a model or an adapter to the Hugging Face Hub",
+      "DIR REPO [OPTION ...]",
+      "All files of DIR but hidden ones go to REPO, org/name on the Hugging Face Hub, in one "
+      "commit. "
+      "The repository is made if it is not there. What the Hub has is not sent again, so a push "
+      "that "
+      "was interrupted goes on where it was; until the commit nothing of it can be seen. Files of "
+      "which DIR/lorafold.json knows digests are compared with them before they are sent: damaged "
+      "weights are not pushed (exit status 5). A model card that is there keeps its text.\n"
+      "\n"
+      "Tokens come from HF_TOKEN, from where 'hf auth login' puts them, or from --token-file, and "
+      "are never an argument.\n",
+      "  lorafold push ./merged org/name --private\n"
+      "  lorafold push ./merged org/name --revision v2 --commit-message 'second try'\n",
+      cli_push, "REPO" },
     { "bench", CLI_BENCH, "DIR", false, "measure this machine's disk, memory and kernels",
       "[DIR] [OPTION ...]",
       "Writes, reads and copies a test file in DIR (default: the current directory) past the page "
@@ -87,12 +102,12 @@ const struct cli_command cli_commands[] = {
       "The test file is removed at the end.\n",
       "  lorafold bench /mnt/models\n"
       "  lorafold bench --skip-disk\n",
-      cli_bench },
+      cli_bench, NULL },
     { "help", CLI_HELP, "TOPIC", false, "show help on a command or a text", "[COMMAND | TEXT]",
       "Without an argument the commands and texts are listed.\n",
       "  lorafold help merge\n"
       "  lorafold help exit-codes\n",
-      cli_help },
+      cli_help, NULL },
     { 0 },
 };
 

@@ -59,3 +59,45 @@ int cli_fetch(const struct cli_arguments *arguments, struct cli_console *console
     lorafold_free(directory);
     return status;
 }
+
+static struct lorafold_destination destination(const struct cli_arguments *arguments,
+                                               const char *repo)
+{
+    return (struct lorafold_destination){
+        .repo = repo,
+        .revision = arguments->revision,
+        .is_private = arguments->is_private,
+        .create_pr = arguments->create_pr,
+        .commit_message = arguments->commit_message,
+        .commit_description = arguments->commit_description,
+        .tags = arguments->tags.items,
+        .tag_count = arguments->tags.count,
+        .datasets = arguments->datasets.items,
+        .dataset_count = arguments->datasets.count,
+    };
+}
+
+int cli_push(const struct cli_arguments *arguments, struct cli_console *console,
+             struct lorafold_error *err)
+{
+    struct lorafold_push_options options;
+    struct lorafold_push_report report = { 0 };
+    char *text;
+    int status;
+
+    lorafold_push_options_init(&options);
+    options.to = destination(arguments, arguments->second);
+    options.hub.token_file = arguments->token_file;
+    options.cancel = cli_signals_begin(NULL);
+    options.message = cli_console_message;
+    options.progress = cli_console_progress;
+    options.context = console;
+    status = lorafold_push(arguments->positional, &options, &report, err);
+    if (status)
+        return status;
+    console->aftermath = "the model is on the Hub";
+    text = lorafold_push_describe(&report, console->json ? LORAFOLD_JSON : LORAFOLD_TEXT);
+    status = cli_console_result(console, text, err);
+    lorafold_free(text);
+    return status;
+}

@@ -8,6 +8,7 @@
 
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
+#define PUSHING CLI_PUSH
 #define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
 
 static const struct cli_choice save_methods[] = {
@@ -111,7 +112,7 @@ const struct cli_option cli_options[] = {
       "the 4-bit code of merged_4bit: nf4 (default) or fp4, as bitsandbytes has them" },
     { "no-double-quant", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(single_quant), NULL,
       "with merged_4bit: keep the scales of blocks in fp32, instead of quantising them as well" },
-    { "skip", 0, CLI_MODULE, false, "MODULE", MERGING, 0, NULL,
+    { "skip", 0, CLI_LIST, false, "MODULE", MERGING, MEMBER(skip), NULL,
       "with merged_4bit or nf4-roundtrip: a module that stays in 16 bits, with all in it, by its "
       "name or a part of it between dots; may be repeated (heads, embeddings, routers and experts "
       "stay so anyway)" },
@@ -154,15 +155,31 @@ const struct cli_option cli_options[] = {
       "model.NAME.safetensors" },
     { "trust-remote-code", 0, CLI_NOTED, true, NULL, MERGING, 0, NULL,
       "'--trust-remote-code' is not needed, no code of a model is ever run" },
-    { "token-file", 0, CLI_STRING, false, "FILE", MERGING | CLI_FETCH, MEMBER(token_file), NULL,
+    { "token-file", 0, CLI_STRING, false, "FILE", MERGING | CLI_FETCH | CLI_PUSH,
+      MEMBER(token_file), NULL,
       "a file that holds a token of the Hub (default: HF_TOKEN, or where 'hf auth login' puts "
       "it)" },
     { "offline", 0, CLI_FLAG, false, NULL, MERGING | CLI_FETCH, MEMBER(offline), NULL,
       "ask the Hub nothing, as with HF_HUB_OFFLINE=1: what is not in the cache is an error" },
+    { "private", 0, CLI_FLAG, false, NULL, PUSHING, MEMBER(is_private), NULL,
+      "make the repository private if it has to be made; one that is there stays as it is" },
+    { "revision", 0, CLI_STRING, false, "BRANCH", PUSHING, MEMBER(revision), NULL,
+      "the branch of REPO to push to, made if it is not there (default: main)" },
+    { "create-pr", 0, CLI_FLAG, false, NULL, PUSHING, MEMBER(create_pr), NULL,
+      "push as a pull request to main" },
+    { "commit-message", 0, CLI_STRING, false, "TEXT", PUSHING, MEMBER(commit_message), NULL,
+      "first line of the commit" },
+    { "commit-description", 0, CLI_STRING, false, "TEXT", PUSHING, MEMBER(commit_description), NULL,
+      "what follows it" },
+    { "tag", 0, CLI_LIST, false, "TAG", PUSHING, MEMBER(tags), NULL,
+      "a tag for the model card on the Hub; may be repeated" },
+    { "dataset", 0, CLI_LIST, false, "NAME", PUSHING, MEMBER(datasets), NULL,
+      "a dataset that the model card names; may be repeated" },
     { "dry-run", 'n', CLI_FLAG, false, NULL, MERGING, MEMBER(dry_run), NULL,
       "print the plan on standard output and stop; nothing is written" },
     { "deep", 0, CLI_FLAG, false, NULL, CLI_VERIFY, MEMBER(deep), NULL,
-      "also compare what was cloned from the base with the base, which is the argument behind it or, "
+      "also compare what was cloned from the base with the base, which is the argument behind it "
+      "or, "
       "without one, where OUT/lorafold.json says: in the cache, or else beside OUT" },
     { "tensors", 0, CLI_FLAG, false, NULL, CLI_INSPECT, MEMBER(tensors), NULL,
       "list every tensor with dtype, shape and size" },
@@ -174,10 +191,11 @@ const struct cli_option cli_options[] = {
       "do not measure memory and kernels" },
     { "json", 0, CLI_FLAG, false, NULL, CLI_ALL & ~CLI_HELP, MEMBER(json), NULL,
       "print JSON objects for programs on standard output, see 'lorafold help json'" },
-    { "quiet", 'q', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_FETCH, MEMBER(quiet), NULL,
-      "print warnings and errors only" },
-    { "verbose", 'v', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_BENCH | CLI_FETCH,
-      MEMBER(verbose), NULL, "also print what was chosen and why" },
+    { "quiet", 'q', CLI_FLAG, false, NULL, MERGING | CLI_VERIFY | CLI_FETCH | CLI_PUSH,
+      MEMBER(quiet), NULL, "print warnings and errors only" },
+    { "verbose", 'v', CLI_FLAG, false, NULL,
+      MERGING | CLI_VERIFY | CLI_BENCH | CLI_FETCH | CLI_PUSH, MEMBER(verbose), NULL,
+      "also print what was chosen and why" },
     { "io", 0, CLI_WORD, true, "ENGINE", MERGING, MEMBER(io_engine), io_engines, "" },
     { "direct", 0, CLI_WORD, true, "on|off", MERGING | CLI_VERIFY, MEMBER(io_direct), on_off, "" },
     { "kernels", 0, CLI_STRING, true, "NAME", MERGING, MEMBER(kernels), NULL, "" },

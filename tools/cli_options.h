@@ -18,13 +18,19 @@ struct cli_console;
 struct lorafold_adapter;
 struct lorafold_error;
 
+/* The values of an option that may be given any number of times; they point into argv. */
+struct cli_list {
+    const char **items;
+    size_t count;
+};
+
 /* What was typed.  A member that was not given is 0, false or NULL. */
 struct cli_arguments {
     const struct cli_command *command; /* NULL with --version, and with --help alone */
     bool help;
     bool version;
-    const char *positional; /* the command's one argument */
-    const char *second;     /* verify: the base, with --deep */
+    const char *positional; /* the command's first argument */
+    const char *second;     /* push: the repository; verify: the base, with --deep */
     bool deep;
     bool deep_first; /* --deep stood before any argument: BASE comes before OUT */
     const char *base;
@@ -40,8 +46,7 @@ struct cli_arguments {
     const char *original_base;
     int quant_type; /* enum lorafold_quant_type */
     bool single_quant;
-    const char **skip; /* point into argv */
-    size_t skip_count;
+    struct cli_list skip;
     int clone; /* enum lorafold_clone */
     int device;
     uint64_t max_shard_bytes;
@@ -68,6 +73,15 @@ struct cli_arguments {
     const char *variant;
     const char *token_file;
     bool offline;
+    const char *push_to_hub;
+    bool no_local;
+    bool is_private;
+    bool create_pr;
+    const char *revision;
+    const char *commit_message;
+    const char *commit_description;
+    struct cli_list tags;
+    struct cli_list datasets;
     const char *note; /* to tell the user before the work, or NULL */
     const char *io_engine;
     const char *io_direct;
@@ -83,13 +97,14 @@ enum {
     CLI_BENCH = 16,
     CLI_HELP = 32,
     CLI_FETCH = 64,
-    CLI_ALL = 127
+    CLI_PUSH = 128,
+    CLI_ALL = 255
 };
 
 struct cli_command {
     const char *name;
     unsigned bit;
-    const char *argument; /* name of the one argument, "BASE" */
+    const char *argument; /* name of the first argument, "BASE" */
     bool argument_required;
     const char *summary;  /* for the list of commands and the first line of its help */
     const char *usage;    /* after "lorafold NAME " */
@@ -97,6 +112,7 @@ struct cli_command {
     const char *examples; /* lines as they are shown */
     int (*run)(const struct cli_arguments *arguments, struct cli_console *console,
                struct lorafold_error *err);
+    const char *second; /* name of the second argument, which is required; NULL: there is none */
 };
 
 /* How the value of an option is read, and the type of the member that takes it. */
@@ -108,7 +124,7 @@ enum cli_kind {
     CLI_CHOICE,  /* one of `choices`; int */
     CLI_WORD,    /* one of `choices`, kept as a word; const char * */
     CLI_ADAPTER, /* PATH[:WEIGHT], any number of times */
-    CLI_MODULE,  /* a name, any number of times */
+    CLI_LIST,    /* text, any number of times; struct cli_list */
     CLI_NOTED    /* no value, nothing happens; the help text is the sentence that says why */
 };
 

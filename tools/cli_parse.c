@@ -54,7 +54,12 @@ static int take_argument(struct cli_arguments *out, char *argument, struct loraf
 
     cli_quote(quoted, sizeof(quoted), argument);
     if (!*argument)
-        return cli_fail(err, LORAFOLD_USAGE, "the argument %s is empty", command->argument);
+        return cli_fail(err, LORAFOLD_USAGE, "the argument %s is empty",
+                        out->positional && command->second ? command->second : command->argument);
+    if (out->positional && command->second && !out->second) {
+        out->second = argument;
+        return 0;
+    }
     if (out->positional && command->bit & (CLI_MERGE | CLI_PLAN))
         return cli_fail(
             err, LORAFOLD_USAGE,
@@ -144,7 +149,7 @@ static int read_arguments(struct cli_arguments *out, int argc, char **argv,
             break;
         bit = UINT64_C(1) << (token.option - cli_options);
         if (seen & bit && cli_option_takes_value(token.option) &&
-            token.option->kind != CLI_ADAPTER && token.option->kind != CLI_MODULE)
+            token.option->kind != CLI_ADAPTER && token.option->kind != CLI_LIST)
             return cli_fail(err, LORAFOLD_USAGE, "option '--%s' is given twice",
                             token.option->name);
         seen |= bit;
@@ -159,7 +164,7 @@ static int order_arguments(struct cli_arguments *out, struct lorafold_error *err
     char quoted[CLI_QUOTED_BYTES];
     const char *first = out->positional;
 
-    if (!out->second)
+    if (!out->second || out->command->bit != CLI_VERIFY)
         return 0;
     if (!out->deep)
         return cli_fail(err, LORAFOLD_USAGE, "one argument too many: '%s'",
@@ -207,6 +212,8 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
                         "'--skip-disk' and '--skip-kernels' leave nothing to measure");
     if (command->argument_required && !out->positional)
         return cli_fail(err, LORAFOLD_USAGE, "the argument %s is missing", command->argument);
+    if (command->second && !out->second)
+        return cli_fail(err, LORAFOLD_USAGE, "the argument %s is missing", command->second);
     if (!merging)
         return order_arguments(out, err);
     if (out->base && out->positional)
@@ -234,6 +241,12 @@ static void point_to_help(const struct cli_arguments *arguments, struct lorafold
         snprintf(err->text + used, sizeof(err->text) - used, "; see 'lorafold --help'");
 }
 
+static int open_list(struct cli_list *list, int argc)
+{
+    list->items = calloc((size_t)argc + 1, sizeof(*list->items));
+    return list->items ? 0 : LORAFOLD_FAILED;
+}
+
 int cli_parse(struct cli_arguments *out, int argc, char **argv, struct lorafold_error *err)
 {
     int status;
@@ -243,8 +256,8 @@ int cli_parse(struct cli_arguments *out, int argc, char **argv, struct lorafold_
     if (!status && (out->help || out->version))
         return 0;
     out->adapters = calloc((size_t)argc + 1, sizeof(*out->adapters));
-    out->skip = calloc((size_t)argc + 1, sizeof(*out->skip));
-    if (!out->adapters || !out->skip)
+    if (!out->adapters || open_list(&out->skip, argc) || open_list(&out->tags, argc) ||
+        open_list(&out->datasets, argc))
         return cli_fail(err, LORAFOLD_FAILED, "out of memory for the arguments");
     if (!status)
         status = read_arguments(out, argc, argv, err);
@@ -258,7 +271,9 @@ int cli_parse(struct cli_arguments *out, int argc, char **argv, struct lorafold_
 void cli_arguments_release(struct cli_arguments *arguments)
 {
     free(arguments->adapters);
-    free(arguments->skip);
+    free(arguments->skip.items);
+    free(arguments->tags.items);
+    free(arguments->datasets.items);
     arguments->adapters = NULL;
-    arguments->skip = NULL;
+    arguments->skip = arguments->tags = arguments->datasets = (struct cli_list){ 0 };
 }

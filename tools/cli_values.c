@@ -169,8 +169,8 @@ int cli_store_value(struct cli_arguments *out, const struct cli_token *token,
         status = cli_parse_adapter(&out->adapters[out->adapter_count], token->value, err);
         out->adapter_count += !status;
         return status;
-    case CLI_MODULE:
-        out->skip[out->skip_count++] = token->value;
+    case CLI_LIST:
+        ((struct cli_list *)member)->items[((struct cli_list *)member)->count++] = token->value;
         return 0;
     case CLI_NOTED:
         out->note = option->help;

@@ -90,6 +90,32 @@ class MergeOptionsStruct(Structure):
     ]
 
 
+class DestinationStruct(Structure):
+    _fields_ = [
+        ("repo", c_char_p),
+        ("revision", c_char_p),
+        ("is_private", c_bool),
+        ("create_pr", c_bool),
+        ("commit_message", c_char_p),
+        ("commit_description", c_char_p),
+        ("tags", POINTER(c_char_p)),
+        ("tag_count", c_size_t),
+        ("datasets", POINTER(c_char_p)),
+        ("dataset_count", c_size_t),
+    ]
+
+
+class PushReportStruct(Structure):
+    _fields_ = [
+        ("repo", c_char * 256),
+        ("url", c_char * 512),
+        ("pull_request", c_char * 512),
+        ("file_count", c_size_t),
+        ("bytes", c_uint64),
+        ("seconds", c_double),
+    ]
+
+
 class ReportStruct(Structure):
     _fields_ = [
         ("bytes_read", c_uint64),
@@ -114,6 +140,7 @@ class ReportStruct(Structure):
         ("kernels", c_char_p),
         ("threads", c_uint),
         ("output", c_char * 4096),
+        ("pushed", PushReportStruct),
     ]
 
 
@@ -125,6 +152,10 @@ class FetchOptionsStruct(Structure):
         ("progress", PROGRESS_FUNCTION),
         ("context", c_void_p),
     ]
+
+
+class PushOptionsStruct(Structure):
+    _fields_ = [("to", DestinationStruct), *FetchOptionsStruct._fields_]
 
 
 class VerifyOptionsStruct(Structure):
@@ -160,6 +191,9 @@ STRUCTURES: dict[str, type[Structure]] = {
     "lorafold_merge_options": MergeOptionsStruct,
     "lorafold_report": ReportStruct,
     "lorafold_fetch_options": FetchOptionsStruct,
+    "lorafold_destination": DestinationStruct,
+    "lorafold_push_report": PushReportStruct,
+    "lorafold_push_options": PushOptionsStruct,
     "lorafold_verify_options": VerifyOptionsStruct,
     "lorafold_verify_report": VerifyReportStruct,
 }
@@ -181,6 +215,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "verify": (c_int, [c_char_p, POINTER(VerifyOptionsStruct), POINTER(VerifyReportStruct), POINTER(Error)]),
     "fetch_options_init": (None, [POINTER(FetchOptionsStruct)]),
     "fetch": (c_int, [c_char_p, POINTER(FetchOptionsStruct), POINTER(c_void_p), POINTER(Error)]),
+    "push_options_init": (None, [POINTER(PushOptionsStruct)]),
+    "push": (c_int, [c_char_p, POINTER(PushOptionsStruct), POINTER(PushReportStruct), POINTER(Error)]),
+    "push_describe": (c_void_p, [POINTER(PushReportStruct), c_int]),
     "inspect": (c_int, [c_char_p, c_int, c_bool, POINTER(c_void_p), POINTER(Error)]),
 }
 

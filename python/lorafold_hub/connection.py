@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -44,9 +45,27 @@ def asked_pause(error: BaseException) -> int | None:
     return None
 
 
+class Pauses(logging.Handler):
+    """The library waits by itself where it retries, and only logs that: long pauses are told."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pause = re.search(r"Rate limited\. Waiting ([0-9.]+)s", record.getMessage())
+        if pause and float(pause[1]) >= NOTICE_SECONDS:
+            tell_pause(self._channel, round(float(pause[1])))
+
+
+def tell_pause(channel: Channel, seconds: int) -> None:
+    channel.notice(f"the Hub limits requests; waiting {seconds} s as it asks")
+
+
 class Connection:
     def __init__(self, token: str | None, token_source: str | None, channel: Channel) -> None:
         set_client_factory(make_client)
+        logging.getLogger("huggingface_hub").addHandler(Pauses(channel))
         # Without a token the library must not find one by itself: False says so.
         self.api = HfApi(token=token or False, library_name="lorafold", library_version=__version__)
         self.token_source = token_source
@@ -83,5 +102,5 @@ class Connection:
                                           f"{WAIT_SECONDS_MAX} s are waited for; try again then") from error
         seconds = pause if asked is None else asked + 1  # its clock may be a little behind
         if seconds >= NOTICE_SECONDS:
-            self._channel.notice(f"the Hub limits requests; waiting {seconds} s as it asks")
+            tell_pause(self._channel, seconds)
         time.sleep(seconds)

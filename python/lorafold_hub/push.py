@@ -5,13 +5,18 @@
 import os
 import re
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from huggingface_hub import CommitOperationAdd
 
 from lorafold_hub.connection import Connection
 from lorafold_hub.failures import Failure
+
+REPORT_SECONDS = 0.2
 
 PULL_REQUEST = re.compile(r"refs/pr/\d+")
 
@@ -26,6 +31,33 @@ class Target:
     create_pr: bool
 
 
+class Addition(CommitOperationAdd):
+    """Says how far its upload is, where that goes through a file of Python's (not with Xet)."""
+
+    report: Callable[[int], None]
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+        with super().as_file() as file:
+            if with_tqdm:  # so the library opens what it uploads
+                self.watch(file)
+            yield file
+
+    def watch(self, file: Any) -> None:
+        read, told = file.read, 0.0
+
+        def read_and_report(size: int | None = -1) -> bytes:
+            nonlocal told
+            data: bytes = read(size)
+            now = time.monotonic()
+            if now - told >= REPORT_SECONDS:
+                told = now
+                self.report(file.tell())
+            return data
+
+        file.read = read_and_report
+
+
 @dataclass
 class Push:
     """The files of one push, as they were stored: path in the repository -> operation of the commit."""
@@ -36,7 +68,7 @@ class Push:
     _claimed: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def store(self, path: str, file: str, delete: bool) -> dict[str, Any]:
+    def store(self, path: str, file: str, delete: bool, report: Callable[[int], None]) -> dict[str, Any]:
         """Send a file if the Hub lacks it.  Small ones go with the commit: they stay, and are read then."""
         with self._lock:
             if path in self._claimed:
@@ -45,9 +77,12 @@ class Push:
         try:
             with open(file, "rb"):  # a sentence of the system if that fails
                 pass
-            addition = CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
+            addition = Addition(path_in_repo=path, path_or_fileobj=file)
+        except OSError as error:  # the program may call the file by a name that says nothing
+            raise Failure("local", f"'{path}' cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise Failure("local", f"'{path}' ('{file}') cannot be stored: {error}") from None
+            raise Failure("local", f"'{path}' cannot be stored: {error}") from None
+        addition.report = report
         size = addition.upload_info.size
         self.connection.call(
             self.connection.api.preupload_lfs_files,

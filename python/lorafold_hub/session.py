@@ -83,7 +83,11 @@ class Session:
         if self.push is None:
             raise Failure("request", "a file is stored before the repository is created")
         arguments = (field(request, "path", str), field(request, "file", str), field(request, "delete", bool, False))
-        return self.push.store(*arguments)
+
+        def report(sent: int) -> None:
+            self.channel.write({"id": request["id"], "progress": {"bytes": sent}})
+
+        return self.push.store(*arguments, report)
 
     def commit(self, request: Request) -> dict[str, Any]:
         if self.push is None:

@@ -330,6 +330,42 @@ int lorafold_fetch(const char *name, const struct lorafold_fetch_options *option
     return 0;
 }
 
+void lorafold_push_options_init(struct lorafold_push_options *options)
+{
+    *options = (struct lorafold_push_options){ 0 };
+}
+
+int lorafold_push(const char *directory, const struct lorafold_push_options *options,
+                  struct lorafold_push_report *report, struct lorafold_error *err)
+{
+    const struct lorafold_destination *to = &options->to;
+    int status = work(directory, options->cancel, options->message, options->progress,
+                      options->context, err);
+
+    if (status)
+        return status;
+    snprintf(report->repo, sizeof(report->repo), "%s", to->repo);
+    snprintf(report->url, sizeof(report->url),
+             "%s private %d pr %d %s/%s tags %zu %s data %zu %s %s",
+             to->revision ? to->revision : "(main)", to->is_private, to->create_pr,
+             to->commit_message ? to->commit_message : "(none)",
+             to->commit_description ? to->commit_description : "(none)", to->tag_count,
+             to->tag_count ? to->tags[to->tag_count - 1] : "", to->dataset_count,
+             to->dataset_count ? to->datasets[0] : "",
+             options->hub.token_file ? options->hub.token_file : "(none)");
+    return 0;
+}
+
+char *lorafold_push_describe(const struct lorafold_push_report *report, enum lorafold_format format)
+{
+    char text[1024];
+
+    snprintf(text, sizeof(text),
+             format == LORAFOLD_JSON ? "{\"type\":\"report\",\"repo\":\"%s\"}" : "%s: %s",
+             report->repo, report->url);
+    return strdup(text);
+}
+
 int lorafold_inspect(const char *path, enum lorafold_format format, bool all_tensors, char **out,
                      struct lorafold_error *err)
 {

@@ -10,10 +10,11 @@ static const struct {
     const char *name;
     enum pages_values values;
 } rows[] = {
-    { "ADAPTER", PAGES_DIRECTORIES }, { "BASE", PAGES_MODELS },     { "DIR", PAGES_DIRECTORIES },
-    { "FILE", PAGES_FILES },          { "MODULE", PAGES_NOTHING },  { "N", PAGES_NOTHING },
-    { "NAME", PAGES_NOTHING },        { "OUT", PAGES_DIRECTORIES }, { "PATH", PAGES_FILES },
-    { "REPO", PAGES_NOTHING },        { "SIZE", PAGES_NOTHING },    { "TOPIC", PAGES_TOPICS },
+    { "ADAPTER", PAGES_DIRECTORIES }, { "BASE", PAGES_MODELS },  { "BRANCH", PAGES_NOTHING },
+    { "DIR", PAGES_DIRECTORIES },     { "FILE", PAGES_FILES },   { "MODULE", PAGES_NOTHING },
+    { "N", PAGES_NOTHING },           { "NAME", PAGES_NOTHING }, { "OUT", PAGES_DIRECTORIES },
+    { "PATH", PAGES_FILES },          { "REPO", PAGES_NOTHING }, { "SIZE", PAGES_NOTHING },
+    { "TAG", PAGES_NOTHING },         { "TEXT", PAGES_NOTHING }, { "TOPIC", PAGES_TOPICS },
 };
 
 _Noreturn void pages_fail(const char *format, ...)

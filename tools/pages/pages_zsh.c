@@ -51,7 +51,7 @@ static void print_option(FILE *out, const struct cli_option *option)
 {
     const char *letter_end = option->value_name ? "+" : "";
     const char *name_end = option->value_name ? "=" : "";
-    bool often = option->kind == CLI_ADAPTER || option->kind == CLI_MODULE;
+    bool often = option->kind == CLI_ADAPTER || option->kind == CLI_LIST;
 
     fputs(" \\\n            ", out);
     if (option->letter && often)

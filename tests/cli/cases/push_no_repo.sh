@@ -1,0 +1,1 @@
+"$LORAFOLD" push ./out

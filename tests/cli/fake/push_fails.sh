@@ -1,0 +1,1 @@
+"$LORAFOLD" push run-5 org/name
