@@ -129,38 +129,38 @@ static void print_commands(FILE *out)
     }
 }
 
-static void print_topic(FILE *out, const char *name)
+/* Returns the row of the topic. */
+static size_t print_topic(FILE *out, const char *name)
 {
     const struct cli_topic *topic = cli_topic_by_name(name);
 
     if (!topic)
         pages_fail("the template of the manual page names the topic '%s', which is none", name);
     print_lines(out, topic->text);
+    return (size_t)(topic - cli_topics);
 }
 
 void pages_manual(FILE *template, FILE *out)
 {
     bool commands = false;
-    size_t topics = 0;
+    uint64_t topics = 0; /* one bit per row of cli_topics */
     char line[1024];
 
     while (fgets(line, sizeof(line), template)) {
-        char *end = line + strcspn(line, "\n");
-
         if (strcmp(line, "@commands\n") == 0) {
             print_commands(out);
             commands = true;
         } else if (strncmp(line, "@topic ", 7) == 0) {
-            *end = '\0';
-            print_topic(out, line + 7);
-            topics++;
+            line[strcspn(line, "\n")] = '\0';
+            topics |= UINT64_C(1) << print_topic(out, line + 7);
         } else {
             fputs(line, out);
         }
     }
-    for (const struct cli_topic *topic = cli_topics; topic->name; topic++)
-        topics--;
-    if (!commands || topics)
-        pages_fail("the template of the manual page needs one line @commands, and one @topic NAME "
-                   "for each text of 'lorafold help'");
+    if (!commands)
+        pages_fail("tools/pages/lorafold.1.in needs a line '@commands'");
+    for (size_t i = 0; cli_topics[i].name; i++)
+        if (!(topics >> i & 1))
+            pages_fail("tools/pages/lorafold.1.in needs a section with a line '@topic %s'",
+                       cli_topics[i].name);
 }
