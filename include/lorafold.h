@@ -200,9 +200,16 @@ struct lorafold_merge_options {
     enum lorafold_dtype dtype;
     enum lorafold_tied tied;
     enum lorafold_b_layout b_layout;
-    uint64_t max_shard_bytes; /* of tensor data per output file; default 5,000,000,000 */
-    uint64_t memory_bytes;    /* ceiling on this process's resident memory; default 128 MiB */
-    unsigned threads;         /* workers; 0: one per processor that may be used */
+    uint64_t max_shard_bytes;   /* of tensor data per output file; default 5,000,000,000 */
+    uint64_t memory_bytes;      /* ceiling on this process's resident memory; default 128 MiB */
+    unsigned threads;           /* workers; 0: one per processor that may be used, or what keeps a
+                                   GPU busy */
+    const char *device;         /* "auto" or NULL, "cpu", "cuda", "cuda:N"; docs/GPU.md has the rule
+                                   of auto.  A device that is not there is LORAFOLD_USAGE */
+    uint64_t gpu_memory_bytes;  /* ceiling on the GPU's memory; 0: by the fraction */
+    double gpu_memory_fraction; /* of what is free there, up to 1; 0: 0.75 */
+    const char *trace;          /* a file that gets a timeline of the run, as chrome://tracing and
+                                   ui.perfetto.dev read it; or NULL */
     enum lorafold_clone clone;
     bool overwrite;          /* replace an existing model directory, at the end, in one step */
     bool allow_unused;       /* adapter tensors that cannot be folded are listed, not refused */
@@ -289,6 +296,8 @@ struct lorafold_report {
     bool io_direct;             /* both sides */
     const char *kernels;        /* "scalar", "avx2", ... */
     unsigned threads;           /* workers */
+    char device[256];           /* that computed: "cpu", or name and description of a GPU */
+    uint64_t device_bytes;      /* taken of its memory, beside what its driver takes */
     char output[4096];          /* as in the options */
     struct lorafold_push_report pushed;
 };

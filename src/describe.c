@@ -1,6 +1,7 @@
 /* describe.c - a plan and a report, for people and for machines */
 #include "merge.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +12,34 @@ void describe_quoted(struct text *out, const char *name)
     text_adds(out, error_quote(quoted, sizeof(quoted), name, strlen(name)));
 }
 
-static const char *device_note(const struct lorafold_merge *merge)
+void describe_device(const struct machine *machine, char *out, size_t out_bytes)
 {
-    return strcmp(merge->ops->name, "scalar") == 0 ? " (slow: no SIMD on this processor)" : "";
+    if (!machine->ops)
+        snprintf(out, out_bytes, "cpu");
+    else if (machine->info.description[0])
+        snprintf(out, out_bytes, "%s (%s)", machine->info.name, machine->info.description);
+    else
+        snprintf(out, out_bytes, "%s", machine->info.name);
+}
+
+void describe_machine(const struct machine *machine, const struct plan_memory *memory,
+                      const char *kernels, struct text *out)
+{
+    char device[256];
+
+    describe_device(machine, device, sizeof(device));
+    if (!machine->ops) {
+        text_addf(out, "device    cpu: %u workers, %s kernels%s", memory->thread_count, kernels,
+                  strcmp(kernels, "scalar") == 0 ? " (slow: no SIMD on this processor)" : "");
+    } else {
+        text_addf(out, "device    %s: %u streams, ", device, memory->thread_count);
+        describe_mib(out, memory->device_bytes);
+        text_adds(out, " of ");
+        describe_mib(out, memory->device_budget_bytes);
+    }
+    if (machine->reason[0])
+        text_addf(out, "; %s", machine->reason);
+    text_adds(out, "\n");
 }
 
 /* Which computed dtypes the base has, "BF16" or "BF16, F32". */
@@ -187,8 +213,7 @@ static void add_machine(const struct lorafold_merge *merge, struct text *out)
     text_addf(out, "\nblocks    %llu, %llu of them folded in place\n",
               (unsigned long long)merge->plan.block_count,
               (unsigned long long)merge->plan.in_place_blocks);
-    text_addf(out, "device    cpu: %u workers, %s kernels%s\n", memory->thread_count,
-              merge->ops->name, device_note(merge));
+    describe_machine(&merge->machine, memory, merge->ops->name, out);
 }
 
 void describe_key_text(struct text *out, const char *key, const char *value)
@@ -208,6 +233,7 @@ void describe_key_number(struct text *out, const char *key, uint64_t value)
 static void plan_json(const struct lorafold_merge *merge, struct text *out)
 {
     const struct plan *plan = &merge->plan;
+    char device[256];
 
     text_adds(out, "{\"type\":\"plan\"");
     describe_key_text(out, "base", merge->base->source.name);
@@ -242,6 +268,11 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     describe_key_number(out, "memory_least_bytes", plan->memory.least_bytes);
     describe_key_number(out, "workers", plan->memory.thread_count);
     describe_key_text(out, "kernels", merge->ops->name);
+    describe_device(&merge->machine, device, sizeof(device));
+    describe_key_text(out, "device", device);
+    describe_key_text(out, "device_reason", merge->machine.reason);
+    describe_key_number(out, "device_budget_bytes", plan->memory.device_budget_bytes);
+    describe_key_number(out, "device_needed_bytes", plan->memory.device_bytes);
     text_adds(out, ",\"files\":[");
     for (size_t i = 0; i < plan->file_count; i++) {
         text_adds(out, i ? ",{\"name\":" : "{\"name\":");
@@ -297,6 +328,8 @@ static void report_json(const struct lorafold_report *report, struct text *out)
     text_addf(out, ",\"io_direct\":%s", report->io_direct ? "true" : "false");
     describe_key_text(out, "kernels", report->kernels);
     describe_key_number(out, "workers", report->threads);
+    describe_key_text(out, "device", report->device);
+    describe_key_number(out, "device_bytes", report->device_bytes);
     text_adds(out, "}\n");
 }
 
@@ -326,7 +359,14 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
               100 * report->share_read, 100 * report->share_compute, 100 * report->share_write);
     text_adds(&out, "memory    ");
     describe_mib(&out, report->memory_peak_bytes);
-    text_addf(&out, " at the peak; %s, %s I/O, %u workers, %s kernels\n", report->io_engine,
-              report->io_direct ? "direct" : "buffered", report->threads, report->kernels);
+    text_addf(&out, " at the peak; %s, %s I/O, ", report->io_engine,
+              report->io_direct ? "direct" : "buffered");
+    if (report->device_bytes) {
+        text_addf(&out, "%u streams of %s, ", report->threads, report->device);
+        describe_mib(&out, report->device_bytes);
+        text_adds(&out, " of it\n");
+    } else {
+        text_addf(&out, "%u workers, %s kernels\n", report->threads, report->kernels);
+    }
     return text_take(&out);
 }

@@ -66,16 +66,26 @@ static int check_4bit(const struct lorafold_merge_options *options, struct error
     return 0;
 }
 
+struct machine_request merge_machine_request(const struct lorafold_merge_options *options)
+{
+    return (struct machine_request){ .device = options->device,
+                                     .memory_bytes = options->gpu_memory_bytes,
+                                     .memory_fraction = options->gpu_memory_fraction };
+}
+
 static int read_options(struct lorafold_merge *merge, struct error *err)
 {
     static const char *const rings[] = { NULL, "uring", "threads" };
     static const char *const directs[] = { NULL, "off", "on" };
     const struct lorafold_merge_options *options = &merge->options;
+    const struct machine_request request = merge_machine_request(options);
     int ring;
     int direct;
 
     if (choose(options->io_engine, "I/O engine", rings, 3, &ring, err) ||
         choose(options->io_direct, "direct I/O", directs, 3, &direct, err))
+        return err->code;
+    if (machine_check_request(&request, err))
         return err->code;
     merge->ring = (enum ring_kind)ring;
     merge->direct = (enum file_direct)direct;
@@ -302,16 +312,31 @@ int merge_plan(struct lorafold_merge *merge, struct error *err)
     return make_plan(merge, err);
 }
 
-static int open_merge(struct lorafold_merge *merge, struct error *err)
+/* Choose what computes, and spend the budgets. */
+static int fit(struct lorafold_merge *merge, struct error *err)
 {
     const struct lorafold_merge_options *options = &merge->options;
+    const struct machine_request request = merge_machine_request(options);
+    struct plan_budget budget = { .bytes = options->memory_bytes,
+                                  .threads = options->threads,
+                                  .processors = cpu_count(),
+                                  .extra_bytes = base_memory(merge->base) + merge_memory(merge) };
+    struct plan *plans[] = { &merge->plan };
+    struct plan_memory memory;
+
+    if (machine_fit(&merge->machine, &request, &memory, plans, 1, &budget, &merge->log, err))
+        return err->code;
+    merge->plan.memory = memory;
+    return 0;
+}
+
+static int open_merge(struct lorafold_merge *merge, struct error *err)
+{
     const char **inputs;
     size_t count;
     int status;
 
-    if (merge_plan(merge, err) ||
-        plan_fit_memory(&merge->plan, options->memory_bytes, options->threads, cpu_count(),
-                        base_memory(merge->base) + merge_memory(merge), err))
+    if (merge_plan(merge, err) || fit(merge, err))
         return err->code;
     if (!merge->options.output)
         return 0;
@@ -557,26 +582,37 @@ static void show_progress(void *context, const struct pipeline_progress *from)
 
 static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
 {
-    const struct pipeline_options options = {
+    struct pipeline_options options = {
         .ring = merge->ring,
         .direct = merge->direct,
         .ops = merge->ops,
         .quant = merge->quant,
         .encode = merge->encode,
+        .device_ops = merge->machine.ops,
+        .device = merge->machine.device,
         .log = &merge->log,
         .progress = merge->options.progress ? show_progress : NULL,
         .context = merge,
     };
     const struct pipeline_result *result = &merge->result;
+    struct error closing = { 0 };
+    int status;
 
+    if (merge->options.trace && trace_open(&options.trace, merge->options.trace, err))
+        return err->code;
     merge->order = (struct pipeline_output){ .plan = &merge->plan,
                                              .directory_fd = outdir_fd(outdir),
                                              .allow_nonfinite = merge->options.allow_nonfinite,
                                              .clone_always = merge->options.clone ==
                                                              LORAFOLD_CLONE_ALWAYS };
-    if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
-                     err))
-        return err->code;
+    status = pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop,
+                          &merge->result, err);
+    if (trace_close(options.trace, &closing) && !status) {
+        *err = closing;
+        status = err->code;
+    }
+    if (status)
+        return status;
     log_say(&merge->log, LOG_DETAIL, "I/O: %s%s%s%s, %s reads, %s writes; kernels: %s",
             result->ring_name, result->ring_reason[0] ? " (" : "", result->ring_reason,
             result->ring_reason[0] ? ")" : "", result->direct_in ? "direct" : "buffered",
@@ -631,6 +667,8 @@ static void fill_report(struct lorafold_merge *merge)
     report->io_direct = result->direct_in && result->direct_out;
     report->kernels = merge->ops->name;
     report->threads = merge->plan.memory.thread_count;
+    describe_device(&merge->machine, report->device, sizeof(report->device));
+    report->device_bytes = merge->plan.memory.device_bytes;
     snprintf(report->output, sizeof(report->output), "%s", merge->options.output);
 }
 
@@ -696,6 +734,7 @@ void merge_free(struct lorafold_merge *merge)
 {
     if (!merge)
         return;
+    machine_close(&merge->machine);
     output_files_release(&merge->files);
     free(merge->order.digests);
     free(merge->order.cloned);

@@ -23,6 +23,7 @@
 #include "hub/cache.h"
 #include "io/outdir.h"
 #include "lorafold.h"
+#include "machine.h"
 #include "pipeline/pipeline.h"
 #include "plan/plan.h"
 #include "remote.h"
@@ -132,6 +133,7 @@ struct lorafold_merge {
     enum ring_kind ring;
     enum file_direct direct;
     struct error clone_refusal; /* why some of the base cannot be cloned; code 0: it can */
+    struct machine machine;
     struct pipeline_stop stop;
     struct pipeline_output order;
     struct pipeline_result result;
@@ -151,6 +153,9 @@ int merge_plan(struct lorafold_merge *merge, struct error *err);
 const char **merge_list_inputs(const struct lorafold_merge *merge, size_t *count);
 uint64_t merge_disk_bytes(const struct lorafold_merge *merge);
 
+/* What of the options machine_fit() asks for. */
+struct machine_request merge_machine_request(const struct lorafold_merge_options *options);
+
 /* Held while a merge runs, beside its plan. */
 uint64_t base_memory(const struct base *base);
 uint64_t merge_memory(const struct lorafold_merge *merge);
@@ -165,6 +170,14 @@ void merge_free(struct lorafold_merge *merge);
 
 /* Copy code and sentence to the caller's error; returns the code. */
 int give_error(struct lorafold_error *out, const struct error *err);
+
+/* ---- describe.c: the device of a plan or report ---- */
+
+/* "cpu", or name and description. */
+void describe_device(const struct machine *machine, char *out, size_t out_bytes);
+/* A line of a plan: what computes, with how much, and why. */
+void describe_machine(const struct machine *machine, const struct plan_memory *memory,
+                      const char *kernels, struct text *out);
 
 /* ---- inputs.c ---- */
 

@@ -38,6 +38,10 @@ static void merge_options(struct lorafold_merge_options *options,
         options->memory_bytes = arguments->memory_bytes;
     if (arguments->threads)
         options->threads = arguments->threads;
+    options->device = arguments->device;
+    options->gpu_memory_bytes = arguments->gpu_memory.bytes;
+    options->gpu_memory_fraction = arguments->gpu_memory.fraction;
+    options->trace = arguments->trace;
     options->clone = (enum lorafold_clone)arguments->clone;
     options->overwrite = arguments->overwrite;
     options->allow_unused = arguments->allow_unused;

@@ -9,7 +9,6 @@
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
 #define PUSHING CLI_PUSH
-#define NO_CUDA "this build has no CUDA; leave the option out or give cpu"
 
 static const struct cli_choice save_methods[] = {
     { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },
@@ -65,7 +64,13 @@ static const struct cli_choice clone_rules[] = {
 };
 
 static const struct cli_choice devices[] = {
-    { "auto", 0, NULL }, { "cpu", 0, NULL }, { "cuda", 0, NO_CUDA }, { "cuda:", 0, NO_CUDA }, { 0 },
+    { "auto", 0, NULL },
+    { "cpu", 0, NULL },
+    { "cuda", 0, NULL },
+    { "cuda:", 0, NULL },
+    { "sim", 0, "" },
+    { "sim:", 0, "" }, /* simulated, for tests */
+    { 0 },
 };
 
 static const struct cli_choice io_engines[] = { { "uring", 0, NULL },
@@ -131,8 +136,13 @@ const struct cli_option cli_options[] = {
       "ceiling on this process's memory (default 128MiB)" },
     { "threads", 0, CLI_COUNT, false, "N", MERGING | CLI_VERIFY | CLI_BENCH, MEMBER(threads), NULL,
       "worker threads, 1 to 1024 (default: one per processor that may be used; verify: 4)" },
-    { "device", 0, CLI_CHOICE, false, "DEVICE", MERGING, MEMBER(device), devices,
-      "what computes: auto (default) or cpu; cuda needs a build with CUDA" },
+    { "device", 0, CLI_WORD, false, "DEVICE", MERGING, MEMBER(device), devices,
+      "what computes: cpu; cuda, the first NVIDIA GPU, or cuda:N; auto (default) takes a GPU where "
+      "the processors would be the brake, and says why" },
+    { "gpu-memory", 0, CLI_SHARE, false, "SIZE", MERGING, MEMBER(gpu_memory), NULL,
+      "ceiling on the memory of the GPU: a size, or a fraction of what is free (default 0.75)" },
+    { "trace", 0, CLI_STRING, false, "FILE", CLI_MERGE, MEMBER(trace), NULL,
+      "write a timeline of the run, for ui.perfetto.dev or chrome://tracing" },
     { "clone", 0, CLI_CHOICE, false, "WHEN", MERGING, MEMBER(clone), clone_rules,
       "what no adapter touches shares the storage of the base where the file system can do that "
       "(XFS, btrfs): auto (default) where it works, never, or always, which is an error where it "

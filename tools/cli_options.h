@@ -24,6 +24,11 @@ struct cli_list {
     size_t count;
 };
 
+struct cli_share {
+    uint64_t bytes;  /* 0: the fraction */
+    double fraction; /* 0: not given */
+};
+
 /* What was typed.  A member that was not given is 0, false or NULL. */
 struct cli_arguments {
     const struct cli_command *command; /* NULL with --version, and with --help alone */
@@ -48,7 +53,9 @@ struct cli_arguments {
     bool single_quant;
     struct cli_list skip;
     int clone; /* enum lorafold_clone */
-    int device;
+    const char *device;
+    struct cli_share gpu_memory;
+    const char *trace;
     uint64_t max_shard_bytes;
     uint64_t memory_bytes;
     uint64_t file_bytes;
@@ -120,9 +127,10 @@ enum cli_kind {
     CLI_FLAG,    /* no value; bool */
     CLI_STRING,  /* const char * */
     CLI_SIZE,    /* lorafold_parse_size(); uint64_t */
+    CLI_SHARE,   /* a size, or a fraction of what there is; struct cli_share */
     CLI_COUNT,   /* 1 to 1024; unsigned */
     CLI_CHOICE,  /* one of `choices`; int */
-    CLI_WORD,    /* one of `choices`, kept as a word; const char * */
+    CLI_WORD,    /* one of `choices`, kept as it is written; const char * */
     CLI_ADAPTER, /* PATH[:WEIGHT], any number of times */
     CLI_LIST,    /* text, any number of times; struct cli_list */
     CLI_NOTED    /* no value, nothing happens; the help text is the sentence that says why */
@@ -131,7 +139,7 @@ enum cli_kind {
 struct cli_choice {
     const char *name; /* one that ends in ':' stands for all values that begin so */
     int value;
-    const char *refusal; /* known, but why it cannot be had; or NULL */
+    const char *refusal; /* known, but why it cannot be had; "": can be had, but is shown nowhere */
 };
 
 struct cli_option {

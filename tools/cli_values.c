@@ -72,8 +72,9 @@ static void list_choices(char *buf, size_t buf_bytes, const struct cli_choice *c
     buf[0] = '\0';
     for (const struct cli_choice *choice = choices; choice->name; choice++)
         if (!choice->refusal && used < buf_bytes)
-            used += (size_t)snprintf(buf + used, buf_bytes - used, "%s%s", used ? ", " : "",
-                                     choice->name);
+            used += (size_t)snprintf(buf + used, buf_bytes - used, "%s%s%s", used ? ", " : "",
+                                     choice->name,
+                                     choice->name[strlen(choice->name) - 1] == ':' ? "N" : "");
 }
 
 /* In any case and with '-' for '_'.  A name that ends in ':' stands for all that begins with it. */
@@ -104,7 +105,7 @@ static int parse_choice(const struct cli_choice **out, const struct cli_token *t
     for (const struct cli_choice *choice = token->option->choices; choice->name; choice++) {
         if (!choice_matches(choice->name, token->value))
             continue;
-        if (choice->refusal)
+        if (choice->refusal && *choice->refusal)
             return cli_fail(err, LORAFOLD_USAGE, "'%s %s': %s", token->spelling,
                             cli_quote(quoted, sizeof(quoted), token->value), choice->refusal);
         *out = choice;
@@ -113,6 +114,26 @@ static int parse_choice(const struct cli_choice **out, const struct cli_token *t
     list_choices(known, sizeof(known), token->option->choices);
     return cli_fail(err, LORAFOLD_USAGE, "'%s %s': not one of: %s", token->spelling,
                     cli_quote(quoted, sizeof(quoted), token->value), known);
+}
+
+/* A number up to 1 is a fraction; with a unit, or larger, it is a size. */
+static int parse_share(struct cli_share *out, const struct cli_token *token,
+                       struct lorafold_error *err)
+{
+    char quoted[CLI_QUOTED_BYTES];
+    double fraction;
+
+    *out = (struct cli_share){ 0 };
+    if (parse_weight(token->value, &fraction) && (fraction <= 1 || strchr(token->value, '.'))) {
+        out->fraction = fraction;
+        if (fraction > 0 && fraction <= 1)
+            return 0;
+    } else if (lorafold_parse_size(token->value, &out->bytes) && out->bytes) {
+        return 0;
+    }
+    return cli_fail(err, LORAFOLD_USAGE,
+                    "'%s %s': neither a size such as 2GiB nor a fraction such as 0.5",
+                    token->spelling, cli_quote(quoted, sizeof(quoted), token->value));
 }
 
 static int parse_count(unsigned *out, const struct cli_token *token, struct lorafold_error *err)
@@ -153,6 +174,8 @@ int cli_store_value(struct cli_arguments *out, const struct cli_token *token,
             return 0;
         return cli_fail(err, LORAFOLD_USAGE, "'%s %s': not a size such as 5GB, 200MB or 128MiB",
                         token->spelling, cli_quote(quoted, sizeof(quoted), token->value));
+    case CLI_SHARE:
+        return parse_share(member, token, err);
     case CLI_COUNT:
         return parse_count(member, token, err);
     case CLI_CHOICE:
@@ -163,7 +186,8 @@ int cli_store_value(struct cli_arguments *out, const struct cli_token *token,
         if (option->kind == CLI_CHOICE)
             *(int *)member = choice->value;
         else
-            *(const char **)member = choice->name;
+            *(const char **)member = choice->name[strlen(choice->name) - 1] == ':' ? token->value
+                                                                                   : choice->name;
         return 0;
     case CLI_ADAPTER:
         status = cli_parse_adapter(&out->adapters[out->adapter_count], token->value, err);

@@ -34,7 +34,10 @@ class MergeOptions(TypedDict, total=False):
     lora_b_layout: "auto" (default), "rank-major", "expert-major": columns of B of fused experts.
     max_shard_size: bytes of tensor data per file, as a number or like "5GB" (default).
     memory: ceiling on what the merge takes, in bytes or like "128MiB" (default).
-    threads: workers; 0 (default): one per processor.
+    threads: workers; 0 (default): one per processor, or what keeps a GPU busy.
+    device: "auto" (default), "cpu", "cuda", "cuda:N": what computes.
+    gpu_memory: ceiling on the GPU's memory, as a size or a fraction of what is free (default 0.75).
+    trace: a file that gets a timeline of the run, for ui.perfetto.dev.
     clone: "auto" (default), "never" or "always": what no adapter touches shares the storage of the
         base where the file system can do that; "always" raises where it cannot.
     overwrite: replace an existing model directory, in one step at the end.
@@ -63,6 +66,9 @@ class MergeOptions(TypedDict, total=False):
     max_shard_size: Size
     memory: Size
     threads: int
+    device: str
+    gpu_memory: Size | float
+    trace: Path | None
     clone: Literal["auto", "never", "always"]
     overwrite: bool
     allow_unused: bool
@@ -91,7 +97,7 @@ NAMED: dict[str, tuple[str, dict[str, int]]] = {
     "lora_b_layout": ("b_layout", {"auto": 0, "rank-major": 1, "expert-major": 2}),
 }
 SIZES = {"max_shard_size": "max_shard_bytes", "memory": "memory_bytes"}
-TEXTS = {"tokenizer", "original_base", "variant", "io_engine", "io_direct", "kernels"}
+TEXTS = {"tokenizer", "original_base", "variant", "device", "trace", "io_engine", "io_direct", "kernels"}
 FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant", "safe_serialization"}
 
 HUB = ("token", "token_file", "offline")
@@ -119,11 +125,23 @@ def encode(path: Path, what: str) -> bytes:
     return text
 
 
+def set_gpu_memory(fields: Any, value: Size | float) -> None:
+    """A fraction of what is free, up to 1, or a size."""
+    if isinstance(value, float):
+        if not 0 < value <= 1:
+            raise UsageError(f"gpu_memory {value!r} is not a fraction above 0 and up to 1")
+        fields.gpu_memory_fraction = value
+    else:
+        fields.gpu_memory_bytes = parse_size(value, "gpu_memory")
+
+
 def set_option(fields: Any, name: str, value: Any) -> None:
     """Put one option into the structure.  UsageError if it is not known or has no such value."""
     if name in NAMED:
         field, values = NAMED[name]
         setattr(fields, field, choose(name, value, values))
+    elif name == "gpu_memory":
+        set_gpu_memory(fields, value)
     elif name in SIZES:
         setattr(fields, SIZES[name], parse_size(value, name))
     elif name in TEXTS:

@@ -50,6 +50,7 @@ class Plan(Record):
     by one of an adapter, patched (some rows are), converted to another dtype, copied.
     bytes_cloned: of bytes_out, those that share the storage of the base.
     memory_needed_bytes, memory_least_bytes: of the budget; the least budget that would work.
+    device, device_reason: what computes, and why where that was not asked for.
     """
 
     base: str
@@ -70,6 +71,10 @@ class Plan(Record):
     memory_least_bytes: int
     workers: int
     kernels: str
+    device: str
+    device_reason: str
+    device_budget_bytes: int
+    device_needed_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,7 @@ class Report(Record):
     bytes_written, bytes_cloned: of the files of weights; the latter share the storage of the base.
     share_*: what limited the work; the three add up to 1.
     memory_peak_bytes: of the whole process, so with all that Python holds.
+    device, device_bytes: what computed, and what it gave of its own memory.
     """
 
     output: str
@@ -105,6 +111,8 @@ class Report(Record):
     memory_peak_bytes: int
     kernels: str
     workers: int
+    device: str
+    device_bytes: int
 
     def moved(self, before: str, after: str) -> Report:
         """The same, of an output that was moved."""

@@ -133,6 +133,7 @@ def merge_options(options: SaveOptions, tokenizer: Path | None) -> dict[str, Any
         "dtype": DTYPES[dtype_name(options.dtype)],
         "max_shard_size": options.max_shard_size,
         "memory": memory_budget(options),
+        "gpu_memory": float(options.maximum_memory_usage),
         "safe_serialization": options.safe_serialization,
         "variant": options.variant,
         "tokenizer": tokenizer,

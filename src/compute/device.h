@@ -33,6 +33,7 @@ struct device_info {
     char description[128]; /* "NVIDIA GeForce RTX 4090, compute 8.9, driver 12.4", or "" */
     uint64_t memory_bytes;
     uint64_t free_bytes; /* when it was opened */
+    double link_rate;    /* bytes per second that go there at most; 0: unknown */
 };
 
 struct device_ops {

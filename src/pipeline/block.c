@@ -1,4 +1,5 @@
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "pipeline/internal.h"
 
 #include <string.h>
@@ -269,13 +270,36 @@ static void add_checksums(const struct job *job, const struct slot *slot)
     }
 }
 
-void block_seal(struct slot *slot)
+/* All tensors of the block; what a device does of it is done on return. */
+static int make_parts(const struct scratch *scratch, struct slot *slot, struct error *err)
+{
+    const struct plan_block *block = &slot->block;
+    struct lane *lane = scratch->lane;
+    double began = clock_seconds();
+    int status = 0;
+
+    lane_begin(lane, slot->job, slot);
+    slot->tensor = NULL;
+    for (uint64_t i = 0; i < block->tensor_count && !status; i++)
+        status = make_part(slot->job, scratch, slot,
+                           &slot->job->plan->tensors[block->tensor_first + i], err);
+    if (!status)
+        status = lane_finish(lane, err);
+    if (status)
+        lane_abandon(lane);
+    trace_add(lane->trace, TRACE_COMPUTE, lane->number, block->number, began, clock_seconds());
+    return status;
+}
+
+void block_seal(const struct scratch *scratch, struct slot *slot)
 {
     const struct job *job = slot->job;
     const struct plan_block *block = &slot->block;
     uint64_t padded = align_up(block->bytes, PAGE_BYTES);
     XXH128_hash_t digest;
+    double began;
 
+    began = clock_seconds();
     copy_header(job->plan, slot);
     if (job->checksums)
         plan_block_frame(job->plan, block, job->checksums, slot->memory);
@@ -283,28 +307,17 @@ void block_seal(struct slot *slot)
     digest = XXH3_128bits(slot->memory, block->bytes);
     job->digests[block->number][0] = digest.low64;
     job->digests[block->number][1] = digest.high64;
+    trace_add(scratch->lane->trace, TRACE_HASH, scratch->lane->number, block->number, began,
+              clock_seconds());
 }
 
 int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err)
 {
-    const struct job *job = slot->job;
-    const struct plan_block *block = &slot->block;
-
-    lane_begin(scratch->lane, job, slot);
-    slot->tensor = NULL;
-    for (uint64_t i = 0; i < block->tensor_count; i++) {
-        if (make_part(job, scratch, slot, &job->plan->tensors[block->tensor_first + i], err)) {
-            lane_abandon(scratch->lane);
-            return err->code;
-        }
-    }
-    if (lane_finish(scratch->lane, err)) {
-        lane_abandon(scratch->lane);
+    if (make_parts(scratch, slot, err))
         return err->code;
-    }
-    if (job->checksums)
-        add_checksums(job, slot);
+    if (slot->job->checksums)
+        add_checksums(slot->job, slot);
     else
-        block_seal(slot);
+        block_seal(scratch, slot);
     return 0;
 }

@@ -34,6 +34,22 @@ static void book_time(struct control *control)
     }
 }
 
+void control_enter(struct control *control, struct slot *slot, enum slot_state state)
+{
+    static const enum trace_kind kinds[] = {
+        [SLOT_READING] = TRACE_READ, [SLOT_WAITING] = TRACE_WAIT, [SLOT_WRITING] = TRACE_WRITE
+    };
+    struct trace *trace = control->options->trace;
+    double now = trace ? clock_seconds() : 0;
+
+    /* What a worker does is in its own row. */
+    if (trace && slot->state != SLOT_FREE && slot->state != SLOT_COMPUTING)
+        trace_add(trace, kinds[slot->state], (unsigned)(slot - control->slots), slot->block.number,
+                  slot->entered, now);
+    slot->state = state;
+    slot->entered = now;
+}
+
 static void report_progress(struct control *control, bool last)
 {
     const struct pipeline_options *options = control->options;
@@ -99,7 +115,7 @@ static bool is_ready(const struct slot *slot)
 
 static void start_computing(struct control *control, struct slot *slot)
 {
-    slot->state = SLOT_COMPUTING;
+    control_enter(control, slot, SLOT_COMPUTING);
     crew_give(&control->crew, slot);
     control->tasks++;
 }
@@ -135,7 +151,7 @@ bool control_slot_is_vain(const struct control *control, const struct slot *slot
 
 void control_release_slot(struct control *control, struct slot *slot)
 {
-    slot->state = SLOT_FREE;
+    control_enter(control, slot, SLOT_FREE);
     windows_give_back(slot);
     control_release_inputs(slot->job->output, slot);
     for (unsigned i = 0; i < slot->destination_count; i++) {
@@ -152,7 +168,7 @@ void control_reads_finished(struct control *control, struct slot *slot)
         control_release_slot(control, slot);
         return;
     }
-    slot->state = SLOT_WAITING;
+    control_enter(control, slot, SLOT_WAITING);
     if (is_ready(slot))
         start_computing(control, slot);
 }
@@ -213,7 +229,7 @@ static void start_writing(struct control *control, struct slot *slot)
     const uint64_t *digest = output->job.digests[block->number];
 
     slot->writes_left = 0;
-    slot->state = SLOT_WRITING;
+    control_enter(control, slot, SLOT_WRITING);
     for (unsigned i = 0; i < slot->destination_count; i++) {
         struct destination *to = &slot->destinations[i];
 
@@ -241,7 +257,7 @@ static void block_computed(struct control *control, struct slot *slot)
         start_writing(control, slot);
     } else {
         slot->is_computed = true;
-        slot->state = SLOT_WAITING; /* start_waiting() is next */
+        control_enter(control, slot, SLOT_WAITING); /* start_waiting() is next */
     }
 }
 

@@ -136,6 +136,9 @@ bool control_slot_is_vain(const struct control *control, const struct slot *slot
 /* Read the next blocks into free slots. */
 void start_blocks(struct control *control);
 
+/* A slot is in another stage from now on. */
+void control_enter(struct control *control, struct slot *slot, enum slot_state state);
+
 /* ---- outputs.c ---- */
 
 /* Create every file, take the memory and open what workers read. */

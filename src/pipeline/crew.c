@@ -1,5 +1,7 @@
 #include "pipeline/internal.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -31,6 +33,8 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
     const struct plan *plan = region->job->plan;
     const struct plan_target *target = &plan->targets[plan->residents[region->resident]];
 
+    double began = clock_seconds();
+
     lane_begin(scratch->lane, region->job, NULL);
     region->status = factors_pack(region->job, scratch, target, region->packed, &region->error);
     if (!region->status)
@@ -41,6 +45,8 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
         region->status = lane_finish(scratch->lane, &region->error);
     if (region->status)
         lane_abandon(scratch->lane);
+    trace_add(scratch->lane->trace, TRACE_FACTORS, scratch->lane->number, TRACE_NO_BLOCK, began,
+              clock_seconds());
     pthread_mutex_lock(&crew->mutex);
     region->next = crew->loaded;
     crew->loaded = region;
@@ -59,7 +65,7 @@ static void compute(const struct scratch *scratch, struct slot *slot)
 static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
 {
     if (slot->is_computed)
-        block_seal(slot);
+        block_seal(scratch, slot);
     else
         compute(scratch, slot);
     pthread_mutex_lock(&crew->mutex);

@@ -1,6 +1,14 @@
 /* crew_device.c - workers that compute on a device */
 #include "pipeline/internal.h"
 
+void crew_trace(struct crew *crew, struct trace *trace)
+{
+    for (unsigned i = 0; i < crew->worker_count; i++) {
+        crew->workers[i].lane.trace = trace;
+        crew->workers[i].lane.number = i;
+    }
+}
+
 void crew_begin(struct crew *crew, const struct job *job)
 {
     for (unsigned i = 0; i < crew->worker_count; i++)
@@ -19,9 +27,8 @@ int crew_use_device(struct crew *crew, const struct plan_memory *memory,
         if (lane_open(&worker->lane, options->device_ops, options->device, memory,
                       (uint8_t *)crew->memory + i * memory->scratch_bytes, err))
             return err->code;
-        worker->lane.trace = options->trace;
-        worker->lane.number = i;
     }
+    crew_trace(crew, options->trace);
     return 0;
 }
 

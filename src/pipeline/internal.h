@@ -33,6 +33,7 @@ struct slot_piece {
 /* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING. */
 struct slot {
     enum slot_state state;
+    double entered;  /* when, if it is traced */
     struct job *job; /* whose block it is */
     uint64_t turn;   /* when it was started */
     uint8_t *memory;
@@ -175,6 +176,9 @@ struct crew {
 int crew_open(struct crew *crew, const struct plan_memory *memory, struct ring *ring,
               struct error *err);
 
+/* While the workers have nothing to do: what they do is traced. */
+void crew_trace(struct crew *crew, struct trace *trace);
+
 /* While the workers have nothing to do: they are going to prepare this job, on the processor. */
 void crew_begin(struct crew *crew, const struct job *job);
 
@@ -209,7 +213,7 @@ int block_compute(const struct scratch *scratch, struct slot *slot, struct error
  * Write what is not tensors, and hash.  Of a torch file once the checksums are there that
  * plan_block_checksums() names.
  */
-void block_seal(struct slot *slot);
+void block_seal(const struct scratch *scratch, struct slot *slot);
 
 /* Fetch and pack all factors A of a target, one behind the other. */
 int factors_pack(const struct job *job, const struct scratch *scratch,

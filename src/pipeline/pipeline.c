@@ -214,6 +214,8 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
         crew_open(&control.crew, memory, control.ring, &inner))
         control_fail(&control, NULL, &inner);
     if (!control.failed)
+        crew_trace(&control.crew, options->trace);
+    if (!control.failed)
         prepare_outputs(&control, &stop->cancelled);
     use_device(&control, memory);
     if (!control.failed)

@@ -128,7 +128,7 @@ static bool start_block(struct control *control, struct output *output, struct s
         output_check(control, output);
         return true;
     }
-    slot->state = SLOT_READING;
+    control_enter(control, slot, SLOT_READING);
     add_destination(control, slot, output, &slot->block);
     slot->turn = output->turn;
     if (control->output_count > 1 && is_copy(output, &slot->block))

@@ -1,1 +1,3 @@
-"$LORAFOLD" merge base -a a -o out --device cuda
+[ ! -e /dev/nvidiactl ] || { echo "there is a GPU"; exit 77; }
+python3 "$CLI_TESTS/tiny_model.py" base adapter
+"$LORAFOLD" merge base -a adapter -o out --device cuda

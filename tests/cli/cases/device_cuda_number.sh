@@ -1,1 +1,0 @@
-"$LORAFOLD" plan base -a a --device cuda:1

@@ -1,0 +1,1 @@
+"$LORAFOLD" plan base -a a --device cuda:x
