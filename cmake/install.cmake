@@ -21,6 +21,8 @@ install(TARGETS lorafold_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 string(REGEX REPLACE "/$" "" up "${up}")
 set(pc_prefix "\${pcfiledir}/${up}")
+get_property(pc_modules GLOBAL PROPERTY lorafold_modules)
+list(JOIN pc_modules " " pc_modules)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/lorafold.pc.in lorafold.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/lorafold.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

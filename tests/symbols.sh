@@ -43,7 +43,7 @@ system|popen|gets|strcpy|strcat|v?sprintf|__strcpy_chk|__strcat_chk|__v?sprintf_
 complain "used, but a library must not" "$(nm -D --undefined-only "$1" | awk '{ print $NF }' |
     sed 's/@.*//' | grep -xE "$(printf '%s' "$banned" | tr '\n' '|')" || true)"
 
-known='lib(uring|xxhash|cjson|pcre2-8|m|c|pthread|asan|ubsan|tsan|gcc_s)\.so\.[0-9]+|ld-linux.*'
+known='lib(uring|xxhash|cjson|pcre2-8|z|m|c|pthread|asan|ubsan|tsan|gcc_s)\.so\.[0-9]+|ld-linux.*'
 complain "loaded with it, but not one of its libraries" "$(readelf -d "$1" |
     sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p' | grep -vxE "$known" || true)"
 
