@@ -1,8 +1,12 @@
 #!/bin/sh
 # The shared library shows exactly the LORAFOLD_API names of lorafold.h, each of which has its comment,
-# and needs nothing that prints, ends the process, changes it for others or is unsafe with threads.
-# usage: symbols.sh LIBRARY HEADER
+# and our own objects need nothing that prints, ends the process, changes it for others or is unsafe
+# with threads.
+# usage: symbols.sh LIBRARY HEADER OBJECT...
 set -eu
+library=$1
+header=$2
+shift 2
 export LC_ALL=C
 failed=0
 
@@ -14,7 +18,7 @@ complain()
     printf '%s:\n%s\n' "$1" "$2"
 }
 
-# in_both, only_first FIRST SECOND: lists of names, one a line and sorted
+# only_first FIRST SECOND: lists of names, one a line
 only_first()
 {
     printf '%s\n' "$1" | while read -r name; do
@@ -22,29 +26,29 @@ only_first()
     done
 }
 
-shown=$(nm -D --defined-only "$1" | awk '{ print $3 }' | sed 's/@.*//' | grep -vxE '_init|_fini' | sort)
-declared=$(sed -nE '/^LORAFOLD_API/s/^[^(]*(lorafold_[a-z_]+)\(.*/\1/p' "$2" | sort)
+shown=$(nm -D --defined-only "$library" | awk '{ print $3 }' | sed 's/@.*//' | grep -vxE '_init|_fini' | sort)
+declared=$(sed -nE '/^LORAFOLD_API/s/^[^(]*(lorafold_[a-z_]+)\(.*/\1/p' "$header" | sort)
 complain "shown, but not public" "$(only_first "$shown" "$declared")"
 complain "public, but not shown" "$(only_first "$declared" "$shown")"
-complain "LORAFOLD_API of something that is no function" "$(grep LORAFOLD_API "$2" |
+complain "LORAFOLD_API of something that is no function" "$(grep LORAFOLD_API "$header" |
     grep -vE '^(#define LORAFOLD_API |LORAFOLD_API [^(]*lorafold_[a-z_]+\()' || true)"
 
 # A comment ends on the line before the declaration, or stands behind it.
 complain "public, but without a comment" "$(awk '
     /^LORAFOLD_API/ && previous !~ /\*\/$/ { pending = $0 }
     pending != "" && /;/ { if ($0 !~ /\/\*/) print pending; pending = "" }
-    { previous = $0 }' "$2")"
+    { previous = $0 }' "$header")"
 
 banned='stdout|stderr|v?printf|__v?printf_chk|puts|putchar|perror
 exit|_exit|_Exit|quick_exit|abort|__assert_fail|raise|pthread_kill|pthread_exit
 setlocale|signal|sigaction|setenv|unsetenv|putenv|clearenv|chdir|fchdir|umask|alarm|srand|setrlimit|fork|vfork
 strerror|getpwuid|getpwnam|getgrgid|localtime|gmtime|ctime|asctime|strtok|rand|gethostbyname
 system|popen|gets|strcpy|strcat|v?sprintf|__strcpy_chk|__strcat_chk|__v?sprintf_chk'
-complain "used, but a library must not" "$(nm -D --undefined-only "$1" | awk '{ print $NF }' |
-    sed 's/@.*//' | grep -xE "$(printf '%s' "$banned" | tr '\n' '|')" || true)"
+complain "used, but a library must not" "$(nm --undefined-only "$@" | awk '{ print $NF }' | sort -u |
+    grep -xE "$(printf '%s' "$banned" | tr '\n' '|')" || true)"
 
-known='lib(uring|xxhash|cjson|pcre2-8|z|m|c|pthread|asan|ubsan|tsan|gcc_s)\.so\.[0-9]+|ld-linux.*'
-complain "loaded with it, but not one of its libraries" "$(readelf -d "$1" |
+known='lib(uring|xxhash|cjson|pcre2-8|z|m|c|pthread|dl|rt|asan|ubsan|tsan|gcc_s)\.so\.[0-9]+|ld-linux.*'
+complain "loaded with it, but not one of its libraries" "$(readelf -d "$library" |
     sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p' | grep -vxE "$known" || true)"
 
 [ $failed = 0 ] || exit 1
