@@ -75,7 +75,9 @@ enum lorafold_limit {
     LORAFOLD_LIMIT_COMPUTE,
     LORAFOLD_LIMIT_WRITE,
     LORAFOLD_LIMIT_DOWNLOAD, /* the bytes are those that come from the Hub */
-    LORAFOLD_LIMIT_UPLOAD    /* the bytes are those that go there */
+    LORAFOLD_LIMIT_UPLOAD,   /* the bytes are those that go there */
+    LORAFOLD_LIMIT_PREPARE   /* what blocks need is made first (factors in order, norms of DoRA,
+                                scales): the bytes are those that are read or written for it */
 };
 
 struct lorafold_progress {

@@ -571,10 +571,11 @@ static void show_progress(void *context, const struct pipeline_progress *from)
     struct lorafold_merge *merge = context;
     const struct lorafold_progress progress = {
         .bytes_done = from->bytes_done,
-        .bytes_total = merge->plan.bytes_out - merge->order.bytes_cloned,
+        .bytes_total = from->bytes_prepared ? from->bytes_prepared
+                                            : merge->plan.bytes_out - merge->order.bytes_cloned,
         .seconds = clock_seconds() - merge->opened_at,
-        .limit = limits[from->limit],
-        .file = merge->plan.files[from->file].name,
+        .limit = from->bytes_prepared ? LORAFOLD_LIMIT_PREPARE : limits[from->limit],
+        .file = from->bytes_prepared ? "" : merge->plan.files[from->file].name,
     };
 
     merge->options.progress(merge->options.context, &progress);

@@ -111,7 +111,8 @@ void cli_console_message(void *context, enum lorafold_level level, const char *s
 
 static void print_json_progress(struct cli_console *console, const struct lorafold_progress *now)
 {
-    static const char *const limits[] = { "read", "compute", "write", "download", "upload" };
+    static const char *const limits[] = { "read",     "compute", "write",
+                                          "download", "upload",  "prepare" };
 
     if (now->bytes_done < now->bytes_total && now->seconds >= console->json_seconds &&
         now->seconds < console->json_seconds + JSON_PROGRESS_SECONDS)

@@ -42,11 +42,19 @@ double cli_progress_rate(struct cli_progress *progress, const struct lorafold_pr
     double passed = now->seconds - progress->rate_seconds;
     double bytes;
 
+    if (progress->preparing && now->limit != LORAFOLD_LIMIT_PREPARE) { /* other bytes count now */
+        *progress = (struct cli_progress){ .enabled = progress->enabled,
+                                           .visible = progress->visible,
+                                           .rate_seconds = now->seconds,
+                                           .rate_bytes = now->bytes_done };
+        return 0;
+    }
     if (passed < 0) { /* another work began: a merge after its base was fetched */
         *progress = (struct cli_progress){ .enabled = progress->enabled,
                                            .visible = progress->visible };
         passed = now->seconds;
     }
+    progress->preparing = now->limit == LORAFOLD_LIMIT_PREPARE;
     if (now->bytes_done < progress->rate_bytes || !(passed > 0))
         return progress->rate;
     bytes = (double)(now->bytes_done - progress->rate_bytes);
@@ -89,6 +97,8 @@ static const char *limit_name(enum lorafold_limit limit)
         return "fetching";
     case LORAFOLD_LIMIT_UPLOAD:
         return "uploading";
+    case LORAFOLD_LIMIT_PREPARE:
+        return "preparing";
     }
     return "";
 }

@@ -16,7 +16,7 @@ from lorafold._errors import error_of
 
 LIBRARY = "liblorafold.so"
 LEVELS = ("warning", "notice", "detail")
-LIMITS = ("read", "compute", "write", "download", "upload")
+LIMITS = ("read", "compute", "write", "download", "upload", "prepare")
 TEXT, JSON = 0, 1
 
 

@@ -17,7 +17,8 @@ LOGGER = "lorafold"
 class Progress:
     """How far the work is: bytes of the output (verify: of the files read) and seconds since it began.
 
-    limit: "read", "compute" or "write", what holds the work up at the moment.
+    limit: "read", "compute" or "write", what holds the work up at the moment; "prepare", "download" or
+        "upload": the bytes are those of what is made first, or of what comes from the Hub or goes there.
     file: the file of the newest block.
     """
 
@@ -43,6 +44,8 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         if self.bar is None:
             self.bar = self.make(total=progress.bytes_total, unit="B", unit_scale=True, desc="lorafold")
+        if self.bar.total != progress.bytes_total:  # other bytes are counted from now on
+            self.bar.reset(total=progress.bytes_total)
         self.bar.set_postfix_str(progress.limit, refresh=False)
         self.bar.update(progress.bytes_done - self.bar.n)
 

@@ -110,16 +110,18 @@ static int prepare(struct control *control, struct output *output, const atomic_
     const struct scratch *scratch = &control->crew.workers[0].scratch;
     struct fold_environment environment;
     struct job *job = &output->job;
+    struct prepare_watch watch;
     int status;
 
+    prepare_watch(&watch, job->plan, (size_t)(output - control->outputs), control->options,
+                  cancelled);
     fold_environment_enter(&environment);
     crew_begin(&control->crew, job);
-    status = prepare_factors(job, scratch, output->order->directory_fd, cancelled, err);
+    status = prepare_factors(job, scratch, output->order->directory_fd, &watch, err);
     if (!status)
-        status = prepare_norms(job, scratch, cancelled, err);
+        status = prepare_norms(job, scratch, &watch, err);
     if (!status)
-        status = prepare_scales(job, &control->crew, scratch, cancelled,
-                                err); /* deltas need norms */
+        status = prepare_scales(job, &control->crew, scratch, &watch, err); /* deltas need norms */
     fold_environment_leave(&environment);
     return status;
 }

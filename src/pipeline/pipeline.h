@@ -46,6 +46,8 @@ struct pipeline_progress {
     uint64_t bytes_done;               /* of output files */
     double stage_seconds[STAGE_COUNT]; /* slot-seconds spent in each stage so far */
     enum pipeline_stage limit;         /* where most slots were lately */
+    uint64_t bytes_prepared;           /* not 0: before the first block, and bytes_done are of
+                                          these */
     size_t output;                     /* of the newest block written */
     uint32_t file;                     /* of that output */
 };

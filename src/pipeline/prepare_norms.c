@@ -127,14 +127,16 @@ static int set_cols(const struct norm_work *work, const struct plan_delta *delta
     return 0;
 }
 
-static int make_norms(const struct norm_work *work, uint32_t index, const atomic_int *cancelled,
-                      struct error *err)
+/* `counts`: the bytes that are read have not been counted with another delta. */
+static int make_norms(const struct norm_work *work, uint32_t index, bool counts,
+                      struct prepare_watch *watch, struct error *err)
 {
     const struct plan *plan = work->job->plan;
     const struct plan_target *target = work->target;
     const struct plan_delta *delta = &plan->deltas[target->delta_first + index];
     bool cut = target->norms == PLAN_NORMS_CUT;
     uint64_t rows = cut ? target->cut_count : target->rows;
+    uint64_t row_bytes = cut ? 0 : target->cols * dtype_bytes((enum dtype)work->tensor->dtype_in);
 
     if (delta->norm == EDIT_NORM_OF_COLS)
         memset(work->sums, 0, target->cols * sizeof(*work->sums));
@@ -143,10 +145,9 @@ static int make_norms(const struct norm_work *work, uint32_t index, const atomic
                                         .row = row,
                                         .rows = min_u64(ROWS_MAX, rows - row) };
 
-        if (atomic_load(cancelled))
-            return error_set(err, ERR_CANCELLED, "cancelled");
         memset(work->lanes, 0, ROWS_MAX * sizeof(*work->lanes));
-        if (add_band(work, delta, &band, err))
+        if (prepare_step(watch, counts ? band.rows * row_bytes : 0, err) ||
+            add_band(work, delta, &band, err))
             return err->code;
         if (delta->norm == EDIT_NORM_OF_ROWS && set_rows(work, index, &band, err))
             return err->code;
@@ -154,24 +155,27 @@ static int make_norms(const struct norm_work *work, uint32_t index, const atomic
     return delta->norm == EDIT_NORM_OF_COLS ? set_cols(work, delta, err) : 0;
 }
 
-static int prepare_target(struct norm_work *work, const atomic_int *cancelled, struct error *err)
+static int prepare_target(struct norm_work *work, struct prepare_watch *watch, struct error *err)
 {
     const struct plan_target *target = work->target;
     const struct plan *plan = work->job->plan;
+    bool counts = true;
     int status = 0;
 
     if (file_open_input(&work->source, plan->inputs[work->tensor->input].path, FILE_DIRECT_OFF,
                         err))
         return err->code = ERR_FAILED; /* it was there when it was planned with */
     for (uint32_t i = 0; i < target->delta_count && !status; i++) {
-        if (plan->deltas[target->delta_first + i].norm != EDIT_NO_NORM)
-            status = make_norms(work, i, cancelled, err);
+        if (plan->deltas[target->delta_first + i].norm == EDIT_NO_NORM)
+            continue;
+        status = make_norms(work, i, counts, watch, err);
+        counts = false;
     }
     file_close(&work->source);
     return status;
 }
 
-int prepare_norms(struct job *job, const struct scratch *scratch, const atomic_int *cancelled,
+int prepare_norms(struct job *job, const struct scratch *scratch, struct prepare_watch *watch,
                   struct error *err)
 {
     const struct plan *plan = job->plan;
@@ -189,7 +193,7 @@ int prepare_norms(struct job *job, const struct scratch *scratch, const atomic_i
         work.tensor = &plan->tensors[work.target->tensor];
         if (work.target->norms == PLAN_NORMS_ALL ||
             (work.target->norms == PLAN_NORMS_CUT && work.target->cut_count))
-            status = prepare_target(&work, cancelled, err);
+            status = prepare_target(&work, watch, err);
     }
     free(work.lanes);
     free(work.sums);

@@ -24,7 +24,7 @@ struct scale_work {
     uint64_t lines;
     atomic_uint_fast64_t next;
     atomic_bool failed;
-    const atomic_int *cancelled;
+    struct prepare_watch *watch;
 };
 
 static const struct quant_matrix *matrix_of(const struct scale_work *work)
@@ -167,9 +167,8 @@ static int scale_line(struct scale_work *work, const struct scratch *scratch, ui
     for (uint64_t first = (begin + row) * matrix->cols; first < end;) {
         uint64_t next = min_u64(end, first + PIECE_ELEMENTS);
 
-        if (atomic_load(work->cancelled))
-            return error_set(err, ERR_CANCELLED, "cancelled");
-        if (merge(work, scratch, first, next, err))
+        if (prepare_step(work->watch, (next - first) / plan_codes_per_byte(work->tensor), err) ||
+            merge(work, scratch, first, next, err))
             return err->code;
         for (uint64_t at = first; at < next;) {
             uint64_t stop = min_u64(next, (at / matrix->cols + 1) * matrix->cols);
@@ -226,10 +225,10 @@ static int scale_tensor(struct scale_work *work, const struct scratch *scratch, 
 }
 
 int prepare_scales(struct job *job, struct crew *crew, const struct scratch *scratch,
-                   const atomic_int *cancelled, struct error *err)
+                   struct prepare_watch *watch, struct error *err)
 {
     const struct plan *plan = job->plan;
-    struct scale_work work = { .job = job, .crew = crew, .cancelled = cancelled };
+    struct scale_work work = { .job = job, .crew = crew, .watch = watch };
 
     for (size_t i = 0; i < plan->encoding_count && plan->scale_count; i++) {
         work.tensor = &plan->tensors[plan->encodings[i]->tensor];

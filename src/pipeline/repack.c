@@ -159,14 +159,9 @@ static uint64_t rows_at_once(const struct plan_repack *repack, uint64_t span)
     return min_u64(PLAN_A_FLOATS / repack->rank, (PLAN_B_FLOATS - span) / stride + 1);
 }
 
-static int check_cancelled(const atomic_int *cancelled, struct error *err)
-{
-    return atomic_load(cancelled) ? error_set(err, ERR_CANCELLED, "cancelled") : 0;
-}
-
 static int repack_group(struct job *job, const struct scratch *scratch,
                         const struct plan_repack *repacks, size_t count,
-                        const atomic_int *cancelled, struct error *err)
+                        struct prepare_watch *watch, struct error *err)
 {
     const struct plan_repack *first = &repacks[0];
     uint64_t spread = repacks[count - 1].view.offset - first->view.offset;
@@ -176,7 +171,7 @@ static int repack_group(struct job *job, const struct scratch *scratch,
     uint64_t rows = 0;
 
     if (by_row && span > PLAN_B_FLOATS)
-        return repack_wide(job, scratch, repacks, count, span, cancelled, err);
+        return repack_wide(job, scratch, repacks, count, span, watch, err);
     if (by_row)
         rows = rows_at_once(first, span);
     for (size_t r = 0; rows == 0 && r < count; r++) {
@@ -185,8 +180,10 @@ static int repack_group(struct job *job, const struct scratch *scratch,
                              (PLAN_B_FLOATS - 1) / stride + 1);
 
         for (uint64_t i = 0; i < first->count; i += n) {
-            if (check_cancelled(cancelled, err) ||
-                repack_ranks(job, scratch, &repacks[r], i, min_u64(n, first->count - i), err))
+            uint64_t part = min_u64(n, first->count - i);
+
+            if (prepare_step(watch, part * first->rank * sizeof(float), err) ||
+                repack_ranks(job, scratch, &repacks[r], i, part, err))
                 return err->code;
         }
     }
@@ -196,7 +193,7 @@ static int repack_group(struct job *job, const struct scratch *scratch,
 
         if (find_range(first, i, n, 0, first->rank, &begin, &end))
             find_range(&repacks[count - 1], i, n, 0, first->rank, &unused, &end);
-        if (check_cancelled(cancelled, err) ||
+        if (prepare_step(watch, count * n * first->rank * sizeof(float), err) ||
             repack_shared(job, scratch, repacks, count, i, n, begin, end, err))
             return err->code;
     }
@@ -204,7 +201,7 @@ static int repack_group(struct job *job, const struct scratch *scratch,
 }
 
 static int repack_ones(struct job *job, const struct scratch *scratch,
-                       const struct plan_repack *repack, const atomic_int *cancelled,
+                       const struct plan_repack *repack, struct prepare_watch *watch,
                        struct error *err)
 {
     uint64_t floats = repack->count * repack->rank;
@@ -214,7 +211,7 @@ static int repack_ones(struct job *job, const struct scratch *scratch,
 
         for (uint64_t i = 0; i < part; i++)
             scratch->a[i] = 1.0f;
-        if (check_cancelled(cancelled, err) ||
+        if (prepare_step(watch, part * sizeof(float), err) ||
             file_pwrite(&job->repacked, scratch->a, part * sizeof(float),
                         repack->offset + done * sizeof(float), err))
             return err->code;
@@ -237,7 +234,7 @@ static int open_factors(struct job *job, int directory_fd, struct error *err)
 }
 
 int prepare_factors(struct job *job, const struct scratch *scratch, int directory_fd,
-                    const atomic_int *cancelled, struct error *err)
+                    struct prepare_watch *watch, struct error *err)
 {
     const struct plan *plan = job->plan;
     int status = plan->repack_bytes ? open_factors(job, directory_fd, err) : 0;
@@ -251,9 +248,9 @@ int prepare_factors(struct job *job, const struct scratch *scratch, int director
                repacks[count].view.offset - repacks[0].view.offset < repacks[0].view.index_stride)
             count++;
         if (repacks[0].view.tensor == EDIT_ALL_ONES)
-            status = repack_ones(job, scratch, &repacks[0], cancelled, err);
+            status = repack_ones(job, scratch, &repacks[0], watch, err);
         else
-            status = repack_group(job, scratch, repacks, count, cancelled, err);
+            status = repack_group(job, scratch, repacks, count, watch, err);
         if (status && status != ERR_CANCELLED)
             error_prefix(err, "repacking factors");
         i += count;

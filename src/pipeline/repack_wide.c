@@ -80,7 +80,7 @@ static int write_window(const struct job *job, const struct scratch *scratch,
 }
 
 int repack_wide(struct job *job, const struct scratch *scratch, const struct plan_repack *repacks,
-                size_t count, uint64_t row_floats, const atomic_int *cancelled, struct error *err)
+                size_t count, uint64_t row_floats, struct prepare_watch *watch, struct error *err)
 {
     uint64_t width = repacks[0].is_right ? RIGHT_WINDOW_FLOATS : PLAN_B_FLOATS;
     struct window window = { .rows = PLAN_B_FLOATS / width };
@@ -89,9 +89,8 @@ int repack_wide(struct job *job, const struct scratch *scratch, const struct pla
         window.rows = min_u64(window.rows, repacks[0].count - window.row);
         for (window.first = 0; window.first < row_floats; window.first += width) {
             window.width = min_u64(width, row_floats - window.first);
-            if (atomic_load(cancelled))
-                return error_set(err, ERR_CANCELLED, "cancelled");
-            if (read_window(job, scratch, &repacks[0], &window, err))
+            if (prepare_step(watch, window.rows * window.width * sizeof(float), err) ||
+                read_window(job, scratch, &repacks[0], &window, err))
                 return err->code;
             for (size_t r = 0; r < count; r++) {
                 if (write_window(job, scratch, &repacks[r],

@@ -23,12 +23,17 @@ static atomic_int armed = -1; /* the kind */
 static atomic_uint countdown;
 static atomic_int reached;
 
+static void (*called)(void); /* in place of a failure, unless NULL */
+
 static int strikes(enum fault_kind kind)
 {
     if (atomic_load(&armed) != (int)kind || atomic_fetch_sub(&countdown, 1) != 1)
         return 0;
     atomic_store(&reached, 1);
-    return 1;
+    if (!called)
+        return 1;
+    called();
+    return 0;
 }
 
 void *__wrap_malloc(size_t bytes);
@@ -43,6 +48,15 @@ void fault_arm(enum fault_kind kind, unsigned number)
     static cJSON_Hooks hooks = { .malloc_fn = __wrap_malloc, .free_fn = free_plain };
 
     cJSON_InitHooks(&hooks);
+    called = NULL;
+    atomic_store(&reached, 0);
+    atomic_store(&countdown, number);
+    atomic_store(&armed, (int)kind);
+}
+
+void fault_call(enum fault_kind kind, unsigned number, void (*call)(void))
+{
+    called = call;
     atomic_store(&reached, 0);
     atomic_store(&countdown, number);
     atomic_store(&armed, (int)kind);

@@ -26,6 +26,9 @@ extern const char *const fault_names[FAULT_KINDS];
 /* From now on the `number`-th call (from 1) of this kind fails, once. */
 void fault_arm(enum fault_kind kind, unsigned number);
 
+/* From now on the `number`-th call of this kind runs `call` first, once, and does not fail. */
+void fault_call(enum fault_kind kind, unsigned number, void (*call)(void));
+
 /*
  * From now on syncs finish as late as they can: when nothing else is in flight.  fault_lazy_syncs()
  * tells the most that were waited for at one time, and ends it.

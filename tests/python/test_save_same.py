@@ -438,6 +438,31 @@ def make_large(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
     return decoded
 
 
+def test_preparation_shows_how_far_it_is(lorafold: Run, tmp_path: Path):
+    """Scales are made before the first block; by one thread with the slowest table that takes some seconds."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    weight = torch.randn((4096, 2048), generator=torch.Generator().manual_seed(1)) * 0.02
+    stem = "model.layers.0.self_attn.q_proj"
+    parts, _ = quantised.fp8((128, 128), torch.float32, ".weight_scale_inv")(weight.bfloat16())
+    stored = {stem + end: tensor for end, tensor in parts.items()}
+    quantised.write(base, stored, {"quantization_config": quantised.block_config(128, 128)}, split=False)
+    adapter.mkdir()
+    factors = {"A": torch.randn(64, 2048), "B": torch.randn(4096, 64) * 0.001}
+    save_file(
+        {f"base_model.model.{stem}.lora_{letter}.weight": factor for letter, factor in factors.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    config = {"peft_type": "LORA", "r": 64, "lora_alpha": 64, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    words = ["--save-method", "same", "--json", "--kernels", "scalar", "--threads", "1"]
+    done = lorafold("merge", base, "-a", adapter, "-o", tmp_path / "out", *words)
+    lines = [line for line in map(json.loads, done.stdout.splitlines()) if line["type"] == "progress"]
+    made = [line for line in lines if line["limit"] == "prepare"]
+    assert made and lines[: len(made)] == made and lines[-1]["limit"] != "prepare"
+    assert all(0 < line["bytes_done"] <= line["bytes_total"] == weight.numel() for line in made)
+    assert lines[-1]["bytes_done"] == lines[-1]["bytes_total"] > weight.numel()
+
+
 def test_more_than_one_block(lorafold: Run, tmp_path: Path):
     """Tensors of many blocks, with blocks of scales that they cut; as little memory as can be gives the same."""
     base, adapter, out, other = (tmp_path / name for name in ("base", "adapter", "out", "other"))

@@ -108,6 +108,34 @@ static void test_cli_progress__rate_follows_and_survives_a_standing_clock(void *
     assert_true(cli_progress_rate(&progress, &now) < 0.2e9);
 }
 
+/* The bytes of the preparation are others, and so is its rate. */
+static void test_cli_progress__preparing(void **state)
+{
+    struct cli_progress progress = { 0 };
+    struct lorafold_progress now = { .bytes_done = UINT64_C(500000000),
+                                     .bytes_total = UINT64_C(1000000000),
+                                     .seconds = 5,
+                                     .limit = LORAFOLD_LIMIT_PREPARE,
+                                     .file = "" };
+    char line[256];
+    double rate;
+
+    (void)state;
+    rate = cli_progress_rate(&progress, &now);
+    assert_true(rate > 0.099e9 && rate < 0.101e9);
+    cli_progress_format(line, sizeof(line), &now, rate, 80);
+    assert_string_equal(line, " 50%  500.0 MB of 1.00 GB  0.10 GB/s  preparing  ETA 0:05");
+    now.bytes_done = UINT64_C(100000000);
+    now.bytes_total = UINT64_C(9000000000);
+    now.seconds = 10;
+    now.limit = LORAFOLD_LIMIT_READ;
+    assert_true(cli_progress_rate(&progress, &now) == 0);
+    now.bytes_done = UINT64_C(1100000000);
+    now.seconds = 11;
+    rate = cli_progress_rate(&progress, &now);
+    assert_true(rate > 0.99e9 && rate < 1.01e9);
+}
+
 static void test_cli_progress__silent_when_not_enabled(void **state)
 {
     struct cli_progress progress;
@@ -197,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_cli_progress__never_reaches_the_last_column),
         cmocka_unit_test(test_cli_progress__odd_numbers),
         cmocka_unit_test(test_cli_progress__rate_follows_and_survives_a_standing_clock),
+        cmocka_unit_test(test_cli_progress__preparing),
         cmocka_unit_test(test_cli_progress__silent_when_not_enabled),
         cmocka_unit_test(test_cli_text__bytes),
         cmocka_unit_test(test_cli_text__quote_is_safe),
