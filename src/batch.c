@@ -435,6 +435,11 @@ static void show_progress(void *context, const struct pipeline_progress *from)
                                     ? batch->orders[i].bytes_written
                                     : output->merge->plan.bytes_out - batch->orders[i].bytes_cloned;
     }
+    if (from->bytes_prepared) { /* what blocks of one output need, before them */
+        progress.limit = LORAFOLD_LIMIT_PREPARE;
+        progress.bytes_total = from->bytes_prepared;
+        progress.file = newest->name;
+    }
     batch->options.progress(batch->options.context, &progress);
 }
 
