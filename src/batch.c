@@ -312,6 +312,7 @@ static int fit_memory(struct lorafold_batch *batch, struct error *err)
                                         .threads = batch->options.threads,
                                         .processors = cpu_count(),
                                         .extra_bytes = base_memory(&batch->base) };
+    const struct machine_request request = merge_machine_request(&batch->options);
     struct plan_budget all = budget;
     struct plan **plans;
     int status;
@@ -325,7 +326,8 @@ static int fit_memory(struct lorafold_batch *batch, struct error *err)
         plans[i] = &batch->made[i]->merge->plan;
         all.extra_bytes += sizeof(struct lorafold_merge) + merge_memory(batch->made[i]->merge);
     }
-    status = plan_fit_memory_of(&batch->memory, plans, batch->made_count, &all, err);
+    status = machine_fit(&batch->machine, &request, &batch->memory, plans, batch->made_count, &all,
+                         &batch->log, err);
     free(plans);
     return status;
 }
@@ -504,6 +506,9 @@ static int run_pipeline(struct lorafold_batch *batch, struct error *err)
         .ops = first->ops,
         .quant = first->quant,
         .encode = first->encode,
+        .device_ops = batch->machine.ops,
+        .device = batch->machine.device,
+        .trace = batch->options.trace,
         .log = &batch->log,
         .progress = batch->options.progress ? show_progress : NULL,
         .ended = end_output,
@@ -654,6 +659,7 @@ void lorafold_batch_close(struct lorafold_batch *batch)
         free(batch->orders[i].digests);
         free(batch->orders[i].cloned);
     }
+    machine_close(&batch->machine);
     for (size_t i = 0; i < batch->kept_count; i++)
         free(batch->kept[i]);
     free(batch->kept);

@@ -38,6 +38,7 @@ struct lorafold_batch {
     size_t kept_count;
     size_t kept_capacity;
     struct plan_memory memory;
+    struct machine machine;
     struct pipeline_stop stop;
     struct pipeline_output *orders; /* of those that are made */
     struct batch_output **made;

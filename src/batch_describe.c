@@ -77,8 +77,8 @@ static void add_machine(const struct lorafold_batch *batch, struct text *out)
     describe_mib(out, memory->scratch_bytes);
     text_adds(out, ", the rest ");
     describe_mib(out, memory->fixed_bytes);
-    text_addf(out, "\ndevice    cpu: %u workers, %s kernels\n", memory->thread_count,
-              batch->made[0]->merge->ops->name);
+    text_adds(out, "\n");
+    describe_machine(&batch->machine, memory, batch->made[0]->merge->ops->name, out);
 }
 
 static void add_plan(const struct lorafold_batch *batch, struct text *out)
@@ -142,6 +142,7 @@ static void plan_json(const struct lorafold_batch *batch, struct text *out)
     describe_key_number(out, "memory_needed_bytes", batch->memory.needed_bytes);
     describe_key_number(out, "memory_least_bytes", batch->memory.least_bytes);
     describe_key_number(out, "workers", batch->memory.thread_count);
+    describe_machine_json(&batch->machine, &batch->memory, out);
     add_outputs_json(batch, out);
     text_adds(out, "}\n");
 }
@@ -179,6 +180,7 @@ static void summary_json(const struct lorafold_batch *batch, struct text *out)
     text_addf(out, ",\"io_direct\":%s", report->io_direct ? "true" : "false");
     describe_key_text(out, "kernels", report->kernels);
     describe_key_number(out, "workers", report->threads);
+    describe_machine_json(&batch->machine, &batch->memory, out);
     add_outputs_json(batch, out);
     text_adds(out, "}\n");
 }

@@ -230,10 +230,21 @@ void describe_key_number(struct text *out, const char *key, uint64_t value)
     text_addf(out, ",\"%s\":%llu", key, (unsigned long long)value);
 }
 
+void describe_machine_json(const struct machine *machine, const struct plan_memory *memory,
+                           struct text *out)
+{
+    char device[256];
+
+    describe_device(machine, device, sizeof(device));
+    describe_key_text(out, "device", device);
+    describe_key_text(out, "device_reason", machine->reason);
+    describe_key_number(out, "device_budget_bytes", memory->device_budget_bytes);
+    describe_key_number(out, "device_needed_bytes", memory->device_bytes);
+}
+
 static void plan_json(const struct lorafold_merge *merge, struct text *out)
 {
     const struct plan *plan = &merge->plan;
-    char device[256];
 
     text_adds(out, "{\"type\":\"plan\"");
     describe_key_text(out, "base", merge->base->source.name);
@@ -268,11 +279,7 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     describe_key_number(out, "memory_least_bytes", plan->memory.least_bytes);
     describe_key_number(out, "workers", plan->memory.thread_count);
     describe_key_text(out, "kernels", merge->ops->name);
-    describe_device(&merge->machine, device, sizeof(device));
-    describe_key_text(out, "device", device);
-    describe_key_text(out, "device_reason", merge->machine.reason);
-    describe_key_number(out, "device_budget_bytes", plan->memory.device_budget_bytes);
-    describe_key_number(out, "device_needed_bytes", plan->memory.device_bytes);
+    describe_machine_json(&merge->machine, &plan->memory, out);
     text_adds(out, ",\"files\":[");
     for (size_t i = 0; i < plan->file_count; i++) {
         text_adds(out, i ? ",{\"name\":" : "{\"name\":");

@@ -583,7 +583,7 @@ static void show_progress(void *context, const struct pipeline_progress *from)
 
 static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
 {
-    struct pipeline_options options = {
+    const struct pipeline_options options = {
         .ring = merge->ring,
         .direct = merge->direct,
         .ops = merge->ops,
@@ -591,29 +591,21 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
         .encode = merge->encode,
         .device_ops = merge->machine.ops,
         .device = merge->machine.device,
+        .trace = merge->options.trace,
         .log = &merge->log,
         .progress = merge->options.progress ? show_progress : NULL,
         .context = merge,
     };
     const struct pipeline_result *result = &merge->result;
-    struct error closing = { 0 };
-    int status;
 
-    if (merge->options.trace && trace_open(&options.trace, merge->options.trace, err))
-        return err->code;
     merge->order = (struct pipeline_output){ .plan = &merge->plan,
                                              .directory_fd = outdir_fd(outdir),
                                              .allow_nonfinite = merge->options.allow_nonfinite,
                                              .clone_always = merge->options.clone ==
                                                              LORAFOLD_CLONE_ALWAYS };
-    status = pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop,
-                          &merge->result, err);
-    if (trace_close(options.trace, &closing) && !status) {
-        *err = closing;
-        status = err->code;
-    }
-    if (status)
-        return status;
+    if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
+                     err))
+        return err->code;
     log_say(&merge->log, LOG_DETAIL, "I/O: %s%s%s%s, %s reads, %s writes; kernels: %s",
             result->ring_name, result->ring_reason[0] ? " (" : "", result->ring_reason,
             result->ring_reason[0] ? ")" : "", result->direct_in ? "direct" : "buffered",

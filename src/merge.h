@@ -178,6 +178,8 @@ void describe_device(const struct machine *machine, char *out, size_t out_bytes)
 /* A line of a plan: what computes, with how much, and why. */
 void describe_machine(const struct machine *machine, const struct plan_memory *memory,
                       const char *kernels, struct text *out);
+void describe_machine_json(const struct machine *machine, const struct plan_memory *memory,
+                           struct text *out);
 
 /* ---- inputs.c ---- */
 

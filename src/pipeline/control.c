@@ -39,7 +39,7 @@ void control_enter(struct control *control, struct slot *slot, enum slot_state s
     static const enum trace_kind kinds[] = {
         [SLOT_READING] = TRACE_READ, [SLOT_WAITING] = TRACE_WAIT, [SLOT_WRITING] = TRACE_WRITE
     };
-    struct trace *trace = control->options->trace;
+    struct trace *trace = control->trace;
     double now = trace ? clock_seconds() : 0;
 
     /* What a worker does is in its own row. */

@@ -88,6 +88,7 @@ struct control {
     struct ring *ring;
     struct pool pool;
     bool pool_pinned;
+    struct trace *trace; /* NULL: none */
     struct crew crew;
     struct slot *slots;
     unsigned slot_count;

@@ -28,7 +28,6 @@ int crew_use_device(struct crew *crew, const struct plan_memory *memory,
                       (uint8_t *)crew->memory + i * memory->scratch_bytes, err))
             return err->code;
     }
-    crew_trace(crew, options->trace);
     return 0;
 }
 

@@ -166,6 +166,7 @@ static void use_device(struct control *control, const struct plan_memory *memory
     if (!options->device_ops || control->failed)
         return;
     status = crew_use_device(&control->crew, memory, options, &err);
+    crew_trace(&control->crew, control->trace);
     for (size_t i = 0; i < control->output_count && !status; i++) {
         struct output *output = &control->outputs[i];
 
@@ -211,12 +212,14 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
     struct control control = { .options = options, .result = result, .error = &first };
 
     *result = (struct pipeline_result){ .direct_in = true, .direct_out = true };
-    if (open_outputs(&control, outputs, count, &stop->cancelled, &inner) ||
-        take_slots(&control, memory, &inner) || open_ring(&control, memory, &inner) ||
-        crew_open(&control.crew, memory, control.ring, &inner))
+    if (options->trace && trace_open(&control.trace, options->trace, &inner))
+        control_fail(&control, NULL, &inner);
+    else if (open_outputs(&control, outputs, count, &stop->cancelled, &inner) ||
+             take_slots(&control, memory, &inner) || open_ring(&control, memory, &inner) ||
+             crew_open(&control.crew, memory, control.ring, &inner))
         control_fail(&control, NULL, &inner);
     if (!control.failed)
-        crew_trace(&control.crew, options->trace);
+        crew_trace(&control.crew, control.trace);
     if (!control.failed)
         prepare_outputs(&control, &stop->cancelled);
     use_device(&control, memory);
@@ -231,6 +234,9 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
     for (int i = 0; i < STAGE_COUNT; i++)
         result->stage_seconds[i] = control.stage_seconds[i];
     close_all(&control);
+    inner = (struct error){ 0 };
+    if (trace_close(control.trace, &inner) && !first.code)
+        first = inner;
     if (first.code)
         *err = first;
     return first.code;

@@ -19,7 +19,6 @@
 #include "compute/fold.h"
 #include "io/file.h"
 #include "io/ring.h"
-#include "pipeline/trace.h"
 #include "plan/plan.h"
 
 #include <stdatomic.h>
@@ -60,7 +59,7 @@ struct pipeline_options {
     const struct encode_ops *encode;
     const struct device_ops *device_ops; /* NULL: the processor computes */
     struct device *device;               /* open, and the caller's */
-    struct trace *trace;                 /* NULL: none */
+    const char *trace;                   /* a file for a timeline, or NULL */
     const struct log *log;
     /* Called about ten times a second, on the calling thread; may be NULL. */
     void (*progress)(void *context, const struct pipeline_progress *progress);
