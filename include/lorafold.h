@@ -462,11 +462,13 @@ struct lorafold_verify_report {
     uint64_t bytes_shared; /* of them compared with the base, with deep */
     uint64_t bytes_unread; /* without deep: cloned from the base, so there is no digest of them */
     double seconds;
+    size_t output_count; /* of a directory that holds several */
 };
 
 /*
- * Re-read every file that lorafold.json in `directory` names and compare sizes and digests; what
- * was cloned from the base has none, and is compared with the base if that is asked for.
+ * Re-read every file that lorafold.json in `directory`, or in each directory in it, names and
+ * compare sizes and digests; what was cloned from the base has none, and is compared with the base
+ * if that is asked for.
  * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
  * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if
  * the base is not to be found, or is another one.  *report, which may be NULL, is filled in any

@@ -295,6 +295,11 @@ void describe_mib(struct text *out, uint64_t bytes);
 void describe_key_text(struct text *out, const char *key, const char *value);
 void describe_key_number(struct text *out, const char *key, uint64_t value);
 
+/* ---- verify.c ---- */
+/* lorafold_verify() of one output. */
+int verify_one(const char *directory, const struct lorafold_verify_options *options,
+               struct lorafold_verify_report *report, struct lorafold_error *err);
+
 /* ---- manifest.c, manifest_read.c ---- */
 struct digest digest_bytes(const void *bytes, size_t count);
 struct digest digest_of_blocks(const struct digest *blocks, size_t count);

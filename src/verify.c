@@ -471,8 +471,8 @@ static void release(struct verify *verify)
     pthread_mutex_destroy(&verify->mutex);
 }
 
-int lorafold_verify(const char *directory, const struct lorafold_verify_options *options,
-                    struct lorafold_verify_report *report, struct lorafold_error *err)
+int verify_one(const char *directory, const struct lorafold_verify_options *options,
+               struct lorafold_verify_report *report, struct lorafold_error *err)
 {
     struct verify verify = { .options = options, .directory = directory };
     double started = clock_seconds();
@@ -495,6 +495,7 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
         status = judge(&verify, &missing, &inner);
     if (report)
         *report = (struct lorafold_verify_report){
+            .output_count = 1,
             .file_count = verify.files.count,
             .bytes = verify.bytes_total,
             .bytes_shared = verify.compares ? verify.bytes_cloned : 0,

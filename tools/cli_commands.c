@@ -114,10 +114,13 @@ static void describe_verify(const struct lorafold_verify_report *report, char *t
 {
     char size[24];
     char part[24];
+    char outputs[40] = "";
     size_t used;
 
+    if (report->output_count > 1)
+        snprintf(outputs, sizeof(outputs), "%zu outputs: ", report->output_count);
     used = (size_t)snprintf(
-        text, bytes, "verified %zu file%s, %s in %.2f s (%.2f GB/s), as written",
+        text, bytes, "verified %s%zu file%s, %s in %.2f s (%.2f GB/s), as written", outputs,
         report->file_count, report->file_count == 1 ? "" : "s",
         cli_format_bytes(size, sizeof(size), (double)report->bytes), report->seconds,
         report->seconds > 0 ? (double)report->bytes / report->seconds / 1e9 : 0);
@@ -155,9 +158,10 @@ int cli_verify(const struct cli_arguments *arguments, struct cli_console *consol
         return status;
     if (console->json)
         snprintf(text, sizeof(text),
-                 "{\"type\":\"report\",\"file_count\":%zu,\"bytes\":%llu,\"bytes_shared\":%llu,"
+                 "{\"type\":\"report\",\"output_count\":%zu,\"file_count\":%zu,\"bytes\":%llu,"
+                 "\"bytes_shared\":%llu,"
                  "\"bytes_unread\":%llu,\"seconds\":%.3f,\"bytes_per_second\":%.0f}",
-                 report.file_count, (unsigned long long)report.bytes,
+                 report.output_count, report.file_count, (unsigned long long)report.bytes,
                  (unsigned long long)report.bytes_shared, (unsigned long long)report.bytes_unread,
                  report.seconds, report.seconds > 0 ? (double)report.bytes / report.seconds : 0);
     else

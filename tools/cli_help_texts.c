@@ -48,7 +48,9 @@ const struct cli_command cli_commands[] = {
     { "verify", CLI_VERIFY, "OUT", true,
       "read a written model again and compare it with its manifest",
       "OUT [--deep [BASE]] [OPTION ...]",
-      "Reads every file that OUT/lorafold.json names, at the speed of the disk, and compares size "
+      "Reads every file that OUT/lorafold.json names (or, where OUT holds several outputs, that of "
+      "each "
+      "of them), at the speed of the disk, and compares size "
       "and digest with what was written. The first damaged file and block are named and the exit "
       "status is 5; other differences are warnings.\n"
       "\n"

@@ -31,6 +31,8 @@ class ProgressStruct(Structure):
         ("seconds", c_double),
         ("limit", c_int),
         ("file", c_char_p),
+        ("outputs_done", c_size_t),
+        ("outputs_total", c_size_t),
     ]
 
 
@@ -185,6 +187,7 @@ class VerifyReportStruct(Structure):
         ("bytes_shared", c_uint64),
         ("bytes_unread", c_uint64),
         ("seconds", c_double),
+        ("output_count", c_size_t),
     ]
 
 
