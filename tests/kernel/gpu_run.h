@@ -23,7 +23,7 @@ struct gpu_piece {
     void *host;
     size_t bytes;
     bool written;
-    void *device;
+    size_t offset; /* in the memory of a device */
 };
 
 /* A pointer in the task, and the piece that it is to. */

@@ -398,14 +398,16 @@ static void check_scaled(uint64_t *rng, uint64_t seed)
 
 /* --------------------------------------------------------------------------------------- folds */
 
-/* One delta on more tiles than blocks are made for, in F32 and BF16, at any even alignment. */
+/* One delta. */
 static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t first_col,
-                       enum dtype dtype, size_t slack)
+                       enum dtype dtype, enum dtype dst_dtype, size_t slack)
 {
     uint64_t rng = rank * 1000003 + cols;
     const size_t count = rows * cols - first_col;
-    const size_t bytes = count * dtype_bytes(dtype);
-    struct guarded w = guarded_alloc(bytes, false, slack, POISON);
+    const size_t src_bytes = count * dtype_bytes(dtype);
+    const size_t bytes = count * dtype_bytes(dst_dtype);
+    struct guarded w = guarded_alloc(src_bytes, false, slack, POISON);
+    struct guarded dst = guarded_alloc(bytes, false, slack, POISON);
     float *row = malloc(cols * sizeof(float));
     float *a = aligned_alloc(64, fold_packed_floats(rank, cols) * sizeof(float));
     float *b = malloc(rows * rank * sizeof(float));
@@ -428,23 +430,24 @@ static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t fir
     fold->segment = (struct fold_segment){ .src = w.bytes,
                                            .dst = wanted,
                                            .src_dtype = dtype,
-                                           .dst_dtype = dtype,
+                                           .dst_dtype = dst_dtype,
                                            .cols = cols,
                                            .first_col = first_col,
                                            .count = count,
                                            .deltas = fold->deltas,
                                            .delta_count = 1 };
     CHECK(fold_scalar.fold(&fold->segment) == FOLD_FINITE, "finite");
-    gpu_call_both(&call, &fold->segment.dst, w.bytes, bytes);
-    gpu_call_same(&call, &fold->segment.src, w.bytes);
+    gpu_call_both(&call, &fold->segment.dst, dst.bytes, bytes);
+    gpu_call_in(&call, &fold->segment.src, w.bytes, src_bytes);
     gpu_call_in(&call, &fold->deltas[0].a, a, fold_packed_floats(rank, cols) * sizeof(float));
     gpu_call_in(&call, &fold->deltas[0].b, b, rows * rank * sizeof(float));
     gpu_call_run(&call);
-    CHECK(memcmp(w.bytes, wanted, bytes) == 0 && call.bad == DEVICE_FINITE &&
-              guarded_intact(&w, POISON),
+    CHECK(memcmp(dst.bytes, wanted, bytes) == 0 && call.bad == DEVICE_FINITE &&
+              guarded_intact(&dst, POISON),
           "fold of %" PRIu64 " x %" PRIu64 " from %" PRIu64 " on, rank %" PRIu32 ", slack %zu",
           rows, cols, first_col, rank, slack);
     guarded_free(&w);
+    guarded_free(&dst);
     free(row);
     free(a);
     free(b);
@@ -455,14 +458,19 @@ static void check_folds(void)
 {
     static const uint32_t ranks[] = { 1, 31, 32, 33, 64 };
 
-    for (unsigned r = 0; r < COUNT_OF(ranks); r++) {
-        check_fold(ranks[r], 700, 320, 0, DTYPE_BF16, 0);
-        check_fold(ranks[r], 650, 300, 77, DTYPE_F32, 0);
+    for (unsigned r = 0; r < COUNT_OF(ranks); r++) { /* blocks of several tiles */
+        check_fold(ranks[r], 700, 320, 0, DTYPE_BF16, DTYPE_BF16, 0);
+        check_fold(ranks[r], 650, 300, 77, DTYPE_F32, DTYPE_F32, 0);
     }
     for (size_t slack = 0; slack < 16; slack++) {
-        check_fold(8, 20, 64, 0, DTYPE_BF16, slack);
-        check_fold(70, 20, 64, 0, DTYPE_BF16, slack); /* two panels: the other kernel */
-        check_fold(8, 20, 60, 3, DTYPE_F32, slack);
+        check_fold(8, 20, 64, 0, DTYPE_BF16, DTYPE_BF16, slack);
+        check_fold(70, 20, 64, 0, DTYPE_BF16, DTYPE_BF16, slack); /* two panels: the other kernel */
+        check_fold(8, 20, 60, 3, DTYPE_F32, DTYPE_F32, slack);
+    }
+    /* Rows of one dtype are aligned, those of the other are not. */
+    for (uint64_t cols = 48; cols < 64; cols++) {
+        check_fold(8, 20, cols, 0, DTYPE_F32, DTYPE_BF16, 0);
+        check_fold(8, 20, cols, 0, DTYPE_F16, DTYPE_F32, 0);
     }
 }
 
