@@ -223,7 +223,12 @@ struct lorafold_merge_options {
                                 digits, '_' and '-'; NULL: none.  Not for save method lora */
 
     struct lorafold_hub hub;
-    bool plan_only;             /* it will not be run: no base is fetched, though adapters are */
+    struct lorafold_destination push_to; /* without a repo: nowhere.  Shards go there while others
+                                            are made, and one commit ends it */
+    bool no_local;  /* of a push: no output is kept.  A shard is removed once the Hub has it, and at
+                       most two are there at a time; `output` is then where the work is done, NULL:
+                       lorafold-NAME in the current directory, in any case removed at the end */
+    bool plan_only; /* it will not be run: no base is fetched, though adapters are */
     const volatile int *cancel; /* stop lorafold_merge_open() soon once it is not 0; or NULL */
 
     lorafold_message_fn *message;   /* or NULL */
@@ -260,6 +265,8 @@ LORAFOLD_API char *lorafold_merge_describe(const struct lorafold_merge *merge,
 /*
  * Do the work and publish the output directory.  Once per merge.  On failure, also when cancelled,
  * nothing that looks finished is left and what existed before is as it was.
+ * With push_to the Hub is asked first, and refuses before the work or not at all.  If the push
+ * fails once the output is published, that stays, and the sentence says which command pushes it.
  */
 LORAFOLD_API int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err);
 
@@ -350,8 +357,8 @@ struct lorafold_batch_output {
 
 /*
  * `common` says what is the same for all: base, base_numerics, original_base, output, memory_bytes,
- * threads, clone, overwrite, strict, hub and what stands behind it; adapters are not looked at.  The rest of it
- * are the options of outputs that say nothing else.  Strings are borrowed until
+ * threads, clone, overwrite, strict, hub and what stands behind it; adapters are not looked at. The
+ * rest of it are the options of outputs that say nothing else.  Strings are borrowed until
  * lorafold_batch_close().  The context of `common` comes with all calls.
  */
 LORAFOLD_API int lorafold_batch_create(struct lorafold_batch **out,
@@ -362,7 +369,8 @@ LORAFOLD_API int lorafold_batch_create(struct lorafold_batch **out,
  * Add one output.  `name`: its directory; NULL: as its first adapter's directory or repository is
  * called.  `options`: adapters and what may differ (save_method, quant_type, single_quant, skip,
  * dtype, tied, b_layout, max_shard_bytes, tokenizer, allow_unused, allow_nonfinite,
- * safe_serialization, variant); the rest is taken from `common`.  LORAFOLD_USAGE for a name that is taken, or that is no plain directory name.
+ * safe_serialization, variant); the rest is taken from `common`.  LORAFOLD_USAGE for a name that is
+ * taken, or that is no plain directory name.
  */
 LORAFOLD_API int lorafold_batch_add(struct lorafold_batch *batch, const char *name,
                                     const struct lorafold_merge_options *options,
@@ -381,9 +389,9 @@ LORAFOLD_API int lorafold_batch_add_jobs(struct lorafold_batch *batch, const cha
 
 /*
  * Check and lay out all outputs.  One that cannot be made is left out, with a message of level
- * LORAFOLD_WARNING; with `strict` it is an error.  An error, too, if none is left, if the base cannot
- * be read, if memory_bytes is too small for all together, or if the disk has no room for all: then
- * the sentence says for how many it has.
+ * LORAFOLD_WARNING; with `strict` it is an error.  An error, too, if none is left, if the base
+ * cannot be read, if memory_bytes is too small for all together, or if the disk has no room for
+ * all: then the sentence says for how many it has.
  */
 LORAFOLD_API int lorafold_batch_open(struct lorafold_batch *batch, struct lorafold_error *err);
 

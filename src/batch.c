@@ -372,6 +372,11 @@ int lorafold_batch_open(struct lorafold_batch *batch, struct lorafold_error *err
         return give_error(err, &inner);
     }
     batch->opened = true;
+    if (batch->options.push_to.repo) {
+        error_set(&inner, ERR_USAGE,
+                  "a push is for one output: push each of several with lorafold push");
+        return give_error(err, &inner);
+    }
     if (open_batch(batch, &inner))
         return give_error(err, &inner);
     batch->report.seconds_planning = clock_seconds() - batch->opened_at;

@@ -291,6 +291,20 @@ static void plan_json(const struct lorafold_merge *merge, struct text *out)
     text_adds(out, "]}\n");
 }
 
+static void add_push(const struct lorafold_merge *merge, struct text *out)
+{
+    const struct lorafold_destination *to = &merge->options.push_to;
+
+    if (!to->repo)
+        return;
+    text_adds(out, "push      ");
+    describe_quoted(out, to->repo);
+    text_adds(out, to->create_pr             ? ", as a pull request"
+                   : merge->options.no_local ? ", and no output is kept here"
+                                             : "");
+    text_adds(out, "\n");
+}
+
 char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_format format)
 {
     struct text out = { 0 };
@@ -301,6 +315,7 @@ char *lorafold_merge_describe(const struct lorafold_merge *merge, enum lorafold_
         describe_base(merge, &out);
         describe_adapters(merge, &out);
         add_work(merge, &out);
+        add_push(merge, &out);
         add_machine(merge, &out);
     }
     return text_take(&out);
@@ -337,6 +352,8 @@ static void report_json(const struct lorafold_report *report, struct text *out)
     describe_key_number(out, "workers", report->threads);
     describe_key_text(out, "device", report->device);
     describe_key_number(out, "device_bytes", report->device_bytes);
+    if (*report->pushed.repo)
+        push_describe_json(&report->pushed, out);
     text_adds(out, "}\n");
 }
 
@@ -375,5 +392,7 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
     } else {
         text_addf(&out, "%u workers, %s kernels\n", report->threads, report->kernels);
     }
+    if (*report->pushed.repo)
+        push_describe_text(&report->pushed, &out);
     return text_take(&out);
 }

@@ -1,5 +1,7 @@
 #include "merge.h"
 
+#include "merge_push.h"
+
 #include "format/index.h"
 #include "io/usage.h"
 
@@ -107,7 +109,8 @@ static int read_options(struct lorafold_merge *merge, struct error *err)
         return err->code;
     if (options->variant && plan_check_variant(options->variant, err))
         return err->code;
-    if (check_4bit(options, err) || original_check_options(options, err))
+    if (check_4bit(options, err) || original_check_options(options, err) ||
+        merge_push_check(merge, err))
         return err->code;
     if (options->max_shard_bytes < MAX_SHARD_BYTES_MIN)
         return error_set(err, ERR_USAGE,
@@ -159,8 +162,7 @@ static uint64_t side_bytes(const struct lorafold_merge *merge)
 
 uint64_t merge_disk_bytes(const struct lorafold_merge *merge)
 {
-    return merge->plan.bytes_out - merge->plan.bytes_cloned + merge->plan.repack_bytes +
-           side_bytes(merge);
+    return merge_push_disk_bytes(merge) + merge->plan.repack_bytes + side_bytes(merge);
 }
 
 static int check_output(struct lorafold_merge *merge, const char *const *inputs, size_t count,
@@ -320,7 +322,8 @@ static int fit(struct lorafold_merge *merge, struct error *err)
     struct plan_budget budget = { .bytes = options->memory_bytes,
                                   .threads = options->threads,
                                   .processors = cpu_count(),
-                                  .extra_bytes = base_memory(merge->base) + merge_memory(merge) };
+                                  .extra_bytes = base_memory(merge->base) + merge_memory(merge) +
+                                                 merge_push_memory(merge) };
     struct plan *plans[] = { &merge->plan };
     struct plan_memory memory;
 
@@ -601,6 +604,7 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
     merge->order = (struct pipeline_output){ .plan = &merge->plan,
                                              .directory_fd = outdir_fd(outdir),
                                              .allow_nonfinite = merge->options.allow_nonfinite,
+                                             .outlet = merge->outlet,
                                              .clone_always = merge->options.clone ==
                                                              LORAFOLD_CLONE_ALWAYS };
     if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
@@ -627,6 +631,8 @@ int merge_finish(struct lorafold_merge *merge, struct outdir *outdir, const atom
         return err->code;
     if (atomic_load(cancelled))
         return error_set(err, ERR_CANCELLED, "cancelled");
+    if (merge->options.no_local)
+        return 0;
     return outdir_publish(outdir, last, sizeof(last) / sizeof(last[0]), err);
 }
 
@@ -662,7 +668,26 @@ static void fill_report(struct lorafold_merge *merge)
     report->threads = merge->plan.memory.thread_count;
     describe_device(&merge->machine, report->device, sizeof(report->device));
     report->device_bytes = merge->plan.memory.device_bytes;
-    snprintf(report->output, sizeof(report->output), "%s", merge->options.output);
+    snprintf(report->output, sizeof(report->output), "%s",
+             merge->options.no_local ? merge->options.push_to.repo : merge->options.output);
+}
+
+/* The work, in a directory that is there for it. */
+static int run_in(struct lorafold_merge *merge, struct outdir *outdir, struct error *err)
+{
+    int status = 0;
+
+    if (merge->push)
+        status = merge_push_begin(merge, outdir, err);
+    if (!status)
+        status = run_pipeline(merge, outdir, err);
+    if (!status)
+        status = merge_finish(merge, outdir, &merge->stop.cancelled, err);
+    if (status)
+        return merge->push ? merge_push_explain(merge, err) : status;
+    merge->finished = true;
+    fill_report(merge);
+    return merge->push ? merge_push_end(merge, err) : 0;
 }
 
 int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
@@ -671,7 +696,7 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
     struct outdir *outdir = NULL;
     const char **inputs;
     size_t count;
-    int status;
+    int status = 0;
 
     if (!merge->options.output || merge->ran) {
         error_set(&inner, ERR_USAGE,
@@ -684,23 +709,22 @@ int lorafold_merge_run(struct lorafold_merge *merge, struct lorafold_error *err)
         error_no_memory(&inner, "the list of inputs");
         return give_error(err, &inner);
     }
-    status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs, count,
-                         &merge->log, &inner);
+    if (merge->options.push_to.repo)
+        status = merge_push_open(merge, &inner);
     if (!status)
-        status = run_pipeline(merge, outdir, &inner);
+        status = outdir_open(&outdir, merge->options.output, merge->options.overwrite, inputs,
+                             count, &merge->log, &inner);
     if (!status)
-        status = merge_finish(merge, outdir, &merge->stop.cancelled, &inner);
-    if (status && outdir)
-        outdir_discard(outdir);
-    outdir_close(outdir);
-    free(inputs);
-    if (inner.code == ERR_CANCELLED)
+        status = run_in(merge, outdir, &inner);
+    if (inner.code == ERR_CANCELLED && !merge->finished)
         error_set(&inner, ERR_CANCELLED, "stopped as asked: nothing is left of '%s'",
                   merge->options.output);
-    if (status)
-        return give_error(err, &inner);
-    fill_report(merge);
-    return 0;
+    if ((status || merge->options.no_local) && outdir)
+        outdir_discard(outdir);
+    outdir_close(outdir);
+    merge_push_close(merge);
+    free(inputs);
+    return status ? give_error(err, &inner) : 0;
 }
 
 void lorafold_merge_cancel(struct lorafold_merge *merge)
@@ -741,5 +765,6 @@ void merge_free(struct lorafold_merge *merge)
     free(merge->adapter_sources);
     free(merge->plan_adapters);
     source_release(&merge->tokenizer);
+    free(merge->work_path);
     free(merge);
 }

@@ -138,8 +138,12 @@ struct lorafold_merge {
     struct pipeline_output order;
     struct pipeline_result result;
     struct output_files files;
+    struct merge_push *push;              /* NULL: nothing is pushed, or not yet */
+    const struct pipeline_outlet *outlet; /* with it */
+    char *work_path;                      /* the output where none was given and none is wanted */
     struct lorafold_report report;
     bool ran;
+    bool finished; /* and published, if it is to be; perhaps not pushed */
 };
 
 /* ---- merge.c: what a merge alone and one of a batch have in common ---- */

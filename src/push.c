@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,7 +59,8 @@ void push_tell(struct push *push)
     free(messages);
 }
 
-static int check_destination(const struct lorafold_destination *to, struct error *err)
+int push_check_destination(const struct lorafold_destination *to, const struct lorafold_hub *hub,
+                           struct error *err)
 {
     char quoted[QUOTED_BYTES];
 
@@ -72,6 +74,10 @@ static int check_destination(const struct lorafold_destination *to, struct error
                          "a pull request goes to main: give either --revision or --create-pr");
     if (to->commit_message && strspn(to->commit_message, " \t\r\n") == strlen(to->commit_message))
         return error_set(err, ERR_USAGE, "the message of the commit is empty");
+    if (hub->offline || hub_is_offline())
+        return error_set(err, ERR_USAGE, "offline (%s), and a push to '%s' asks the Hub",
+                         hub->offline ? "--offline" : "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE",
+                         to->repo);
     return 0;
 }
 
@@ -126,13 +132,8 @@ int push_open(struct push **out, const struct lorafold_destination *to, struct r
     const struct hub_waiter waiter = { .cancelled = is_cancelled, .context = &waiting };
     int status;
 
-    if (check_destination(to, err))
+    if (push_check_destination(to, remote->hub, err))
         return err->code;
-    if (remote->hub->offline || hub_is_offline())
-        return error_set(err, ERR_USAGE, "offline (%s), and a push to '%s' asks the Hub",
-                         remote->hub->offline ? "--offline"
-                                              : "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE",
-                         to->repo);
     push = calloc(1, sizeof(*push));
     if (!push)
         return error_no_memory(err, "a push");
@@ -205,6 +206,23 @@ int push_add(struct push *push, const struct push_file *file, struct error *err)
         pthread_cond_broadcast(&push->changed);
     }
     pthread_mutex_unlock(&push->mutex);
+    return status;
+}
+
+int push_size_of(const struct push *push, const char *name, uint64_t *bytes, struct error *err)
+{
+    const struct push_file file = { .name = name };
+    struct stat st;
+    int fd;
+    int status = push_open_file(push, &file, &fd, err);
+
+    if (status)
+        return status;
+    if (fstat(fd, &st) < 0)
+        status = error_set_errno(err, "'%s'", name);
+    else
+        *bytes = (uint64_t)st.st_size;
+    close(fd);
     return status;
 }
 

@@ -41,6 +41,10 @@ struct push_file {
     bool leaves;                 /* it is removed once it is stored */
 };
 
+/* ERR_USAGE: the destination cannot be as given, or nothing may be asked of the Hub. */
+int push_check_destination(const struct lorafold_destination *to, const struct lorafold_hub *hub,
+                           struct error *err);
+
 /*
  * Start the helper, and have it make the repository or see that it can be written.  ERR_USAGE: the
  * destination cannot be as given, offline, no helper.
@@ -58,6 +62,9 @@ int push_begin(struct push *push, int directory_fd, int final_fd, void (*wake)(v
 
 /* Returns at once. */
 int push_add(struct push *push, const struct push_file *file, struct error *err);
+
+/* The size of a file in the directory. */
+int push_size_of(const struct push *push, const char *name, uint64_t *bytes, struct error *err);
 
 /* How many of the files that were to leave have left. */
 uint32_t push_left(struct push *push);

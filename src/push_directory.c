@@ -316,7 +316,7 @@ void push_describe_json(const struct lorafold_push_report *report, struct text *
 
 void push_describe_text(const struct lorafold_push_report *report, struct text *out)
 {
-    text_addf(out, "pushed    '%s': ", report->repo);
+    text_addf(out, "pushed    %s: ", report->repo);
     text_add_count(out, report->file_count, "file");
     text_adds(out, ", ");
     text_add_bytes(out, report->bytes);

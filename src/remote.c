@@ -112,7 +112,7 @@ static bool is_cancelled(void *context)
 {
     const struct remote *remote = context;
 
-    return remote->cancel && *remote->cancel;
+    return (remote->cancel && *remote->cancel) || (remote->stop && atomic_load(remote->stop));
 }
 
 static void show(void *context, uint64_t bytes, uint64_t total)

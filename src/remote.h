@@ -18,13 +18,16 @@
 #include "hub/helper.h"
 #include "lorafold.h"
 
+#include <stdatomic.h>
+
 /* What of a repository is wanted. */
 enum remote_need { REMOTE_WEIGHTS, REMOTE_TOKENIZER };
 
 struct remote {
     const struct lorafold_hub *hub;
     const struct log *log;
-    const volatile int *cancel; /* may be NULL, as may progress */
+    const volatile int *cancel; /* may be NULL, as may the next two */
+    const atomic_int *stop;     /* the same */
     lorafold_progress_fn *progress;
     void *context;
 

@@ -49,6 +49,9 @@ static void merge_options(struct lorafold_merge_options *options,
     options->strict = arguments->strict;
     options->hub.token_file = arguments->token_file;
     options->hub.offline = arguments->offline;
+    if (arguments->push_to_hub)
+        options->push_to = cli_destination(arguments, arguments->push_to_hub);
+    options->no_local = arguments->no_local;
     options->safe_serialization = !arguments->torch;
     options->variant = arguments->variant;
     options->message = cli_console_message;

@@ -30,6 +30,9 @@ int cli_bench(const struct cli_arguments *arguments, struct cli_console *console
               struct lorafold_error *err);
 int cli_fetch(const struct cli_arguments *arguments, struct cli_console *console,
               struct lorafold_error *err);
+/* What the options say of a push to `repo`. */
+struct lorafold_destination cli_destination(const struct cli_arguments *arguments,
+                                            const char *repo);
 int cli_push(const struct cli_arguments *arguments, struct cli_console *console,
              struct lorafold_error *err);
 int cli_help(const struct cli_arguments *arguments, struct cli_console *console,

@@ -33,7 +33,8 @@ const struct cli_command cli_commands[] = {
       "  lorafold merge ./base -a ./chat:0.7 -a ./style:-0.2 -o ./mixed --overwrite\n"
       "  lorafold merge -a ./checkpoint-500 -o ./adapter --save-method lora --dtype bf16\n"
       "  lorafold merge ./base -a ./chat -a ./style --each -o ./models\n"
-      "  lorafold merge ./base --adapters-dir ./adapters -o ./models\n",
+      "  lorafold merge ./base --adapters-dir ./adapters -o ./models\n"
+      "  lorafold merge org/base -a org/adapter --push-to-hub org/merged --no-local\n",
       cli_merge, NULL },
     { "plan", CLI_PLAN, "BASE", false, "show what a merge would do, and stop",
       "[BASE] -a ADAPTER[:WEIGHT] [-a ...] [-o OUT] [OPTION ...]",

@@ -60,8 +60,7 @@ int cli_fetch(const struct cli_arguments *arguments, struct cli_console *console
     return status;
 }
 
-static struct lorafold_destination destination(const struct cli_arguments *arguments,
-                                               const char *repo)
+struct lorafold_destination cli_destination(const struct cli_arguments *arguments, const char *repo)
 {
     return (struct lorafold_destination){
         .repo = repo,
@@ -86,7 +85,7 @@ int cli_push(const struct cli_arguments *arguments, struct cli_console *console,
     int status;
 
     lorafold_push_options_init(&options);
-    options.to = destination(arguments, arguments->second);
+    options.to = cli_destination(arguments, arguments->second);
     options.hub.token_file = arguments->token_file;
     options.cancel = cli_signals_begin(NULL);
     options.message = cli_console_message;

@@ -8,7 +8,7 @@
 
 #define MEMBER(name) offsetof(struct cli_arguments, name)
 #define MERGING (CLI_MERGE | CLI_PLAN)
-#define PUSHING CLI_PUSH
+#define PUSHING (CLI_PUSH | CLI_MERGE | CLI_PLAN)
 
 static const struct cli_choice save_methods[] = {
     { "merged_16bit", LORAFOLD_MERGED_16BIT, NULL },
@@ -171,6 +171,15 @@ const struct cli_option cli_options[] = {
       "it)" },
     { "offline", 0, CLI_FLAG, false, NULL, MERGING | CLI_FETCH, MEMBER(offline), NULL,
       "ask the Hub nothing, as with HF_HUB_OFFLINE=1: what is not in the cache is an error" },
+    { "push-to-hub", 0, CLI_STRING, false, "REPO", MERGING, MEMBER(push_to_hub), NULL,
+      "push the output to org/name on the Hub: shards while others are made, one commit at the "
+      "end, "
+      "when all files were read again and are what was to be written" },
+    { "no-local", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(no_local), NULL,
+      "with --push-to-hub: keep no output here. A shard is removed once the Hub has it, and at "
+      "most "
+      "two are on the disk; OUT (lorafold-NAME if it is not given) is only where the work is "
+      "done" },
     { "private", 0, CLI_FLAG, false, NULL, PUSHING, MEMBER(is_private), NULL,
       "make the repository private if it has to be made; one that is there stays as it is" },
     { "revision", 0, CLI_STRING, false, "BRANCH", PUSHING, MEMBER(revision), NULL,

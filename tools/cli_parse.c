@@ -194,6 +194,29 @@ static int check_batch(const struct cli_arguments *out, struct lorafold_error *e
     return 0;
 }
 
+static int check_push(const struct cli_arguments *out, struct lorafold_error *err)
+{
+    bool is_push = out->push_to_hub || out->command->bit == CLI_PUSH;
+    const char *idle = out->no_local             ? "no-local"
+                       : out->is_private         ? "private"
+                       : out->create_pr          ? "create-pr"
+                       : out->revision           ? "revision"
+                       : out->commit_message     ? "commit-message"
+                       : out->commit_description ? "commit-description"
+                       : out->tags.count         ? "tag"
+                       : out->datasets.count     ? "dataset"
+                                                 : NULL;
+
+    if (!is_push && idle)
+        return cli_fail(err, LORAFOLD_USAGE, "'--%s' is for a push: give '--push-to-hub' as well",
+                        idle);
+    if (out->push_to_hub && (out->each || out->adapters_dir || out->jobs))
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--push-to-hub' is for one output: push each of several with 'lorafold "
+                        "push'");
+    return 0;
+}
+
 /* What is wrong only when everything has been read. */
 static int check_arguments(struct cli_arguments *out, struct lorafold_error *err)
 {
@@ -224,7 +247,9 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return err->code;
     if (!out->adapter_count && !out->adapters_dir && !out->jobs)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");
-    if (!out->output && command->bit == CLI_MERGE && !out->dry_run)
+    if (check_push(out, err))
+        return err->code;
+    if (!out->output && !out->no_local && command->bit == CLI_MERGE && !out->dry_run)
         return cli_fail(err, LORAFOLD_USAGE, "no output directory given; add -o OUT");
     return 0;
 }

@@ -53,6 +53,21 @@ class HubStruct(Structure):
     ]
 
 
+class DestinationStruct(Structure):
+    _fields_ = [
+        ("repo", c_char_p),
+        ("revision", c_char_p),
+        ("is_private", c_bool),
+        ("create_pr", c_bool),
+        ("commit_message", c_char_p),
+        ("commit_description", c_char_p),
+        ("tags", POINTER(c_char_p)),
+        ("tag_count", c_size_t),
+        ("datasets", POINTER(c_char_p)),
+        ("dataset_count", c_size_t),
+    ]
+
+
 class MergeOptionsStruct(Structure):
     _fields_ = [
         ("base", c_char_p),
@@ -85,6 +100,8 @@ class MergeOptionsStruct(Structure):
         ("safe_serialization", c_bool),
         ("variant", c_char_p),
         ("hub", HubStruct),
+        ("push_to", DestinationStruct),
+        ("no_local", c_bool),
         ("plan_only", c_bool),
         ("cancel", POINTER(c_int)),
         ("message", MESSAGE_FUNCTION),
@@ -93,21 +110,6 @@ class MergeOptionsStruct(Structure):
         ("io_engine", c_char_p),
         ("io_direct", c_char_p),
         ("kernels", c_char_p),
-    ]
-
-
-class DestinationStruct(Structure):
-    _fields_ = [
-        ("repo", c_char_p),
-        ("revision", c_char_p),
-        ("is_private", c_bool),
-        ("create_pr", c_bool),
-        ("commit_message", c_char_p),
-        ("commit_description", c_char_p),
-        ("tags", POINTER(c_char_p)),
-        ("tag_count", c_size_t),
-        ("datasets", POINTER(c_char_p)),
-        ("dataset_count", c_size_t),
     ]
 
 

@@ -188,6 +188,11 @@ int outdir_fd(const struct outdir *outdir)
     return outdir->work.fd;
 }
 
+int outdir_final_fd(const struct outdir *outdir)
+{
+    return outdir->place.mode == OUTDIR_INSIDE ? outdir->place.out_fd : -1;
+}
+
 int outdir_write_file(struct outdir *outdir, const char *name, const void *bytes, size_t count,
                       struct error *err)
 {

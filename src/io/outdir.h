@@ -82,6 +82,12 @@ int outdir_open(struct outdir **out, const char *path, bool overwrite,
  */
 int outdir_fd(const struct outdir *outdir);
 
+/*
+ * The open directory into which outdir_publish() moves files one by one; -1 where it renames the
+ * work directory as a whole.  Belongs to the outdir.
+ */
+int outdir_final_fd(const struct outdir *outdir);
+
 /* Create and sync a small file in the work directory. */
 int outdir_write_file(struct outdir *outdir, const char *name, const void *bytes, size_t count,
                       struct error *err);

@@ -92,7 +92,7 @@ def test_functions_are_declared_in_the_header():
 def test_every_field_of_the_options_can_be_set():
     """Whoever adds an option to lorafold.h adds its name in Python."""
     fixed = {"base", "adapters", "adapter_count", "output", "message", "progress", "context", "threads", "skip", "skip_count",
-             "hub", "plan_only", "cancel", "gpu_memory_bytes", "gpu_memory_fraction"}
+             "hub", "push_to", "no_local", "plan_only", "cancel", "gpu_memory_bytes", "gpu_memory_fraction"}
     named = {field for field, _ in _options.NAMED.values()} | set(_options.SIZES.values())
     fields = {name for name, *_ in _library.MergeOptionsStruct._fields_}
     assert fields == fixed | named | _options.TEXTS | _options.FLAGS
