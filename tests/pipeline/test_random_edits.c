@@ -40,6 +40,25 @@ struct way {
     unsigned delays; /* of the simulated device */
 };
 
+/* The simulated device, or the first GPU where LORAFOLD_TEST_DEVICE is cuda (tests/gpu). */
+static void open_device(struct pipeline_options *options, unsigned delays)
+{
+    const char *name = getenv("LORAFOLD_TEST_DEVICE");
+    struct error err = { 0 };
+    char reason[160];
+
+    options->device_ops = &gpu_sim;
+    if (name && strcmp(name, "cuda") == 0) {
+        options->device_ops = &gpu_cuda;
+        delays = 0; /* its number */
+        if (gpu_cuda_count(reason, sizeof(reason)) == 0) {
+            printf("%s\n", reason);
+            exit(77);
+        }
+    }
+    CHECK(options->device_ops->open(&options->device, delays, &err) == 0, "%s", err.text);
+}
+
 static void run(const struct plan *plan, const char *output, const struct way *way)
 {
     const char *kernels = way->kernels;
@@ -60,9 +79,8 @@ static void run(const struct plan *plan, const char *output, const struct way *w
 
     CHECK(mkdir(output, 0777) == 0, "%s", output);
     if (way->simulated) {
-        CHECK(gpu_sim.open(&device, way->delays, &err) == 0, "%s", err.text);
-        options.device_ops = &gpu_sim;
-        options.device = device;
+        open_device(&options, way->delays);
+        device = options.device;
     }
     atomic_store(&small_reads, 0);
     order.directory_fd = open(output, O_RDONLY | O_DIRECTORY);
@@ -73,7 +91,8 @@ static void run(const struct plan *plan, const char *output, const struct way *w
     /* One for each row of a magnitude, but none for each element; codes come in pieces. */
     CHECK(plan->decoded || atomic_load(&small_reads) < 60000, "%u small reads",
           atomic_load(&small_reads));
-    gpu_sim.close(device);
+    if (device)
+        options.device_ops->close(device);
     free(order.digests);
     close(order.directory_fd);
 }
