@@ -50,6 +50,9 @@ class MergeOptions(TypedDict, total=False):
     token: of the Hub; None (default): as the Hugging Face tools find it; False: none.
     token_file: a file that holds it.
     offline: the Hub is asked nothing, as with HF_HUB_OFFLINE=1.
+    push_to_hub: org/name to push the output to: shards while others are made, one commit at the end.
+    no_local: keep no output; a shard is removed once the Hub has it, and at most two are there.
+    private, revision, create_pr, commit_message, commit_description, tags, datasets: of the push.
     io_engine, io_direct, kernels: force one of several equal ways, for tests.
     """
 
@@ -79,6 +82,15 @@ class MergeOptions(TypedDict, total=False):
     token: str | bool | None
     token_file: Path | None
     offline: bool
+    push_to_hub: str | None
+    no_local: bool
+    private: bool | None
+    revision: str | None
+    create_pr: bool
+    commit_message: str | None
+    commit_description: str | None
+    tags: Sequence[str]
+    datasets: Sequence[str]
     io_engine: str | None
     io_direct: str | None
     kernels: str | None
@@ -101,6 +113,8 @@ TEXTS = {"tokenizer", "original_base", "variant", "device", "trace", "io_engine"
 FLAGS = {"overwrite", "allow_unused", "allow_nonfinite", "strict", "single_quant", "safe_serialization"}
 
 HUB = ("token", "token_file", "offline")
+PUSH_TEXTS = ("revision", "commit_message", "commit_description")
+PUSH = ("push_to_hub", "no_local", "private", "create_pr", "tags", "datasets", *PUSH_TEXTS)
 
 
 def parse_size(text: Size, option: str) -> int:
@@ -169,6 +183,27 @@ def set_hub(hub: Any, token: str | bool | None, token_file: Path | None, offline
         hub.helper = (ctypes.c_char_p * len(words))(*words)
 
 
+def set_destination(fields: Any, options: Any) -> None:
+    """Where the output is pushed to; what belongs to a push is refused without one."""
+    given = {name: options[name] for name in PUSH if options.get(name)}
+    repo = given.pop("push_to_hub", None)
+    if repo is None and given:
+        raise UsageError(f"{next(iter(given))} is for a push: give push_to_hub as well")
+    to = fields.push_to
+    to.repo = None if repo is None else encode(repo, "push_to_hub")
+    fields.no_local, to.is_private, to.create_pr = (bool(given.get(name)) for name in ("no_local", "private", "create_pr"))
+    for name in PUSH_TEXTS:
+        setattr(to, name, encode(given[name], name) if name in given else None)
+    to.tags, to.tag_count = texts(given.get("tags"), "tags")
+    to.datasets, to.dataset_count = texts(given.get("datasets"), "datasets")
+
+
+def texts(values: Sequence[str] | None, what: str) -> tuple[Any, int]:
+    """A list of strings as C takes it; one string is a list of one."""
+    words = [encode(one, what) for one in ([values] if isinstance(values, str) else values or ())]
+    return (ctypes.c_char_p * len(words))(*words), len(words)
+
+
 def set_skip(fields: Any, modules: Sequence[str]) -> None:
     if isinstance(modules, str):
         raise TypeError("skip is a sequence of names of modules, not one string")
@@ -199,8 +234,9 @@ def make_options(base: Path | None, adapters: Any, out: Path | None, options: Me
     fields.output = None if out is None else encode(out, "output")
     hub = {name: options.get(name) for name in HUB}
     set_hub(fields.hub, hub["token"], hub["token_file"], bool(hub["offline"]))
+    set_destination(fields, options)
     for name, value in options.items():
-        if name in HUB:
+        if name in HUB or name in PUSH:
             continue
         set_option(fields, name, value)
     return fields

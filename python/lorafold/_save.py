@@ -118,5 +118,5 @@ def push_to_hub_merged(
             max_shard_size=max_shard_size, safe_serialization=safe_serialization, tags=tags,
             maximum_memory_usage=maximum_memory_usage, datasets=datasets, repo_id=repo_id,
             use_temp_dir=use_temp_dir, commit_message=commit_message, private=private, create_pr=create_pr,
-            revision=revision, commit_description=commit_description, **more,
+            revision=revision, commit_description=commit_description, no_local=True, **more,
         )

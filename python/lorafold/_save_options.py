@@ -52,6 +52,7 @@ class SaveOptions:
     max_seq_length: int = 2048
     install_missing_dependencies: bool = True  # nothing is ever installed
     dtype: Any = None
+    no_local: bool = False  # of push_to_hub_merged()
 
     def __post_init__(self) -> None:
         """None stands for the default where Unsloth's call says so."""
@@ -62,7 +63,7 @@ class SaveOptions:
 
 
 # Without push_to_hub these would do nothing.
-ONLY_PUSH = ("tags", "private", "revision", "create_pr", "commit_message", "commit_description", "datasets", "repo_id")
+ONLY_PUSH = ("tags", "private", "revision", "create_pr", "commit_message", "commit_description", "datasets", "repo_id", "no_local")
 # Of the exports that calibrate.
 ONLY_CALIBRATION = ("calibration_dataset", "num_calibration_samples", "max_seq_length")
 DEFAULTS = {one.name: one.default for one in fields(SaveOptions)}
@@ -138,3 +139,9 @@ def merge_options(options: SaveOptions, tokenizer: Path | None) -> dict[str, Any
         "variant": options.variant,
         "tokenizer": tokenizer,
     }
+
+
+def push_options(options: SaveOptions, repo_id: str) -> dict[str, Any]:
+    """What of that is about the push."""
+    names = ("no_local", "private", "create_pr", "revision", "commit_message", "commit_description", "tags", "datasets")
+    return {name: getattr(options, name) for name in names} | {"push_to_hub": repo_id, "token": options.token}

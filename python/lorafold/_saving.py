@@ -14,13 +14,12 @@ from typing import Any
 
 from lorafold import _adapter, _base, _live
 from lorafold._base import Base
-from lorafold._errors import UsageError
-from lorafold._merge import merge, plan
+from lorafold._errors import LorafoldError, UsageError
+from lorafold._merge import merge
 from lorafold._place import Place
 from lorafold._progress import ShowProgress
-from lorafold._push import Push
 from lorafold._records import Report
-from lorafold._save_options import SaveOptions, merge_options
+from lorafold._save_options import SaveOptions, merge_options, push_options
 from lorafold._verify import inspect, verify
 
 
@@ -109,27 +108,40 @@ def write_inputs(source: Source, tokenizer: Any, options: SaveOptions, into: Pat
     return adapters, tokenizer
 
 
+def check_repo(repo_id: str) -> None:
+    if repo_id.count("/") != 1:
+        raise UsageError(f"'{repo_id}' is not the name of a repository: it is org/name (repo_id=)")
+
+
 def save(model: Any, directory: Any, tokenizer: Any, options: SaveOptions, progress: ShowProgress,
          repo_id: str | None) -> Report:
-    """Merge, put into the directory, and push if there is a repository to push to."""
+    """Merge, put into the directory, and push, while it is made, if there is a repository to push to."""
     directory = Path(directory)
     source = find_source(model, options)
     check_tokenizer(tokenizer, source.model)
     check_directory(directory, source)
-    push = Push(repo_id, options) if repo_id is not None else None
+    if repo_id is not None:
+        check_repo(repo_id)
     with ExitStack() as stack:
         place = stack.enter_context(Place(directory, is_model=options.save_method != "lora", variant=options.variant))
         inputs = stack.enter_context(scratch(place, options.temporary_location))
         adapters, tokens = write_inputs(source, tokenizer, options, inputs)
-        more = merge_options(options, tokens)
+        more = merge_options(options, tokens) | ({} if repo_id is None else push_options(options, repo_id))
         built = place.work / "out"
-        if push is not None:
-            plan(source.base.name, adapters, built, message=lambda *_: None, **more)
-            stack.enter_context(push)  # the Hub says no before the work, or not at all
-        report = merge(source.base.name, adapters, built, progress=progress, **more)
-        if place.holds_weights():
-            verify(built, progress=False)  # before what it replaces is gone
-        files = place.publish(built)
-        if push is not None:
-            push.send(directory, files)
+        try:
+            report = merge(source.base.name, adapters, built, progress=progress, **more)
+        except LorafoldError as error:
+            if not built.is_dir():
+                raise
+            finish(place, built)  # complete, but not pushed
+            raise type(error)(str(error).replace(str(built), str(directory))) from None
+        if options.no_local:
+            return report
+        finish(place, built)
     return report.moved(str(built), str(directory))
+
+
+def finish(place: Place, built: Path) -> None:
+    if place.holds_weights():
+        verify(built, progress=False)  # before what it replaces is gone
+    place.publish(built)

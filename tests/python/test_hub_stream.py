@@ -1,5 +1,6 @@
 """`lorafold merge --push-to-hub`, with and without a local output: shards go while others are made."""
 
+import hashlib
 import json
 import os
 import signal
@@ -218,12 +219,18 @@ def test_what_is_not_what_was_written(hub: TestHub, program: Program) -> None:
     process = program.start(*PUSH, "ada/new", "-o", "out")
     for one in (fault, other, third):
         assert one.reached.wait(60)
-    # Three are on their way, so the last one waits: it has been published by now or will be.
-    last = f"model-0000{SHARDS}-of-0000{SHARDS}.safetensors"
-    eventually(lambda: (program.root / "out" / last).exists(), "the output is not published")
+    # Three are on their way, so another one waits: it has been published by now or will be.
+    eventually(lambda: (program.root / "out" / "lorafold.json").exists(), "the output is not published")
+    sent = " ".join(hub.requests)
+    waiting = [path.name for path in shards(program.root / "out")
+               if hashlib.sha256(path.read_bytes()).hexdigest() not in sent]
+    assert len(waiting) == SHARDS - 3
+    last = waiting[0]
     with open(program.root / "out" / last, "r+b") as file:
         file.seek(-5, os.SEEK_END)
-        file.write(b"\xff")
+        byte = file.read(1)[0]
+        file.seek(-5, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
     for one in (fault, other, third):
         one.hold.set()
     done = program.finish(process)

@@ -97,7 +97,7 @@ def test_every_field_of_the_options_can_be_set():
     fields = {name for name, *_ in _library.MergeOptionsStruct._fields_}
     assert fields == fixed | named | _options.TEXTS | _options.FLAGS
     options = set(_options.NAMED) | set(_options.SIZES) | _options.TEXTS | _options.FLAGS
-    options |= {"threads", "skip", "gpu_memory", *_options.HUB}
+    options |= {"threads", "skip", "gpu_memory", *_options.HUB, *_options.PUSH}
     assert options == set(_options.MergeOptions.__annotations__)
     assert [name for name in sorted(options) if not re.search(rf"\b{name}\b.*:", _options.MergeOptions.__doc__)] == []
 

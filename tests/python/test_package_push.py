@@ -1,6 +1,8 @@
 """push_to_hub_merged, by the genuine helper, to the test hub."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +107,36 @@ def test_fetch(hub: TestHub, adapter: Path):
     env = environment(hub, adapter.parent / "home", None) | {"PYTHONPATH": help.environment()["PYTHONPATH"], "HF_HUB_OFFLINE": "0"}
     directory = Path(help.python(code, TOKEN, **env).strip())
     assert {path.name for path in directory.iterdir()} == set(files) - {"adapter_model.bin"}
+
+
+def test_what_cannot_be_pushed_is_kept(hub: TestHub, adapter: Path):
+    hub.fail("POST", "/commit/", times=99, status=403)
+    out = adapter.parent / "work" / "ada" / "kept"
+    said = call(hub, "save_pretrained_merged", adapter, "ada/kept", push_to_hub=True, env_token=TOKEN)
+    assert said["code"] == 1 and "'ada/kept' is complete, but it was not pushed: " in said["error"]
+    assert said["error"].endswith("push it with: lorafold push ada/kept ada/kept")
+    assert {"config.json", "lorafold.json", "model.safetensors"} <= {path.name for path in out.iterdir()}
+    assert not list(out.glob(".lorafold*"))
+
+
+def test_shards_leave_the_disk(hub: TestHub, adapter: Path):
+    """The first shards are on the Hub before the last is made, and of those there are two at most."""
+    hub.fail("PUT", "/storage/", hold=(held := threading.Event()))
+    work, most, over = adapter.parent / "work", [0], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            most[0] = max(most[0], len(list(work.rglob("*.partial/*.safetensors"))))
+            if len(hub.state.uploads) >= 2:
+                held.set()
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        report = call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN, max_shard_size="30KB")
+    finally:
+        over.set()
+        thread.join()
+    assert report["shards"] > 3 and report["repo"] == "ada/new" and 0 < most[0] <= 2, (report, most)
+    assert not list(work.iterdir())
