@@ -423,6 +423,7 @@ struct lorafold_batch_report {
     size_t failed;       /* and left out */
     uint64_t bytes_read; /* of the base, once for all outputs */
     uint64_t bytes_written;
+    uint64_t bytes_cloned; /* beside these: they share the storage of the base or of an output */
     double seconds;
     double seconds_planning;
     double seconds_to_first_write;

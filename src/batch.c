@@ -514,6 +514,7 @@ static int run_pipeline(struct lorafold_batch *batch, struct error *err)
         .device_ops = batch->machine.ops,
         .device = batch->machine.device,
         .trace = batch->options.trace,
+        .share = batch->options.clone != LORAFOLD_CLONE_NEVER,
         .log = &batch->log,
         .progress = batch->options.progress ? show_progress : NULL,
         .ended = end_output,
@@ -553,6 +554,8 @@ static void fill_report(struct lorafold_batch *batch)
     report->failed = batch->count - report->complete - report->existing;
     report->bytes_read = result->bytes_read;
     report->bytes_written = result->bytes_written;
+    for (size_t i = 0; i < batch->made_count; i++)
+        report->bytes_cloned += batch->orders[i].bytes_cloned;
     report->seconds = clock_seconds() - batch->opened_at;
     if (result->first_write_time > 0)
         report->seconds_to_first_write = result->first_write_time - batch->opened_at;

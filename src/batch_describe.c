@@ -57,6 +57,15 @@ static void add_output(const struct batch_output *output, struct text *out)
     text_adds(out, "\n");
 }
 
+static uint64_t cloned_of(const struct lorafold_batch *batch)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < batch->made_count; i++)
+        bytes += batch->made[i]->merge->plan.bytes_cloned;
+    return bytes;
+}
+
 static void add_machine(const struct lorafold_batch *batch, struct text *out)
 {
     const struct plan_memory *memory = &batch->memory;
@@ -95,6 +104,11 @@ static void add_plan(const struct lorafold_batch *batch, struct text *out)
     text_addf(out, ": %zu of %zu, ", batch->made_count, batch->count);
     text_add_bytes(out, bytes_of(batch));
     text_adds(out, ", in one pass over the base\n");
+    if (cloned_of(batch)) {
+        text_adds(out, "clone     ");
+        text_add_bytes(out, cloned_of(batch));
+        text_adds(out, " of these are cloned from the base\n");
+    }
     if (batch->made_count)
         add_machine(batch, out);
 }
@@ -117,6 +131,7 @@ static void add_outputs_json(const struct lorafold_batch *batch, struct text *ou
             describe_key_text(out, "save_method", method_name(merge));
             describe_key_number(out, "tensors_folded", merge->plan.folded);
             describe_key_number(out, "bytes_out", merge->plan.bytes_out);
+            describe_key_number(out, "bytes_cloned", merge->plan.bytes_cloned);
             text_adds(out, ",\"adapters\":[");
             for (size_t k = 0; k < merge->adapter_count; k++) {
                 text_adds(out, k ? ",{\"name\":" : "{\"name\":");
@@ -169,6 +184,7 @@ static void summary_json(const struct lorafold_batch *batch, struct text *out)
     describe_key_number(out, "outputs_failed", report->failed);
     describe_key_number(out, "bytes_read", report->bytes_read);
     describe_key_number(out, "bytes_written", report->bytes_written);
+    describe_key_number(out, "bytes_cloned", report->bytes_cloned);
     text_addf(out,
               ",\"seconds\":%.6f,\"seconds_planning\":%.6f,\"seconds_to_first_write\":%.6f"
               ",\"share_read\":%.4f,\"share_compute\":%.4f,\"share_write\":%.4f",
@@ -207,8 +223,14 @@ static void add_summary(const struct lorafold_batch *batch, struct text *out)
     text_add_bytes(out, report->bytes_read);
     text_adds(out, " read, once for all outputs; ");
     text_add_bytes(out, report->bytes_written);
+    text_adds(out, " written");
+    if (report->bytes_cloned) {
+        text_adds(out, ", ");
+        text_add_bytes(out, report->bytes_cloned);
+        text_adds(out, " cloned");
+    }
     text_addf(out,
-              " written\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
+              "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
               "computing, %.0f %% writing\n",
               report->seconds,
               report->seconds > 0 ? (double)report->bytes_written / report->seconds / 1e9 : 0,

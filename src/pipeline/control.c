@@ -210,15 +210,15 @@ static void window_finished(struct control *control, struct window *window)
     }
 }
 
-static void write_to(struct control *control, struct slot *slot, struct destination *to)
+void control_write_to(struct control *control, struct destination *to)
 {
     to->write = (struct ring_request){ .operation = RING_WRITE,
                                        .file = &to->output->files[to->file].file,
-                                       .memory = slot->memory,
+                                       .memory = to->slot->memory,
                                        .bytes = align_up(to->bytes, PAGE_BYTES),
                                        .offset = to->offset,
                                        .user = to };
-    slot->writes_left++;
+    to->slot->writes_left++;
     control_submit(control, &to->write);
 }
 
@@ -231,15 +231,12 @@ static void start_writing(struct control *control, struct slot *slot)
     slot->writes_left = 0;
     control_enter(control, slot, SLOT_WRITING);
     for (unsigned i = 0; i < slot->destination_count; i++) {
-        struct destination *to = &slot->destinations[i];
+        const struct destination *to = &slot->destinations[i];
 
-        if (control_gave_up(control, to->output))
-            continue;
-        memmove(to->output->job.digests[to->number], digest, 2 * sizeof(*digest));
-        write_to(control, slot, to);
+        if (!control_gave_up(control, to->output))
+            memmove(to->output->job.digests[to->number], digest, 2 * sizeof(*digest));
     }
-    if (slot->writes_left == 0)
-        control_release_slot(control, slot);
+    share_begin(control, slot);
 }
 
 static void block_computed(struct control *control, struct slot *slot)
@@ -247,6 +244,10 @@ static void block_computed(struct control *control, struct slot *slot)
     struct output *output = slot->job->output;
     bool is_sealed = !slot->job->checksums || slot->is_computed;
 
+    if (slot->is_shared) {
+        share_finished(control, slot);
+        return;
+    }
     if (!slot->is_computed) {
         windows_give_back(slot);
         if (slot->status)
@@ -261,10 +262,19 @@ static void block_computed(struct control *control, struct slot *slot)
     }
 }
 
+void control_count_block(struct control *control, struct destination *to)
+{
+    struct error err = { 0 };
+
+    control->newest_file = to->file;
+    control->newest_output = (size_t)(to->output - control->outputs);
+    if (control_block_written(control, to, &err))
+        control_fail(control, to->output, &err);
+}
+
 static void write_finished(struct control *control, struct destination *to)
 {
     struct output *output = to->output;
-    struct error err = { 0 };
 
     if (to->write.status) {
         request_failed(control, output, &to->write, "write",
@@ -274,13 +284,11 @@ static void write_finished(struct control *control, struct destination *to)
             control->result->first_write_time = clock_seconds();
         control->result->bytes_written += to->bytes;
         output->order->bytes_written += to->bytes;
-        control->newest_file = to->file;
-        control->newest_output = (size_t)(output - control->outputs);
-        if (control_block_written(control, to, &err))
-            control_fail(control, output, &err);
+        if (!share_is_due(to->slot))
+            control_count_block(control, to);
     }
     if (--to->slot->writes_left == 0)
-        control_release_slot(control, to->slot);
+        share_written(control, to->slot);
 }
 
 static void region_loaded(struct control *control, struct region *region)

@@ -50,7 +50,9 @@ struct destination {
     uint64_t number; /* of the block in the output's plan */
     uint64_t offset;
     uint64_t bytes;
-    struct ring_request write;
+    struct ring_request write; /* its file is NULL: none was submitted */
+    bool shares;               /* is cloned from where the slot was written, once it is */
+    int status;                /* of the cloning */
 };
 
 /* One output on its way. */
@@ -96,6 +98,7 @@ struct control {
     struct windows windows;           /* none if there is one output */
     struct output *outputs;
     size_t output_count;
+    bool shares; /* outputs share what they have alike, as far as is known */
 
     uint64_t turns;     /* blocks started, of all outputs */
     unsigned in_flight; /* requests in the ring */
@@ -180,6 +183,25 @@ int output_create_files(struct output *output, struct error *err);
  * it cannot share storage after all it is made to be written in full.
  */
 int output_create_file(struct output *output, uint32_t index, struct error *err);
+
+void control_write_to(struct control *control, struct destination *to);
+
+/* The block of a destination is in its file. */
+void control_count_block(struct control *control, struct destination *to);
+
+/* ---- share.c ---- */
+
+/* Write a slot to where it belongs; with sharing, the rest follows when it is written once. */
+void share_begin(struct control *control, struct slot *slot);
+
+/* Is it to be cloned, so that the file it is written to may not end before? */
+bool share_is_due(const struct slot *slot);
+
+/* All writes of a slot have ended. */
+void share_written(struct control *control, struct slot *slot);
+
+/* A worker has cloned it. */
+void share_finished(struct control *control, struct slot *slot);
 
 /* ---- ready.c ---- */
 

@@ -64,7 +64,9 @@ static void compute(const struct scratch *scratch, struct slot *slot)
 
 static void compute_slot(struct crew *crew, const struct scratch *scratch, struct slot *slot)
 {
-    if (slot->is_computed)
+    if (slot->is_shared)
+        share_block(slot);
+    else if (slot->is_computed)
         block_seal(scratch, slot);
     else
         compute(scratch, slot);

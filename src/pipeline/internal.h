@@ -30,7 +30,7 @@ struct slot_piece {
     size_t bytes;
 };
 
-/* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING. */
+/* One block in flight.  Belongs to the control thread but while it is SLOT_COMPUTING or shared. */
 struct slot {
     enum slot_state state;
     double entered;  /* when, if it is traced */
@@ -49,6 +49,7 @@ struct slot {
     struct destination *destinations; /* where it is written: its own output first */
     unsigned destination_count;
     unsigned writes_left;
+    bool is_shared;     /* it is written, and a worker clones it */
     bool is_computed;   /* of a torch file: it is to be sealed next */
     int status;         /* of the computation */
     struct error error; /* if status */
@@ -202,6 +203,9 @@ void crew_take(struct crew *crew, struct slot **slots, struct region **regions);
 int crew_share(struct crew *crew,
                int (*share)(void *context, const struct scratch *scratch, struct error *err),
                void *context, struct error *err);
+
+/* Clone the block of a slot from the file that it was written to into others (share.c). */
+void share_block(struct slot *slot);
 
 /*
  * Make the tensors in the block of a slot; of a torch file, add their parts to the checksums, else

@@ -211,6 +211,7 @@ int pipeline_run(struct pipeline_output *outputs, size_t count, const struct pla
     struct error inner = { 0 };
     struct control control = { .options = options, .result = result, .error = &first };
 
+    control.shares = options->share && count > 1;
     *result = (struct pipeline_result){ .direct_in = true, .direct_out = true };
     if (options->trace && trace_open(&control.trace, options->trace, &inner))
         control_fail(&control, NULL, &inner);

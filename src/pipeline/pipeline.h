@@ -57,6 +57,7 @@ struct pipeline_options {
     const struct fold_ops *ops;
     const struct quant_ops *quant; /* may be NULL if nothing is quantised */
     const struct encode_ops *encode;
+    bool share; /* what several outputs have alike is written once and cloned, where that works */
     const struct device_ops *device_ops; /* NULL: the processor computes */
     struct device *device;               /* open, and the caller's */
     const char *trace;                   /* a file for a timeline, or NULL */

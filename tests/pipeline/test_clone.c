@@ -13,6 +13,7 @@
 #include <linux/fs.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -28,12 +29,15 @@ enum act { ACT_CLONE, ACT_FAIL, ACT_CANCEL, ACT_KILL, ACT_CHANGE_BASE };
 static struct {
     enum act act;
     unsigned number;
-    int error;    /* of ACT_FAIL */
-    bool lasting; /* ACT_FAIL: also all calls behind it */
+    int error;      /* of ACT_FAIL */
+    bool lasting;   /* ACT_FAIL: also all calls behind it */
+    unsigned until; /* ...up to this one, if it is not 0 */
+    unsigned then;  /* this one fails as well, if it is not 0 */
+    int then_error;
     struct lorafold_merge *job;
 } plot;
-static unsigned calls;
-static uint64_t copied; /* by calls that worked */
+static atomic_uint calls;       /* workers share what outputs have alike */
+static _Atomic uint64_t copied; /* by calls that worked */
 
 static uint64_t size_of(int fd)
 {
@@ -58,7 +62,7 @@ static bool is_allowed(const struct file_clone_range *range, int to_fd)
 
 static int copy_range(const struct file_clone_range *range, int to_fd)
 {
-    static uint8_t buffer[1 << 20];
+    static _Thread_local uint8_t buffer[1 << 20];
     uint64_t done = 0;
 
     while (done < range->src_length) {
@@ -91,14 +95,21 @@ int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_ioctl(int fd, unsigned long request, ...)
 {
     const struct file_clone_range *range;
+    unsigned number;
     va_list args;
 
     va_start(args, request);
     range = va_arg(args, const struct file_clone_range *);
     va_end(args);
     CHECK(request == FICLONERANGE, "ioctl %lu", request);
-    calls++;
-    if (plot.act != ACT_CLONE && (calls == plot.number || (plot.lasting && calls > plot.number))) {
+    number = atomic_fetch_add(&calls, 1) + 1;
+    if (plot.then && number == plot.then) {
+        errno = plot.then_error;
+        return -1;
+    }
+    if (plot.act != ACT_CLONE &&
+        (number == plot.number || (plot.lasting && number > plot.number)) &&
+        (!plot.until || number <= plot.until)) {
         switch (plot.act) {
         case ACT_FAIL:
             errno = plot.error;
@@ -464,6 +475,103 @@ static void check_kills(void)
     made_remove(output);
 }
 
+/* ---- several outputs, whose base is on another file system ---- */
+
+#define OUTPUTS 3
+
+static int merge_batch(const char *out, struct lorafold_batch_report *report,
+                       struct lorafold_error *err)
+{
+    struct lorafold_merge_options common;
+    const struct lorafold_adapter adapter = { adapter_path, 1.0 };
+    struct lorafold_batch *batch = NULL;
+    int status;
+
+    *err = (struct lorafold_error){ 0 };
+    calls = 0;
+    lorafold_merge_options_init(&common);
+    common.base = base;
+    common.output = out;
+    common.threads = 2;
+    status = lorafold_batch_create(&batch, &common, 0, err);
+    for (int i = 0; i < OUTPUTS && !status; i++) {
+        struct lorafold_merge_options options = common;
+        char name[8];
+
+        snprintf(name, sizeof(name), "%c", 'a' + i);
+        options.adapters = &adapter;
+        options.adapter_count = 1;
+        status = lorafold_batch_add(batch, name, &options, err);
+    }
+    if (!status)
+        status = lorafold_batch_open(batch, err);
+    if (!status)
+        status = lorafold_batch_run(batch, err);
+    if (batch)
+        lorafold_batch_report(batch, report);
+    lorafold_batch_close(batch);
+    return status;
+}
+
+static void check_batch(const char *out, bool whole)
+{
+    for (int i = 0; i < OUTPUTS; i++) {
+        char path[700];
+        struct lorafold_error err;
+        struct lorafold_verify_report seen;
+
+        snprintf(path, sizeof(path), "%s/%c", out, 'a' + i);
+        if (!whole && !exists(path))
+            continue;
+        made_check_same(written, path); /* also the manifest: what was shared has digests */
+        CHECK(verify(path, false, NULL, &seen, &err) == 0 && seen.bytes_unread == 0, "%s",
+              err.text);
+    }
+}
+
+/*
+ * The base's shards are refused in the two tries of each output; then call `number` between the
+ * outputs fails in this way, or none does.
+ */
+static void check_sharing(void)
+{
+    const unsigned tries = 2 * OUTPUTS;
+    const int errors[] = { 0, EXDEV, EIO };
+    uint64_t all = expected_clones();
+
+    for (size_t e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
+        for (unsigned number = tries + 1; number < MERGES_MAX; number += errors[e] ? 1 : 100) {
+            struct lorafold_batch_report report;
+            struct lorafold_error err;
+            int status;
+
+            plot.act = ACT_FAIL;
+            plot.error = EXDEV;
+            plot.number = 1;
+            plot.lasting = true;
+            plot.until = tries;
+            plot.then = errors[e] ? number : 0;
+            plot.then_error = errors[e];
+            status = merge_batch(output, &report, &err);
+            if (errors[e] == EIO && calls >= number) {
+                CHECK(status == LORAFOLD_FAILED && report.complete == OUTPUTS - 1, "%s", err.text);
+            } else {
+                CHECK(status == 0, "%s", err.text);
+                CHECK(report.bytes_cloned <= (OUTPUTS - 1) * all, "cloned");
+                CHECK(errors[e] || report.bytes_cloned == (OUTPUTS - 1) * all,
+                      "%llu bytes are shared, not %llu", (unsigned long long)report.bytes_cloned,
+                      (unsigned long long)((OUTPUTS - 1) * all));
+            }
+            check_batch(output, status == 0);
+            made_remove(output);
+            if (calls < number)
+                break;
+        }
+    }
+    plot.until = 0;
+    plot.then = 0;
+}
+
 static void check_changed_base(void)
 {
     struct lorafold_error err;
@@ -504,6 +612,7 @@ int main(void)
     check_failures(ACT_FAIL, ENOSPC, LORAFOLD_FAILED, "No space");
     check_failures(ACT_CANCEL, 0, LORAFOLD_CANCELLED, "stopped");
     check_kills();
+    check_sharing();
     check_changed_base(); /* the last one: the base is another then */
     made_remove(model.directory);
     made_release(&model);

@@ -341,6 +341,31 @@ def test_files_cut_otherwise(disk: Disk, out: Path, lorafold: Run, tmp_path: Pat
     assert verify(lorafold, out, "--deep")["bytes_shared"] == report["bytes_cloned"]
 
 
+def test_outputs_share_what_the_base_cannot(disk: Disk, out: Path, lorafold: Run, tmp_path: Path):
+    """The base is on another file system; each output is what a run of its own gives, with its manifest."""
+    base = tmp_path / "base"
+    shutil.copytree(disk.root / "base", base)
+    names = ["one", "two", "three"]
+    for number, name in enumerate(names):
+        make_adapter(tmp_path / name, (f"model.layers.{number % 2}.self_attn.q_proj",))
+    words = ["merge", base, *(word for name in names for word in ("-a", tmp_path / name)), "--each", "-o", out, "--json"]
+    before = disk.free()
+    report = json.loads(lorafold(*words).stdout.splitlines()[-1])
+    taken = before - disk.free()
+    whole = sum(path.stat().st_size for path in base.iterdir())
+    assert report["bytes_cloned"] > 0.5 * 2 * whole
+    assert report["bytes_written"] + report["bytes_cloned"] > 3 * (whole - 10000)
+    if disk.kind == "xfs":  # btrfs gives an allocated extent back only as a whole
+        assert taken < report["bytes_written"] + (3 << 20)
+    for name in names:
+        lorafold("merge", base, "-a", tmp_path / name, "-o", tmp_path / "alone", "--overwrite")
+        assert all((out / name / one.name).read_bytes() == one.read_bytes() for one in (tmp_path / "alone").iterdir())
+        assert verify(lorafold, out / name)["bytes_unread"] == 0
+    shutil.rmtree(out)
+    assert json.loads(lorafold(*words, "--clone", "never").stdout.splitlines()[-1])["bytes_cloned"] == 0
+    assert all(not is_shared(path) for path in out.rglob("*.safetensors"))
+
+
 # ---- what one file system has and the other has not ----
 
 
