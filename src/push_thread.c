@@ -178,19 +178,25 @@ static int file_stored(struct push *push, struct push_send *send, const cJSON *b
     return status;
 }
 
-static void take_report(struct push *push, const cJSON *body)
+static int take_report(struct push *push, const cJSON *body, struct error *err)
 {
     struct lorafold_push_report *report = &push->report;
     const char *url = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(body, "url"));
     const char *pull = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(body, "pull_request"));
 
-    error_quote(report->url, sizeof(report->url), url ? url : "", url ? strlen(url) : 0);
+    if (!url)
+        return error_set(
+            err, ERR_FAILED,
+            "the Hub helper says that the commit was made, but not which: look at '%s'",
+            push->repo);
+    error_quote(report->url, sizeof(report->url), url, strlen(url));
     error_quote(report->pull_request, sizeof(report->pull_request), pull ? pull : "",
                 pull ? strlen(pull) : 0);
     snprintf(report->repo, sizeof(report->repo), "%s", push->repo);
     report->file_count = push->file_count;
     report->bytes = push->bytes_added;
     report->seconds = clock_seconds() - push->began;
+    return 0;
 }
 
 /* What the helper says next, if it says something soon; *done when the commit is made. */
@@ -217,7 +223,7 @@ static int listen(struct push *push, uint64_t commit_id, bool *done, struct erro
             status = file_stored(push, send, answer.body, err);
         *done = commit_id && answer.id == commit_id;
         if (*done)
-            take_report(push, answer.body);
+            status = take_report(push, answer.body, err);
         break;
     case HUB_ANSWER_FAILED:
         status = error_set(err, answer.error.code, "%s", answer.error.text);

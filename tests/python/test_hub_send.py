@@ -186,6 +186,30 @@ def test_the_helper_is_killed(hub: TestHub, program: Program) -> None:
     program.ok("push", "out", "ada/new")
 
 
+GREETED = "read -r x; echo '{\"id\": 1, \"done\": {\"protocol\": 1}}'; read -r x; echo '{\"id\": 2, \"done\": {}}'; "
+LIES = [
+    # what follows, words of the sentence
+    ("exit 3", "ended in the middle: exit status 3"),
+    ("read -r x; echo '{\"id\": 99, \"done\": {}}'; cat >/dev/null", "gives what is no answer"),
+    ("read -r x; echo '{\"id\": 3, \"done\": 7}'; cat >/dev/null", "gives what is no answer"),
+    ("read -r x; head -c 100000 /dev/zero; cat >/dev/null", "gives what is no answer"),
+    ("i=3; while read -r x; do echo '{\"id\": '$i', \"done\": {}}'; i=$((i + 1)); done", "was made, but not which"),
+    ("read -r x; echo '{\"id\": 3, \"error\": \"x\", \"exit\": 9, \"sentence\": \"no\\u0007\"}'; cat >/dev/null", "no\\x07"),
+    ("read -r x; echo '{\"id\": 0, \"error\": \"x\", \"exit\": 1, \"sentence\": \"over\"}'; cat >/dev/null", "over"),
+]
+
+
+@pytest.mark.parametrize(("script", "words"), LIES)
+def test_a_helper_that_is_wrong(program: Program, script: str, words: str) -> None:
+    program.write_helper(GREETED + script)
+    assert words in program.refused(1, "push", "out", "ada/new")
+    sentence = program.refused(1, "merge", "base", "-a", "adapter", "--push-to-hub", "ada/new", "--no-local")
+    assert words in sentence and not list(program.root.glob("lorafold-*"))
+    sentence = program.refused(1, "merge", "base", "-a", "adapter", "--push-to-hub", "ada/new", "-o", "other")
+    assert "'other' is complete, but it was not pushed" in sentence and words in sentence
+    program.ok("verify", "other")
+
+
 def test_progress_of_what_goes_there(hub: TestHub, program: Program) -> None:
     (program.root / "out" / "lorafold.json").unlink()
     shards(program)[0].write_bytes(bytes(range(256)) * 40000)
