@@ -5,6 +5,7 @@
  * is the rate that a merge can reach at best.
  */
 #include "bench.h"
+#include "gpu/gpu.h"
 
 #include "io/file.h"
 #include "io/pool.h"
@@ -220,6 +221,65 @@ static double rate(uint64_t bytes, double seconds)
     return seconds > 0 ? (double)bytes / seconds / 1e9 : 0;
 }
 
+static void add_device(const struct bench_result *result, struct text *out)
+{
+    const struct bench_device_result *device = &result->device;
+
+    if (!device->name[0]) {
+        if (result->no_device[0])
+            text_addf(out, "gpu       none: %s\n", result->no_device);
+        return;
+    }
+    text_addf(out, "gpu       %s: --gpu-memory would be ", device->name);
+    describe_mib(out, device->free_bytes / 4 * 3);
+    text_addf(out, "\nlink      pinned %.1f GB/s up, %.1f down; pageable %.1f up, %.1f down\n",
+              device->pinned_up / 1e9, device->pinned_down / 1e9, device->pageable_up / 1e9,
+              device->pageable_down / 1e9);
+    for (size_t i = 0; i < device->kernel_count; i++) {
+        /* Each element of bf16 is read and written. */
+        double rate = device->kernels[i].elements_rate * 4;
+
+        text_addf(out, "gpu fold  rank %-3u %6.2f G elements/s, %.0f GB/s of its memory",
+                  device->kernels[i].rank, device->kernels[i].elements_rate / 1e9, rate / 1e9);
+        if (device->memory_rate > 0)
+            text_addf(out, ", %.0f %% of its data sheet", 100 * rate / device->memory_rate);
+        text_adds(out, "\n");
+    }
+}
+
+static void add_device_json(const struct bench_result *result, struct text *out)
+{
+    const struct bench_device_result *device = &result->device;
+
+    if (!device->name[0]) {
+        describe_key_text(out, "no_gpu", result->no_device);
+        return;
+    }
+    text_adds(out, ",\"gpu\":{\"name\":");
+    text_add_json(out, device->name, strlen(device->name));
+    describe_key_number(out, "free_bytes", device->free_bytes);
+    text_addf(out,
+              ",\"memory_bytes_per_second\":%.0f,\"pinned_up\":%.0f,\"pinned_down\":%.0f"
+              ",\"pageable_up\":%.0f,\"pageable_down\":%.0f,\"fold\":[",
+              device->memory_rate, device->pinned_up, device->pinned_down, device->pageable_up,
+              device->pageable_down);
+    for (size_t i = 0; i < device->kernel_count; i++)
+        text_addf(out, "%s{\"rank\":%u,\"elements_per_second\":%.0f}", i ? "," : "",
+                  device->kernels[i].rank, device->kernels[i].elements_rate);
+    text_adds(out, "]}");
+}
+
+#define DEVICE_ROWS 8192u /* 64 MiB of bf16: more than the cache of a GPU keeps */
+#define DEVICE_RUNS 20u
+
+/* A GPU is measured where there is one. */
+static int measure_device(struct bench_result *result, struct error *err)
+{
+    if (gpu_cuda_count(result->no_device, sizeof(result->no_device)) == 0)
+        return 0;
+    return bench_device(&gpu_cuda, DEVICE_ROWS, DEVICE_RUNS, &result->device, err);
+}
+
 static void describe_text(const struct bench_result *result, struct text *out)
 {
     if (result->file_bytes) {
@@ -234,6 +294,7 @@ static void describe_text(const struct bench_result *result, struct text *out)
     if (result->memory_rate > 0)
         text_addf(out, "memory    copy %.1f GB/s with %u threads\n", result->memory_rate / 1e9,
                   result->threads);
+    add_device(result, out);
     for (size_t i = 0; i < result->kernel_count; i++)
         text_addf(out,
                   "kernel    rank %-3u %6.2f G elements/s, %6.2f GB/s of bf16 weights (%s, %u "
@@ -254,6 +315,7 @@ static void describe_json(const struct bench_result *result, struct text *out)
                   result->direct ? "true" : "false", result->huge_pages ? "true" : "false");
     if (result->memory_rate > 0)
         text_addf(out, ",\"memory_copy_bytes_per_second\":%.0f", result->memory_rate);
+    add_device_json(result, out);
     text_addf(out, ",\"kernels\":[");
     for (size_t i = 0; i < result->kernel_count; i++)
         text_addf(out, "%s{\"name\":\"%s\",\"rank\":%u,\"elements_per_second\":%.0f}", i ? "," : "",
@@ -279,6 +341,8 @@ int lorafold_bench(const struct lorafold_bench_options *options, enum lorafold_f
         status = bench_disk(options, &result, &inner);
     if (!status && !options->skip_kernels)
         status = bench_kernels(options, &result, &inner);
+    if (!status && !options->skip_kernels)
+        status = measure_device(&result, &inner);
     if (status)
         return give_error(err, &inner);
     if (format == LORAFOLD_JSON)

@@ -34,6 +34,7 @@ struct device_info {
     uint64_t memory_bytes;
     uint64_t free_bytes; /* when it was opened */
     double link_rate;    /* bytes per second that go there at most; 0: unknown */
+    double memory_rate;  /* bytes per second of its memory by its data sheet; 0: unknown */
 };
 
 struct device_ops {

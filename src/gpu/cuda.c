@@ -101,6 +101,20 @@ static double find_link_rate(int number)
            (128.0 / 130) * 0.8;
 }
 
+/* Two transfers in a clock (kHz) over so many bits. */
+static double find_memory_rate(int number)
+{
+    int clock = 0;
+    int bits = 0;
+
+    if (cudaDeviceGetAttribute(&clock, cudaDevAttrMemoryClockRate, number) != cudaSuccess ||
+        cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, number) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return 0;
+    }
+    return 2.0 * clock * 1000 * bits / 8;
+}
+
 /* What it is called, and what is free on it. */
 static int ask(struct device *device, struct error *err)
 {
@@ -124,6 +138,7 @@ static int ask(struct device *device, struct error *err)
     info->memory_bytes = all_bytes;
     info->free_bytes = free_bytes;
     info->link_rate = find_link_rate(device->number);
+    info->memory_rate = find_memory_rate(device->number);
     return 0;
 }
 

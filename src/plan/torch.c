@@ -23,8 +23,12 @@ static struct torch_record get_record(const void *context, uint64_t number)
     const struct records *records = context;
     const struct plan_tensor *tensor = &records->tensors[number];
 
-    return (struct torch_record){ tensor->out_offset, tensor->out_bytes,
-                                  records->checksums ? records->checksums[number] : 0 };
+    uint32_t checksum = 0;
+
+    /* Those beside a block may still be added to; they are not used. */
+    if (records->checksums)
+        checksum = __atomic_load_n(&records->checksums[number], __ATOMIC_RELAXED);
+    return (struct torch_record){ tensor->out_offset, tensor->out_bytes, checksum };
 }
 
 static struct torch_frame frame_of(const struct plan_file *file, const struct records *records)

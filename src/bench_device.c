@@ -1,0 +1,153 @@
+/* bench_device.c - the first GPU: its link both ways, and the fold on data that lie there */
+#include "bench.h"
+
+#include "base/bytes.h"
+#include "gpu/gpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COPY_BYTES (32 * MIB)
+#define COLS 4096u
+#define RANK_MAX 128u
+
+static const unsigned ranks[] = { 8, 32, 128 };
+
+struct bench_device {
+    const struct device_ops *ops;
+    uint64_t rows;
+    unsigned runs;
+    struct device *device;
+    struct device_stream *stream;
+    uint8_t *pinned;
+    uint8_t *pageable;
+    void *weights;
+    void *a;
+    void *b;
+};
+
+/* Bytes per second of transfers. */
+static int time_copies(const struct bench_device *bench, uint8_t *host, bool up, double *rate,
+                       struct error *err)
+{
+    const struct device_ops *ops = bench->ops;
+
+    if (ops->mark(bench->stream, 0, err))
+        return err->code;
+    for (unsigned i = 0; i < bench->runs; i++) {
+        if (up ? ops->upload(bench->stream, bench->weights, host, COPY_BYTES, err)
+               : ops->download(bench->stream, host, bench->weights, COPY_BYTES, err))
+            return err->code;
+    }
+    if (ops->mark(bench->stream, 1, err) || ops->wait(bench->stream, 1, err))
+        return err->code;
+    *rate = (double)bench->runs * COPY_BYTES / ops->seconds(bench->stream, 0, 1);
+    return 0;
+}
+
+static struct device_task fold_task(const struct bench_device *bench, unsigned rank)
+{
+    struct device_task task = { .op = DEVICE_FOLD };
+
+    task.fold.segment = (struct fold_segment){ .src = bench->weights,
+                                               .dst = bench->weights,
+                                               .src_dtype = DTYPE_BF16,
+                                               .dst_dtype = DTYPE_BF16,
+                                               .cols = COLS,
+                                               .count = bench->rows * COLS,
+                                               .delta_count = 1 };
+    task.fold.deltas[0] = (struct fold_delta){ bench->a, bench->b, rank, 0.5f };
+    return task;
+}
+
+static int time_kernel(const struct bench_device *bench, unsigned rank, double *rate,
+                       struct error *err)
+{
+    const struct device_task task = fold_task(bench, rank);
+    const struct device_ops *ops = bench->ops;
+
+    if (ops->run(bench->stream, &task, err) || ops->mark(bench->stream, 0, err))
+        return err->code;
+    for (unsigned i = 0; i < bench->runs; i++) {
+        if (ops->run(bench->stream, &task, err))
+            return err->code;
+    }
+    if (ops->mark(bench->stream, 1, err) || ops->wait(bench->stream, 1, err))
+        return err->code;
+    *rate = (double)bench->runs * (double)bench->rows * COLS / ops->seconds(bench->stream, 0, 1);
+    return 0;
+}
+
+/* Zeros everywhere: the time does not depend on the numbers. */
+static int fill(const struct bench_device *bench, void *memory, size_t bytes, struct error *err)
+{
+    for (size_t done = 0; done < bytes; done += COPY_BYTES) {
+        size_t part = bytes - done < COPY_BYTES ? bytes - done : COPY_BYTES;
+
+        if (bench->ops->upload(bench->stream, (uint8_t *)memory + done, bench->pinned, part, err))
+            return err->code;
+    }
+    return 0;
+}
+
+static int take(struct bench_device *bench, struct error *err)
+{
+    const struct device_ops *ops = bench->ops;
+    size_t weight_bytes = max_u64(bench->rows * COLS * sizeof(uint16_t), COPY_BYTES);
+    size_t a_bytes = (size_t)RANK_MAX * COLS * sizeof(float);
+    size_t b_bytes = RANK_MAX * bench->rows * sizeof(float);
+    void *pinned;
+
+    bench->pageable = calloc(1, COPY_BYTES);
+    if (!bench->pageable)
+        return error_no_memory(err, "the measurement of the device");
+    memset(bench->pageable, 1, COPY_BYTES); /* pages of their own */
+    if (ops->stream(bench->device, &bench->stream, err) ||
+        ops->take_pinned(bench->device, &pinned, COPY_BYTES, err) ||
+        ops->take(bench->device, &bench->weights, weight_bytes, err) ||
+        ops->take(bench->device, &bench->a, a_bytes, err) ||
+        ops->take(bench->device, &bench->b, b_bytes, err))
+        return err->code;
+    bench->pinned = pinned;
+    memset(bench->pinned, 0, COPY_BYTES);
+    if (fill(bench, bench->weights, weight_bytes, err) || fill(bench, bench->a, a_bytes, err))
+        return err->code;
+    return fill(bench, bench->b, b_bytes, err);
+}
+
+static int measure(struct bench_device *bench, struct bench_device_result *result,
+                   struct error *err)
+{
+    if (take(bench, err) || time_copies(bench, bench->pinned, true, &result->pinned_up, err) ||
+        time_copies(bench, bench->pinned, false, &result->pinned_down, err) ||
+        time_copies(bench, bench->pageable, true, &result->pageable_up, err) ||
+        time_copies(bench, bench->pageable, false, &result->pageable_down, err))
+        return err->code;
+    for (size_t i = 0; i < sizeof(ranks) / sizeof(ranks[0]); i++) {
+        result->kernels[i].rank = ranks[i];
+        if (time_kernel(bench, ranks[i], &result->kernels[i].elements_rate, err))
+            return err->code;
+        result->kernel_count++;
+    }
+    return 0;
+}
+
+int bench_device(const struct device_ops *ops, uint64_t rows, unsigned runs,
+                 struct bench_device_result *result, struct error *err)
+{
+    struct bench_device bench = { .ops = ops, .rows = rows, .runs = runs };
+    struct device_info info;
+    int status = ops->open(&bench.device, 0, err);
+
+    if (status)
+        return status;
+    ops->describe(bench.device, &info);
+    snprintf(result->name, sizeof(result->name), "%s (%s)", info.name, info.description);
+    result->free_bytes = info.free_bytes;
+    result->memory_rate = info.memory_rate;
+    status = measure(&bench, result, err);
+    ops->close(bench.device);
+    free(bench.pageable);
+    return status;
+}
