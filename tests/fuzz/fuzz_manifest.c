@@ -27,6 +27,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const struct output_file *file = &files.list[i];
         struct digest digest = digest_of_blocks(file->blocks, file->block_count);
 
+        uint64_t behind = 0;
+        uint64_t cloned = 0;
+
+        for (size_t c = 0; c < file->clone_count; c++) {
+            const struct output_clone *clone = &file->clones[c];
+
+            FUZZ_CHECK(clone->offset >= behind && clone->bytes > 0);
+            behind = clone->offset + clone->bytes;
+            FUZZ_CHECK(behind <= file->bytes && clone->shard < files.shard_count);
+            FUZZ_CHECK(clone->shard_offset + clone->bytes <= files.shards[clone->shard].bytes);
+            cloned += blocks_of(clone->bytes);
+        }
+        FUZZ_CHECK(cloned + file->block_count == blocks_of(file->bytes));
         FUZZ_CHECK(model_name_is_safe(file->name, strlen(file->name)));
         FUZZ_CHECK(digest.half[0] == file->digest.half[0] &&
                    digest.half[1] == file->digest.half[1]);
