@@ -42,7 +42,7 @@
 struct fold_shared {
     float a[FOLD_STEP][FOLD_TILE_COLS];
     float b[FOLD_STEP][FOLD_B_STRIDE];
-};
+} __attribute__((aligned(16))); /* it is read and written in vectors */
 
 struct fold_mine {
     float acc[FOLD_ROWS_ONE][GPU_EIGHT];
