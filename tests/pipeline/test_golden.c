@@ -42,7 +42,8 @@ static size_t read_adapters(const char *directory, struct lorafold_adapter *adap
     return count;
 }
 
-static void merge(const char *directory, const char *output, const char *kernels)
+static void merge(const char *directory, const char *output, const char *kernels,
+                  const char *device)
 {
     struct lorafold_merge_options options;
     struct lorafold_adapter adapters[ADAPTERS_MAX];
@@ -58,6 +59,7 @@ static void merge(const char *directory, const char *output, const char *kernels
     options.adapters = adapters;
     options.output = output;
     options.kernels = kernels;
+    options.device = device;
     CHECK(lorafold_merge_open(&job, &options, &err) == 0, "%s", err.text);
     CHECK(lorafold_merge_run(job, &err) == 0, "%s", err.text);
     lorafold_merge_close(job);
@@ -112,7 +114,8 @@ static void compare(const char *expected_path, const char *output)
 
 static void check_case(const char *name, const char *scratch)
 {
-    static const char *const kernels[] = { NULL, "scalar" };
+    static const char *const kernels[] = { NULL, "scalar", NULL };
+    static const char *const devices[] = { "cpu", "cpu", "sim" };
     char directory[600];
     char expected[700];
     char output[600];
@@ -121,7 +124,7 @@ static void check_case(const char *name, const char *scratch)
     snprintf(expected, sizeof(expected), "%s/expected.safetensors", directory);
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
         snprintf(output, sizeof(output), "%s/%s-%zu", scratch, name, i);
-        merge(directory, output, kernels[i]);
+        merge(directory, output, kernels[i], devices[i]);
         compare(expected, output);
     }
     printf("%s: as expected\n", name);
