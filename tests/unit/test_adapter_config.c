@@ -1,27 +1,8 @@
-#include "adapter/config.h"
+#include "config_case.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-/* A whole configuration around the fields of a case. */
-#define LORA(fields) "{\"peft_type\":\"LORA\"" fields "}"
-#define TOKENS(fields) "{\"peft_type\":\"TRAINABLE_TOKENS\"" fields "}"
-
-static const struct {
-    const char *json;
-    const char *part; /* of the sentence */
-} refused[] = {
+static const struct refused_config refused[] = {
     { "", "expected a value" },
     { "[]", "a configuration is a JSON object" },
     { "{}", "there is no 'peft_type'" },
@@ -93,24 +74,10 @@ static const struct {
     { LORA(",\"init_lora_weights\":[]"), "it must be true, false or a string" },
 };
 
-static int parse(struct adapter_config *config, const char *json, const struct log *log,
-                 struct error *err)
-{
-    return adapter_config_parse(config, json, strlen(json), log, err);
-}
-
 static void test_config__refuses(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNT(refused); i++) {
-        struct adapter_config config = { .rank = 77 };
-        struct error err = { 0 };
-        int code = parse(&config, refused[i].json, NULL, &err);
-
-        if (code != ERR_FORMAT || !strstr(err.text, refused[i].part))
-            fail_msg("%s: %d %s", refused[i].json, code, err.text);
-        assert_int_equal(config.rank, 77);
-    }
+    check_refused(refused, COUNT(refused));
 }
 
 /* All fields as PEFT 0.21 writes them for a plain adapter. */
