@@ -19,28 +19,14 @@ static int fill_tensor(struct plan *plan, const struct adapter *adapter, const u
     const struct st_header *header = &adapter->header;
     const struct st_tensor *tensor = &header->tensors[spelled->tensor];
     struct plan_tensor *out = &plan->tensors[plan->tensor_count++];
-    enum dtype dtype_out = plan_output_dtype(header, tensor, options);
 
-    *out = (struct plan_tensor){
-        .name = plan_keep(plan, spelled->name, strlen(spelled->name)),
-        .shape = shapes + tensor->shape_offset,
-        .name_bytes = (uint32_t)strlen(spelled->name),
-        .in_offset = header->data_start + tensor->data_offset,
-        .in_bytes = tensor->data_bytes,
-        .out_bytes = tensor->data_bytes,
-        .shape_count = tensor->shape_count,
-        .action = PLAN_COPY,
-        .dtype_in = (uint8_t)tensor->dtype,
-        .dtype_out = (uint8_t)dtype_out,
-    };
+    *out = plan_copy_of(header, tensor);
+    out->name = plan_keep(plan, spelled->name, strlen(spelled->name));
+    out->name_bytes = (uint32_t)strlen(spelled->name);
+    out->shape = shapes + tensor->shape_offset;
     if (!out->name)
         return error_no_memory(err, "a tensor name");
-    if (dtype_out != (enum dtype)tensor->dtype) {
-        out->action = PLAN_CONVERT;
-        if (!mul_u64(tensor->element_count, dtype_bytes(dtype_out), &out->out_bytes))
-            return plan_too_large(out, err);
-    }
-    return 0;
+    return plan_convert(out, tensor, plan_output_dtype(header, tensor, options), err);
 }
 
 static int list_tensors(struct plan *plan, const struct adapter *adapter,

@@ -144,6 +144,13 @@ void *plan_keep(struct plan *plan, const void *data, size_t bytes);
 enum dtype plan_output_dtype(const struct st_header *header, const struct st_tensor *tensor,
                              const struct plan_options *options);
 
+/* A tensor of a file, copied as it is.  Which file that is, the caller says. */
+struct plan_tensor plan_copy_of(const struct st_header *header, const struct st_tensor *tensor);
+
+/* Convert a copy of `tensor`, if that is another dtype. */
+int plan_convert(struct plan_tensor *out, const struct st_tensor *tensor, enum dtype dtype,
+                 struct error *err);
+
 /* Sum up what is done with the tensors. */
 void plan_count_actions(struct plan *plan);
 

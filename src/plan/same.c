@@ -18,23 +18,8 @@
 
 void plan_stored(struct plan_tensor *out, const struct model *stored, struct model_ref ref)
 {
-    const struct st_header *header = model_header(stored, ref);
-    const struct st_tensor *tensor = model_tensor(stored, ref);
-
-    *out = (struct plan_tensor){
-        .name = st_name(header, tensor),
-        .shape = st_shape(header, tensor),
-        .name_bytes = tensor->name_bytes,
-        .input = ref.shard,
-        .shard = ref.shard,
-        .in_offset = header->data_start + tensor->data_offset,
-        .in_bytes = tensor->data_bytes,
-        .out_bytes = tensor->data_bytes,
-        .shape_count = tensor->shape_count,
-        .action = PLAN_COPY,
-        .dtype_in = (uint8_t)tensor->dtype,
-        .dtype_out = (uint8_t)tensor->dtype,
-    };
+    *out = plan_copy_of(model_header(stored, ref), model_tensor(stored, ref));
+    out->input = out->shard = ref.shard;
 }
 
 /* What is said of a scheme that is not written back; NULL: it is. */

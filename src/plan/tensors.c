@@ -87,6 +87,34 @@ static int fill_quant(struct plan_tensor *out, const struct scheme_tensor *quant
     return 0;
 }
 
+struct plan_tensor plan_copy_of(const struct st_header *header, const struct st_tensor *tensor)
+{
+    return (struct plan_tensor){
+        .name = st_name(header, tensor),
+        .shape = st_shape(header, tensor),
+        .name_bytes = tensor->name_bytes,
+        .in_offset = header->data_start + tensor->data_offset,
+        .in_bytes = tensor->data_bytes,
+        .out_bytes = tensor->data_bytes,
+        .shape_count = tensor->shape_count,
+        .action = PLAN_COPY,
+        .dtype_in = (uint8_t)tensor->dtype,
+        .dtype_out = (uint8_t)tensor->dtype,
+    };
+}
+
+int plan_convert(struct plan_tensor *out, const struct st_tensor *tensor, enum dtype dtype,
+                 struct error *err)
+{
+    if (dtype == (enum dtype)tensor->dtype)
+        return 0;
+    out->action = PLAN_CONVERT;
+    out->dtype_out = (uint8_t)dtype;
+    return mul_u64(tensor->element_count, dtype_bytes(dtype), &out->out_bytes)
+               ? 0
+               : plan_too_large(out, err);
+}
+
 /* The output of one tensor of the base, as a copy or conversion. */
 static int fill_tensor(struct plan_tensor *out, const struct plan_maker *maker,
                        struct model_ref ref, uint64_t number, struct error *err)
@@ -94,27 +122,11 @@ static int fill_tensor(struct plan_tensor *out, const struct plan_maker *maker,
     const struct plan_options *options = maker->options;
     const struct st_header *header = model_header(maker->model, ref);
     const struct st_tensor *tensor = model_tensor(maker->model, ref);
-    enum dtype dtype_out = plan_output_dtype(header, tensor, options);
 
-    *out = (struct plan_tensor){
-        .name = st_name(header, tensor),
-        .shape = st_shape(header, tensor),
-        .name_bytes = tensor->name_bytes,
-        .input = ref.shard,
-        .shard = ref.shard,
-        .in_offset = header->data_start + tensor->data_offset,
-        .in_bytes = tensor->data_bytes,
-        .out_bytes = tensor->data_bytes,
-        .shape_count = tensor->shape_count,
-        .action = PLAN_COPY,
-        .dtype_in = (uint8_t)tensor->dtype,
-        .dtype_out = (uint8_t)dtype_out,
-    };
-    if (dtype_out != (enum dtype)tensor->dtype) {
-        out->action = PLAN_CONVERT;
-        if (!mul_u64(tensor->element_count, dtype_bytes(dtype_out), &out->out_bytes))
-            return plan_too_large(out, err);
-    }
+    *out = plan_copy_of(header, tensor);
+    out->input = out->shard = ref.shard;
+    if (plan_convert(out, tensor, plan_output_dtype(header, tensor, options), err))
+        return err->code;
     if (options->scheme && options->scheme->tensors[number].kind != SCHEME_PLAIN)
         return fill_quant(out, &options->scheme->tensors[number], err);
     return 0;
