@@ -147,7 +147,7 @@ static void choose(struct machine *machine, const struct machine_request *reques
                  processors, load.processor, load.disk, load.link);
         keep_processor(machine, why);
     } else if (gpu_cuda_count(reason, sizeof(reason)) == 0) {
-        snprintf(why, sizeof(why), "cuda would be faster but is not used: %s", reason);
+        snprintf(why, sizeof(why), "a GPU would be faster, but %s", reason);
         keep_processor(machine, why);
     } else if (open_device(machine, &gpu_cuda, 0, request, &err)) {
         keep_processor(machine, err.text);
@@ -183,6 +183,8 @@ int machine_fit(struct machine *machine, const struct machine_request *request,
         status = open_device(machine, name[0] == 's' ? &gpu_sim : &gpu_cuda, number, request, err);
     if (status)
         return status;
+    if (is_auto && !machine->ops)
+        log_say(log, LOG_DETAIL, "cuda is not used: %s", machine->reason);
     budget->device_bytes = machine->ops ? machine->budget_bytes : 0;
     status = plan_fit_memory_of(memory, plans, count, budget, err);
     if (status == ERR_USAGE && is_auto && machine->ops) {
