@@ -227,11 +227,8 @@ static int make_part(const struct job *job, const struct scratch *scratch, struc
                              part.end, out, err);
     if (tensor->encoding && tensor->encoding->same && tensor->action == PLAN_COMPANION)
         return same_scales(job, tensor, part, out, err);
-    if (tensor->action == PLAN_COMPANION) {
-        if (lane_finish(scratch->lane, err)) /* absmax of codes in this block */
-            return err->code;
+    if (tensor->action == PLAN_COMPANION)
         return encode_companion(job, scratch, tensor, part, out, err);
-    }
     if (tensor->action == PLAN_ENCODE)
         return encode_tensor(job, scratch, slot, tensor, part, out, err);
     if (tensor->patch_count && patch_input(job, scratch, slot, tensor, part, err))
@@ -270,7 +267,24 @@ static void add_checksums(const struct job *job, const struct slot *slot)
     }
 }
 
-/* All tensors of the block; what a device does of it is done on return. */
+static bool is_made_later(const struct plan_tensor *tensor)
+{
+    return tensor->action == PLAN_COMPANION && !tensor->encoding->same;
+}
+
+bool block_has_companions(const struct plan *plan, const struct plan_block *block)
+{
+    for (uint64_t i = 0; i < block->tensor_count && plan->encoding_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        if (is_made_later(tensor) && part.first < part.end)
+            return true;
+    }
+    return false;
+}
+
+/* All tensors of a step of the block; what a device does of it is done on return. */
 static int make_parts(const struct scratch *scratch, struct slot *slot, struct error *err)
 {
     const struct plan_block *block = &slot->block;
@@ -280,9 +294,12 @@ static int make_parts(const struct scratch *scratch, struct slot *slot, struct e
 
     lane_begin(lane, slot->job, slot);
     slot->tensor = NULL;
-    for (uint64_t i = 0; i < block->tensor_count && !status; i++)
-        status = make_part(slot->job, scratch, slot,
-                           &slot->job->plan->tensors[block->tensor_first + i], err);
+    for (uint64_t i = 0; i < block->tensor_count && !status; i++) {
+        const struct plan_tensor *tensor = &slot->job->plan->tensors[block->tensor_first + i];
+
+        if (is_made_later(tensor) == (slot->step == BLOCK_COMPANIONS))
+            status = make_part(slot->job, scratch, slot, tensor, err);
+    }
     if (!status)
         status = lane_finish(lane, err);
     if (status)
@@ -291,7 +308,7 @@ static int make_parts(const struct scratch *scratch, struct slot *slot, struct e
     return status;
 }
 
-void block_seal(const struct scratch *scratch, struct slot *slot)
+static void seal(const struct scratch *scratch, struct slot *slot)
 {
     const struct job *job = slot->job;
     const struct plan_block *block = &slot->block;
@@ -313,11 +330,15 @@ void block_seal(const struct scratch *scratch, struct slot *slot)
 
 int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err)
 {
-    if (make_parts(scratch, slot, err))
+    const struct job *job = slot->job;
+
+    if (slot->step != BLOCK_SEAL && make_parts(scratch, slot, err))
         return err->code;
-    if (slot->job->checksums)
-        add_checksums(slot->job, slot);
+    if (slot->step == BLOCK_TENSORS && block_has_companions(job->plan, &slot->block))
+        return 0;
+    if (slot->step != BLOCK_SEAL && job->checksums)
+        add_checksums(job, slot);
     else
-        block_seal(scratch, slot);
+        seal(scratch, slot);
     return 0;
 }

@@ -109,8 +109,7 @@ void control_submit(struct control *control, struct ring_request *request)
 
 static bool is_ready(const struct slot *slot)
 {
-    return slot->is_computed ? ready_seal(slot->job->output, &slot->block)
-                             : ready_block(slot->job->output, &slot->block);
+    return ready_step(slot->job->output, &slot->block, slot->step);
 }
 
 static void start_computing(struct control *control, struct slot *slot)
@@ -239,27 +238,42 @@ static void start_writing(struct control *control, struct slot *slot)
     share_begin(control, slot);
 }
 
+/* The next step of a block that has to be waited for; false: it is complete. */
+static bool next_step(struct slot *slot)
+{
+    const struct job *job = slot->job;
+
+    if (slot->step == BLOCK_TENSORS && block_has_companions(job->plan, &slot->block))
+        slot->step = BLOCK_COMPANIONS;
+    else if (slot->step != BLOCK_SEAL && job->checksums)
+        slot->step = BLOCK_SEAL;
+    else
+        return false;
+    return true;
+}
+
 static void block_computed(struct control *control, struct slot *slot)
 {
     struct output *output = slot->job->output;
-    bool is_sealed = !slot->job->checksums || slot->is_computed;
+    enum block_step done = slot->step;
 
     if (slot->is_shared) {
         share_finished(control, slot);
         return;
     }
-    if (!slot->is_computed) {
+    if (slot->status)
+        control_fail(control, output, &slot->error);
+    if (done == BLOCK_TENSORS) {
         windows_give_back(slot);
-        if (slot->status)
-            control_fail(control, output, &slot->error);
         ready_computed(control, output, &slot->block);
     }
-    if (is_sealed || control_slot_is_vain(control, slot)) {
+    if (!next_step(slot) || control_slot_is_vain(control, slot)) {
         start_writing(control, slot);
-    } else {
-        slot->is_computed = true;
-        control_enter(control, slot, SLOT_WAITING); /* start_waiting() is next */
+        return;
     }
+    if (slot->step == BLOCK_SEAL)
+        ready_summed(output, &slot->block);
+    control_enter(control, slot, SLOT_WAITING); /* start_waiting() is next */
 }
 
 void control_count_block(struct control *control, struct destination *to)

@@ -208,11 +208,13 @@ void share_finished(struct control *control, struct slot *slot);
 /* Load the next resident targets into their regions, if their predecessors there are done with. */
 void ready_load(struct control *control, struct output *output);
 
-/* Are there all factors and codes that a block needs; or, once it is computed, all checksums? */
-bool ready_block(const struct output *output, const struct plan_block *block);
-bool ready_seal(const struct output *output, const struct plan_block *block);
+/* Is there what a step of a block needs: all factors; all codes; all checksums? */
+bool ready_step(const struct output *output, const struct plan_block *block, enum block_step step);
 
-/* A block is computed: its factors are free, and its codes and checksums are there. */
+/* The checksums of the parts in a block of a torch file are added. */
+void ready_summed(struct output *output, const struct plan_block *block);
+
+/* The tensors of a block are computed: its factors are free, and its codes are there. */
 void ready_computed(struct control *control, struct output *output, const struct plan_block *block);
 
 /* ---- files.c ---- */

@@ -56,7 +56,7 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
 
 static void compute(const struct scratch *scratch, struct slot *slot)
 {
-    for (unsigned i = 0; i < slot->piece_count; i++)
+    for (unsigned i = 0; i < slot->piece_count && slot->step == BLOCK_TENSORS; i++)
         memcpy(slot->memory + slot->pieces[i].position, slot->pieces[i].from,
                slot->pieces[i].bytes);
     slot->status = block_compute(scratch, slot, &slot->error);
@@ -66,8 +66,6 @@ static void compute_slot(struct crew *crew, const struct scratch *scratch, struc
 {
     if (slot->is_shared)
         share_block(slot);
-    else if (slot->is_computed)
-        block_seal(scratch, slot);
     else
         compute(scratch, slot);
     pthread_mutex_lock(&crew->mutex);

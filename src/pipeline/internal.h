@@ -19,6 +19,12 @@
 
 #include <pthread.h>
 
+/*
+ * Companions of codes depend on codes in blocks before them, and what lies between the tensors of a
+ * torch file on checksums: so that nothing else waits for these, they come last.
+ */
+enum block_step { BLOCK_TENSORS, BLOCK_COMPANIONS, BLOCK_SEAL };
+
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_WAITING, SLOT_COMPUTING, SLOT_WRITING };
 
 #define SLOT_WINDOWS_MAX 24u
@@ -49,11 +55,11 @@ struct slot {
     struct destination *destinations; /* where it is written: its own output first */
     unsigned destination_count;
     unsigned writes_left;
-    bool is_shared;     /* it is written, and a worker clones it */
-    bool is_computed;   /* of a torch file: it is to be sealed next */
-    int status;         /* of the computation */
-    struct error error; /* if status */
-    struct slot *next;  /* in a queue */
+    bool is_shared;       /* it is written, and a worker clones it */
+    enum block_step step; /* what a worker does with it next */
+    int status;           /* of the computation */
+    struct error error;   /* if status */
+    struct slot *next;    /* in a queue */
 };
 
 /* A factor A that is packed for many blocks: resident target k lies in region k % 2. */
@@ -208,16 +214,15 @@ int crew_share(struct crew *crew,
 void share_block(struct slot *slot);
 
 /*
- * Make the tensors in the block of a slot; of a torch file, add their parts to the checksums, else
- * seal it.
+ * The next step of the block in a slot: its tensors but for companions; companions, once all codes
+ * that they are made from are there; what is not tensors, and the digest, of a torch file once the
+ * checksums are there that plan_block_checksums() names.  Where the next step has not to be waited
+ * for it is taken as well.
  */
 int block_compute(const struct scratch *scratch, struct slot *slot, struct error *err);
 
-/*
- * Write what is not tensors, and hash.  Of a torch file once the checksums are there that
- * plan_block_checksums() names.
- */
-void block_seal(const struct scratch *scratch, struct slot *slot);
+/* Companions that are made from the codes, not copied? */
+bool block_has_companions(const struct plan *plan, const struct plan_block *block);
 
 /* Fetch and pack all factors A of a target, one behind the other. */
 int factors_pack(const struct job *job, const struct scratch *scratch,

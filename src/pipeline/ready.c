@@ -27,28 +27,23 @@ void ready_load(struct control *control, struct output *output)
     }
 }
 
-/* Are there all codes, but for those in this block, whose companions the block holds? */
+/* Are there all codes whose companions the block holds? */
 static bool codes_ready(const struct output *output, const struct plan_block *block)
 {
     const struct plan_tensor *tensors = output->order->plan->tensors;
 
     for (uint64_t i = 0; i < block->tensor_count; i++) {
         const struct plan_tensor *tensor = &tensors[block->tensor_first + i];
-        bool own;
 
-        if (tensor->action != PLAN_COMPANION || tensor->encoding->same)
-            continue;
-        own = tensor->encoding->tensor >= block->tensor_first;
-        if (output->codes_left[tensor->encoding->number] > own)
+        if (tensor->action == PLAN_COMPANION && !tensor->encoding->same &&
+            output->codes_left[tensor->encoding->number])
             return false;
     }
     return true;
 }
 
-bool ready_block(const struct output *output, const struct plan_block *block)
+static bool factors_ready(const struct output *output, const struct plan_block *block)
 {
-    if (output->codes_left && !codes_ready(output, block))
-        return false;
     for (uint32_t i = 0; i < block->resident_count; i++) {
         const struct region *region = &output->job.regions[(block->resident_first + i) % 2];
 
@@ -58,7 +53,7 @@ bool ready_block(const struct output *output, const struct plan_block *block)
     return true;
 }
 
-bool ready_seal(const struct output *output, const struct plan_block *block)
+static bool checksums_ready(const struct output *output, const struct plan_block *block)
 {
     struct plan_span span = plan_block_checksums(output->order->plan, block);
 
@@ -69,7 +64,20 @@ bool ready_seal(const struct output *output, const struct plan_block *block)
     return true;
 }
 
-static void count_checksums(struct output *output, const struct plan_block *block)
+bool ready_step(const struct output *output, const struct plan_block *block, enum block_step step)
+{
+    switch (step) {
+    case BLOCK_TENSORS:
+        return factors_ready(output, block);
+    case BLOCK_COMPANIONS:
+        return codes_ready(output, block);
+    case BLOCK_SEAL:
+        return checksums_ready(output, block);
+    }
+    return false;
+}
+
+void ready_summed(struct output *output, const struct plan_block *block)
 {
     for (uint64_t i = block->tensor_first; i < block->tensor_first + block->tensor_count; i++) {
         struct plan_part part = plan_block_part(block, &output->order->plan->tensors[i]);
@@ -102,6 +110,4 @@ void ready_computed(struct control *control, struct output *output, const struct
         ready_load(control, output);
     if (output->codes_left)
         count_codes(output, block);
-    if (output->blocks_left)
-        count_checksums(output, block);
 }

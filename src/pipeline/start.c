@@ -118,7 +118,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     if (answer == WINDOWS_BUSY)
         return false;
     slot->windowed = answer == WINDOWS_TAKEN;
-    slot->is_computed = false;
+    slot->step = BLOCK_TENSORS;
     slot->reads_left = 0;
     slot->destination_count = 0;
     if (control_open_output(control, output, slot->block.file, &err) ||
