@@ -166,7 +166,8 @@ W_Q = f"{STEM}.W_q"
 for end in (".scale", ".zero", ".nbits", ".packing", ".shape"):
     add(f"hqq_without_{end[1:]}", HQQ, [W_Q, end, "missing"], **{end: None})
 add("hqq_without_codes", HQQ, ["companion", "missing"], **{".W_q": None})
-add("hqq_axis_0", HQQ, [W_Q, "axis 0"], **{".axis": number(0)})
+add("hqq_scales_along_other_axis", HQQ, [W_Q, ".scale", "[16, 1]", "[1, 16]"], **{".axis": number(0)})
+add("hqq_axis_2", HQQ, [W_Q, "axis 2"], **{".axis": number(2)})
 add("hqq_3_bits", HQQ, [W_Q, "3 bits"], **{".nbits": number(3)})
 add("hqq_group_0", HQQ, [W_Q, "groups of 0"], **{".group_size": number(0)})
 add("hqq_group_negative", HQQ, [W_Q, "groups"], **{".group_size": number(-1)})
