@@ -40,22 +40,21 @@ struct way {
     unsigned delays; /* of the simulated device */
 };
 
-/* The simulated device, or the first GPU where LORAFOLD_TEST_DEVICE is cuda (tests/gpu). */
-static void open_device(struct pipeline_options *options, unsigned delays)
+/* Is the device the first GPU (tests/gpu), not the simulated one? */
+static bool wants_gpu(void)
 {
     const char *name = getenv("LORAFOLD_TEST_DEVICE");
-    struct error err = { 0 };
-    char reason[160];
 
-    options->device_ops = &gpu_sim;
-    if (name && strcmp(name, "cuda") == 0) {
-        options->device_ops = &gpu_cuda;
+    return name && strcmp(name, "cuda") == 0;
+}
+
+static void open_device(struct pipeline_options *options, unsigned delays)
+{
+    struct error err = { 0 };
+
+    options->device_ops = wants_gpu() ? &gpu_cuda : &gpu_sim;
+    if (wants_gpu())
         delays = 0; /* its number */
-        if (gpu_cuda_count(reason, sizeof(reason)) == 0) {
-            printf("%s\n", reason);
-            exit(77);
-        }
-    }
     CHECK(options->device_ops->open(&options->device, delays, &err) == 0, "%s", err.text);
 }
 
@@ -213,7 +212,12 @@ int main(int argc, char **argv)
 {
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
     uint64_t last = argc > 1 ? first : SEEDS;
+    char reason[160];
 
+    if (wants_gpu() && gpu_cuda_count(reason, sizeof(reason)) == 0) {
+        printf("%s\n", reason);
+        return 77;
+    }
     check_rank();
     for (uint64_t seed = first; seed <= last; seed++)
         check_seed(seed);
