@@ -136,9 +136,15 @@ static void trace_steps(struct lane *lane)
 static int look_at_checks(struct lane *lane, struct error *err)
 {
     for (unsigned i = 0; i < lane->check_count; i++) {
-        if (lane->found[i] != DEVICE_FINITE)
-            return lane_not_finite(&lane->checks[i], lane->found[i] / 4,
-                                   (enum device_bad)(lane->found[i] % 4), err);
+        uint64_t found = lane->found[i];
+
+        if (found == DEVICE_FINITE)
+            continue;
+        if (found % 4 > DEVICE_BAD_NAN) {
+            error_set(err, ERR_FAILED, "it reported what no kernel reports: %" PRIx64, found);
+            return failed(lane, err);
+        }
+        return lane_not_finite(&lane->checks[i], found / 4, (enum device_bad)(found % 4), err);
     }
     return 0;
 }
