@@ -156,6 +156,7 @@ static int run(const struct plan *plan, int directory_fd, const struct pipeline_
 
     CHECK(status == 0 || status == ERR_CANCELLED, "%s", err.text);
     free(output.digests);
+    free(output.cloned);
     return status;
 }
 
