@@ -232,8 +232,7 @@ def make_options(base: Path | None, adapters: Any, out: Path | None, options: Me
     fields.adapters = (lib.Adapter * len(pairs))(*pairs)
     fields.adapter_count = len(pairs)
     fields.output = None if out is None else encode(out, "output")
-    hub = {name: options.get(name) for name in HUB}
-    set_hub(fields.hub, hub["token"], hub["token_file"], bool(hub["offline"]))
+    set_hub(fields.hub, options.get("token"), options.get("token_file"), bool(options.get("offline")))
     set_destination(fields, options)
     for name, value in options.items():
         if name in HUB or name in PUSH:

@@ -5,6 +5,7 @@
 import hashlib
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from lorafold_hub.lines import Channel
 from lorafold_hub.push import Push, is_stored
 
 CARD = "README.md"
-# What a loader may take for the weights of this model: names that lorafold writes itself.
-WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+# What a loader may take for the weights of a model or of an adapter, in one format or the other.
+WEIGHTS = re.compile(r"(?:pytorch_)?model(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+INDEX = re.compile(r"(?:pytorch_)?model\.(?:safetensors|bin)\.index(?:\.([\w-]+))?\.json")
+ADAPTER = re.compile(r"adapter_model\.(?:safetensors|bin)")
 ATTEMPTS = 5
 PAUSES_SECONDS = (2, 4, 8, 16)
 CHANGED = 412
@@ -36,6 +39,20 @@ class Text:
 
 
 Tree = dict[str, str]  # path -> sha256 of a large object, or git's own name of a small file
+
+
+def model_of(path: str) -> tuple[str, str] | None:
+    """Which of the models of a repository these weights are of: kind and variant ("": none); None: no weights."""
+    if ADAPTER.fullmatch(path):
+        return ("adapter", "")
+    found = WEIGHTS.fullmatch(path) or INDEX.fullmatch(path)
+    return ("model", found[1] or "") if found else None
+
+
+def stale_weights(present: set[str], new: Collection[str]) -> list[str]:
+    """Weights that the new ones replace: of the same variant, whatever their format, because loaders prefer one."""
+    replaced = {model_of(path) for path in new} - {None}
+    return sorted(path for path in present if path not in new and model_of(path) in replaced)
 
 
 def identity(file: RepoFile) -> str:
@@ -112,10 +129,8 @@ class Committer:
         text = self.make_card(head, CARD in present)
         if text is not None:
             additions[CARD] = CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=text.encode())
-        stale = []
-        if any(WEIGHTS.fullmatch(path) for path in additions):
-            stale = sorted(path for path in present if WEIGHTS.fullmatch(path) and path not in additions)
-        return [*additions.values(), *(CommitOperationDelete(path) for path in stale)], additions
+        stale = [CommitOperationDelete(path) for path in stale_weights(present, additions)]
+        return [*additions.values(), *stale], additions
 
     def make_card(self, head: str, is_present: bool) -> str | None:
         own = None

@@ -262,6 +262,36 @@ def test_shards_of_an_older_push_go(hub: TestHub, home: Path, model: Path) -> No
     assert contents(hub) == SHARDS | SMALL | {"other.safetensors": b"mine"}
 
 
+OLD = {
+    # new files -> of these old ones, those that they replace
+    ("model.safetensors",): {"model-00001-of-00002.safetensors", "model.safetensors.index.json",
+                             "pytorch_model.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"},
+    ("pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"):
+        {"model-00001-of-00002.safetensors", "model.safetensors.index.json",
+         "pytorch_model.bin", "pytorch_model-00002-of-00002.bin"},
+    ("model.fp16.safetensors",): {"model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json",
+                                  "pytorch_model.fp16.bin", "pytorch_model.bin.index.fp16.json"},
+    ("adapter_model.bin",): {"adapter_model.safetensors"},
+    ("config.json",): set(),
+}  # fmt: skip
+OTHERS = {"model.int-8.safetensors", "sub/model.safetensors", "other.safetensors", "tf_model.h5", "model.json",
+          "pytorch_model.txt", "training_args.bin"}  # fmt: skip
+
+
+@pytest.mark.parametrize("new", OLD, ids=lambda new: new[0])
+def test_what_a_push_replaces_goes(hub: TestHub, home: Path, model: Path, new: tuple[str, ...]) -> None:
+    """Of the same variant, in either format: transformers and PEFT would load old safetensors and not the new .bin."""
+    old = set().union(*OLD.values(), OTHERS)
+    hub.state.add(Repo("ada/new"), {name: b"old" for name in old})
+    with Helper(hub, home) as helper:
+        for name in new:
+            (model / name).write_bytes(b"new")
+        push(helper, model, names=list(new))
+        helper.done("commit", message="all")
+    wanted = {name: b"old" for name in old - OLD[new]} | {name: b"new" for name in new}
+    assert contents(hub) == wanted
+
+
 CARDS = [
     # the Hub's card, ours, tags -> what the Hub has then
     (None, OWN_CARD, [], OWN_CARD),
