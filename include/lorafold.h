@@ -421,7 +421,9 @@ struct lorafold_batch_report {
     size_t complete;     /* made in this run */
     size_t existing;     /* left as they were */
     size_t failed;       /* and left out */
-    uint64_t bytes_read; /* of the base, once for all outputs */
+    /* Of the base, in blocks for all outputs together; what norms and companions of codes (scales,
+     * zero points) need beside them, each output reads for itself, and that is not counted. */
+    uint64_t bytes_read;
     uint64_t bytes_written;
     uint64_t bytes_cloned; /* beside these: they share the storage of the base or of an output */
     double seconds;
@@ -436,6 +438,8 @@ struct lorafold_batch_report {
     bool io_direct;
     const char *kernels;
     unsigned threads;
+    char device[256]; /* as in lorafold_report */
+    uint64_t device_bytes;
     char output[4096];
 };
 /* What the run did. */

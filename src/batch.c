@@ -273,6 +273,7 @@ static int check_space(const struct lorafold_batch *batch, struct error *err)
         text_addf(&sizes, "the first %zu", fitting);
     else
         text_adds(&sizes, "none of them");
+    text_adds(&sizes, ": free some, make fewer, or give -o another place");
     error_set(err, ERR_FAILED, "no space for %zu outputs in '%s': %s", made, batch->options.output,
               sizes.failed ? "" : sizes.data);
     text_release(&sizes);
@@ -568,6 +569,9 @@ static void fill_report(struct lorafold_batch *batch)
     report->io_direct = result->direct_in && result->direct_out;
     report->kernels = batch->made_count ? batch->made[0]->merge->ops->name : NULL;
     report->threads = batch->memory.thread_count;
+    if (batch->made_count)
+        describe_device(&batch->machine, report->device, sizeof(report->device));
+    report->device_bytes = batch->memory.device_bytes;
     snprintf(report->output, sizeof(report->output), "%s", batch->options.output);
 }
 

@@ -131,7 +131,9 @@ static void add_outputs_json(const struct lorafold_batch *batch, struct text *ou
             describe_key_text(out, "save_method", method_name(merge));
             describe_key_number(out, "tensors_folded", merge->plan.folded);
             describe_key_number(out, "bytes_out", merge->plan.bytes_out);
-            describe_key_number(out, "bytes_cloned", merge->plan.bytes_cloned);
+            describe_key_number(out, "bytes_cloned",
+                                batch->ran ? batch->orders[output->number].bytes_cloned
+                                           : merge->plan.bytes_cloned);
             text_adds(out, ",\"adapters\":[");
             for (size_t k = 0; k < merge->adapter_count; k++) {
                 text_adds(out, k ? ",{\"name\":" : "{\"name\":");
@@ -196,9 +198,42 @@ static void summary_json(const struct lorafold_batch *batch, struct text *out)
     text_addf(out, ",\"io_direct\":%s", report->io_direct ? "true" : "false");
     describe_key_text(out, "kernels", report->kernels);
     describe_key_number(out, "workers", report->threads);
-    describe_machine_json(&batch->machine, &batch->memory, out);
+    describe_key_text(out, "device", *report->device ? report->device : NULL);
+    describe_key_number(out, "device_bytes", report->device_bytes);
     add_outputs_json(batch, out);
     text_adds(out, "}\n");
+}
+
+/* Does an output read of the base what is not counted with its blocks? */
+static bool reads_beside(const struct lorafold_batch *batch)
+{
+    for (size_t i = 0; i < batch->made_count; i++) {
+        const struct plan *plan = &batch->made[i]->merge->plan;
+
+        if (plan->decoded || plan->bytes_read_twice || plan->bytes_rescaled)
+            return true;
+    }
+    return false;
+}
+
+static void add_bytes(const struct lorafold_batch *batch, struct text *out)
+{
+    const struct lorafold_batch_report *report = &batch->report;
+
+    text_adds(out, "bytes     ");
+    text_add_bytes(out, report->bytes_read);
+    text_adds(out, " of the base read for all of them together");
+    if (reads_beside(batch))
+        text_adds(out, ", and by each what its norms or scales need");
+    text_adds(out, "; ");
+    text_add_bytes(out, report->bytes_written + report->bytes_cloned);
+    text_adds(out, " made");
+    if (report->bytes_cloned) {
+        text_adds(out, ", of which ");
+        text_add_bytes(out, report->bytes_cloned);
+        text_adds(out, " are cloned from the base or from each other");
+    }
+    text_adds(out, "\n");
 }
 
 static void add_summary(const struct lorafold_batch *batch, struct text *out)
@@ -219,18 +254,10 @@ static void add_summary(const struct lorafold_batch *batch, struct text *out)
     describe_quoted(out, report->output);
     if (report->existing)
         text_addf(out, ", %zu were there", report->existing);
-    text_adds(out, "\nbytes     ");
-    text_add_bytes(out, report->bytes_read);
-    text_adds(out, " read, once for all outputs; ");
-    text_add_bytes(out, report->bytes_written);
-    text_adds(out, " written");
-    if (report->bytes_cloned) {
-        text_adds(out, ", ");
-        text_add_bytes(out, report->bytes_cloned);
-        text_adds(out, " cloned");
-    }
+    text_adds(out, "\n");
+    add_bytes(batch, out);
     text_addf(out,
-              "\ntime      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
+              "time      %.2f s, %.2f GB/s; blocks spent %.0f %% of it reading, %.0f %% "
               "computing, %.0f %% writing\n",
               report->seconds,
               report->seconds > 0 ? (double)report->bytes_written / report->seconds / 1e9 : 0,
@@ -238,9 +265,12 @@ static void add_summary(const struct lorafold_batch *batch, struct text *out)
     text_adds(out, "memory    ");
     describe_mib(out, report->memory_peak_bytes);
     text_adds(out, " at the peak");
-    if (report->io_engine)
-        text_addf(out, "; %s, %s I/O, %u workers, %s kernels", report->io_engine,
-                  report->io_direct ? "direct" : "buffered", report->threads, report->kernels);
+    if (report->io_engine) {
+        text_addf(out, "; %s, %s I/O, ", report->io_engine,
+                  report->io_direct ? "direct" : "buffered");
+        describe_worked(report->device, report->device_bytes, report->threads, report->kernels,
+                        out);
+    }
     text_adds(out, "\n");
 }
 

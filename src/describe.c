@@ -22,6 +22,18 @@ void describe_device(const struct machine *machine, char *out, size_t out_bytes)
         snprintf(out, out_bytes, "%s", machine->info.name);
 }
 
+void describe_worked(const char *device, uint64_t device_bytes, unsigned threads,
+                     const char *kernels, struct text *out)
+{
+    if (device_bytes) {
+        text_addf(out, "%u streams of %s, ", threads, device);
+        describe_mib(out, device_bytes);
+        text_adds(out, " of it");
+    } else {
+        text_addf(out, "%u workers, %s kernels", threads, kernels);
+    }
+}
+
 void describe_machine(const struct machine *machine, const struct plan_memory *memory,
                       const char *kernels, struct text *out)
 {
@@ -385,13 +397,8 @@ char *lorafold_report_describe(const struct lorafold_report *report, enum lorafo
     describe_mib(&out, report->memory_peak_bytes);
     text_addf(&out, " at the peak; %s, %s I/O, ", report->io_engine,
               report->io_direct ? "direct" : "buffered");
-    if (report->device_bytes) {
-        text_addf(&out, "%u streams of %s, ", report->threads, report->device);
-        describe_mib(&out, report->device_bytes);
-        text_adds(&out, " of it\n");
-    } else {
-        text_addf(&out, "%u workers, %s kernels\n", report->threads, report->kernels);
-    }
+    describe_worked(report->device, report->device_bytes, report->threads, report->kernels, &out);
+    text_adds(&out, "\n");
     if (*report->pushed.repo)
         push_describe_text(&report->pushed, &out);
     return text_take(&out);

@@ -157,20 +157,23 @@ static bool names_another_base(const struct source *base, const char *named)
 
 static int check_identity(struct lorafold_merge *merge, struct error *err)
 {
+    const struct source *base = &merge->base->source;
+    const char *given = base->from_hub ? base->name : base->path; /* names may be the same */
+
     for (size_t i = 0; i < merge->adapter_count; i++) {
         const struct adapter *adapter = &merge->adapters[i];
         const char *named = adapter->config.base_model;
         char quoted[QUOTED_BYTES];
 
-        if (!named || !names_another_base(&merge->base->source, named))
+        if (!named || !names_another_base(base, named))
             continue;
         error_quote(quoted, sizeof(quoted), named, strlen(named));
         if (merge->options.strict)
             return error_set(err, ERR_MISMATCH,
                              "adapter '%s' was made for '%s', the base given is '%s' (--strict)",
-                             adapter->name, quoted, merge->base->source.name);
+                             adapter->name, quoted, given);
         log_say(&merge->log, LOG_WARNING, "adapter '%s' was made for '%s', the base given is '%s'",
-                adapter->name, quoted, merge->base->source.name);
+                adapter->name, quoted, given);
     }
     return 0;
 }

@@ -179,6 +179,9 @@ int give_error(struct lorafold_error *out, const struct error *err);
 
 /* "cpu", or name and description. */
 void describe_device(const struct machine *machine, char *out, size_t out_bytes);
+/* Words of a report: what computed, and what it took. */
+void describe_worked(const char *device, uint64_t device_bytes, unsigned threads,
+                     const char *kernels, struct text *out);
 /* A line of a plan: what computes, with how much, and why. */
 void describe_machine(const struct machine *machine, const struct plan_memory *memory,
                       const char *kernels, struct text *out);

@@ -253,6 +253,68 @@ def test_bytes_are_read_once(lorafold: Run, program: Path, tmp_path: Path):
         shutil.rmtree(tmp_path / "alone")
 
 
+def test_the_summary_says_what_a_single_one_says(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    one = ["merge", base, "-a", adapters[0], "-o", tmp_path / "one", "--device", "sim", "--json"]
+    single = json.loads(lorafold(*one).stdout.splitlines()[-1])
+    words = ["merge", base, "-a", adapters[0], "-a", adapters[1], "--each", "--device", "sim"]
+    report = json.loads(lorafold(*words, "-o", tmp_path / "json", "--json").stdout.splitlines()[-1])
+    assert report["device"] == single["device"] and report["device"].startswith("sim") and report["device_bytes"] > 0
+    assert set(single) - set(report) <= {"shards"} | {name for name in single if name.startswith("tensors_")}
+    summary = lorafold(*words, "-o", tmp_path / "text").stdout
+    assert " streams of sim " in summary and " workers" not in summary
+    assert " of the base read for all of them together; " in summary and "scales" not in summary
+    (tmp_path / "quantised").mkdir()
+    quantised, expected = make_quantised_base(tmp_path / "quantised", "fp8_blocks", split=True)
+    adapter = make_quantised_adapter(tmp_path / "quantised", expected)
+    summary = lorafold("merge", quantised, "-a", adapter, "--each", "-o", tmp_path / "scales", "--device", "cpu").stdout
+    assert "together, and by each what its norms or scales need; " in summary and " kernels" in summary
+
+
+def test_a_base_of_the_same_name_is_told_from_the_one_given(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    other = tmp_path / "elsewhere" / base.name
+    shutil.copytree(base, other)
+    for adapter in adapters[:2]:
+        moe_models.edit_config(adapter, base_model_name_or_path=str(other))
+    done = lorafold("merge", base, "-a", adapters[0], "-a", adapters[1], "--each", "-o", tmp_path / "out")
+    for adapter in adapters[:2]:
+        assert f"adapter '{adapter.name}' was made for '{other}', the base given is '{base}'" in done.stderr
+
+
+def test_more_than_the_disk_has_room_for(lorafold: Run, tmp_path: Path):
+    """A base that is a hole but for its header: two outputs fit, and three do not."""
+    base = tmp_path / "base"
+    base.mkdir()
+    models.tiny_llama(torch.bfloat16, 64, 112, 96, 1).save_pretrained(tmp_path / "small")
+    shutil.copy(tmp_path / "small" / "config.json", base)
+    adapters = make_adapters(tmp_path / "small", tmp_path, [linear(2, "q_proj")] * 3)
+    free = shutil.disk_usage(tmp_path).free
+    rows = free * 2 // 5 // 2048
+    header: dict = {"hole": {"dtype": "BF16", "shape": [rows, 1024], "data_offsets": [0, rows * 2048]}}
+    place = rows * 2048
+    for name, tensor in models.load_file(tmp_path / "small" / "model.safetensors").items():
+        size = tensor.numel() * 2
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header).encode()
+    with (base / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        try:
+            file.truncate(8 + len(text) + place)
+        except OSError as error:
+            pytest.skip(f"no file of {place} bytes can be made here: {error}")
+    words = [word for adapter in adapters for word in ("-a", adapter)]
+    for command in ["merge", "plan"]:
+        done = lorafold(command, base, *words, "--each", "-o", tmp_path / "out", status=1)
+        assert "no space for 3 outputs in" in done.stderr and "which is enough for the first 2:" in done.stderr
+        assert not (tmp_path / "out").exists()
+    lorafold("plan", base, *words[:4], "--each", "-o", tmp_path / "out")
+    jobs = [job(f"j{number}", [adapters[0]], ["--dtype", "f32"]) for number in range(4)]
+    done = lorafold("merge", base, "--jobs", write_jobs(tmp_path / "jobs.json", jobs), "-o", tmp_path / "out", status=1)
+    assert "which is enough for the first 1:" in done.stderr
+
+
 def large(program: Path, directory: Path, count: int) -> tuple[Path, list[Path]]:
     """Two shards of some 20 blocks, and adapters of several ranks and targets."""
     maker = program.parent / "tools" / "make_model"
