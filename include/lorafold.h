@@ -403,6 +403,7 @@ LORAFOLD_API char *lorafold_batch_describe(const struct lorafold_batch *batch,
  * Do the work, once.  An output that fails is given up, with a message of level LORAFOLD_WARNING,
  * and the others go on.  0 if every output is complete, or was there before; LORAFOLD_CANCELLED
  * after lorafold_batch_cancel(); LORAFOLD_FAILED otherwise.  What was published stays in any case.
+ * lorafold.batch.json in the directory for all lists the outputs, for lorafold_verify().
  */
 LORAFOLD_API int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err);
 
@@ -480,7 +481,8 @@ struct lorafold_verify_report {
 
 /*
  * Re-read every file that lorafold.json in `directory`, or in each directory in it, names and
- * compare sizes and digests; what was cloned from the base has none, and is compared with the base
+ * compare sizes and digests; of several, each output that lorafold.batch.json says was complete must
+ * be there.  What was cloned from the base has no digest, and is compared with the base
  * if that is asked for.
  * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
  * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if

@@ -609,6 +609,7 @@ static int judge(const struct lorafold_batch *batch, struct error *err)
 int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err)
 {
     struct error inner = { 0 };
+    struct error listing = { 0 };
     struct error verdict = { 0 };
 
     if (!batch->options.output || batch->ran || !batch->made) {
@@ -626,6 +627,10 @@ int lorafold_batch_run(struct lorafold_batch *batch, struct lorafold_error *err)
     fill_report(batch);
     if (batch->directory_made && batch->report.complete == 0)
         (void)rmdir(batch->options.output);
+    else if (batch->report.complete + batch->report.existing)
+        (void)batch_list_update(batch, &listing);
+    if (inner.code == 0)
+        inner = listing;
     if (judge(batch, &verdict))
         return give_error(err, &verdict);
     return inner.code ? give_error(err, &inner) : 0;

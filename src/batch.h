@@ -2,7 +2,8 @@
  * batch.h - several outputs of one base; only src/batch*.c include it
  *
  * batch.c opens, runs and closes; batch_add.c collects the outputs and their names;
- * batch_jobs.c reads them from a file; batch_describe.c prints.
+ * batch_jobs.c reads them from a file; batch_list.c writes which ones there are;
+ * batch_describe.c prints.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -60,6 +61,10 @@ int batch_check_name(const char *name, struct error *err);
 /* A new output; ERR_USAGE if its name is taken or cannot be one. */
 int batch_add(struct lorafold_batch *batch, const char *name,
               const struct lorafold_merge_options *options, struct error *err);
+
+/* ---- batch_list.c ---- */
+/* Add the outputs of this batch, as they ended, to the list in the directory for all. */
+int batch_list_update(const struct lorafold_batch *batch, struct error *err);
 
 /* ---- batch_describe.c ---- */
 const char *batch_state_name(enum lorafold_output_state state);

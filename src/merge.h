@@ -302,6 +302,24 @@ void describe_mib(struct text *out, uint64_t bytes);
 void describe_key_text(struct text *out, const char *key, const char *value);
 void describe_key_number(struct text *out, const char *key, uint64_t value);
 
+/* ---- batch_list.c ---- */
+#define BATCH_LIST_NAME "lorafold.batch.json"
+
+/* Which outputs belong into a directory of several. */
+struct batch_list_item {
+    char *name;
+    bool complete; /* it was published once; false: it was to be made, and was not */
+};
+struct batch_list {
+    struct batch_list_item *items;
+    size_t count;
+    size_t capacity;
+};
+
+/* An empty list where the directory has none.  ERR_FORMAT, or ERR_FAILED, if it cannot be used. */
+int batch_list_read(struct batch_list *out, const char *directory, struct error *err);
+void batch_list_release(struct batch_list *list);
+
 /* ---- verify.c ---- */
 /* lorafold_verify() of one output. */
 int verify_one(const char *directory, const struct lorafold_verify_options *options,

@@ -146,17 +146,41 @@ static int verify_next(const char *directory, const char *name,
     return found.code == LORAFOLD_CANCELLED ? err->code : 0;
 }
 
+/* What the list names and nothing is there of; the first difference of all is the error. */
+static void find_missing(const char *directory, const struct batch_list *list,
+                         const struct lorafold_verify_options *options, struct error *err)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        const char *name = list->items[i].name;
+        struct telling telling = { options, name };
+        char quoted[QUOTED_BYTES];
+
+        if (has_manifest(directory, name))
+            continue;
+        if (!list->items[i].complete)
+            tell(&telling, LORAFOLD_WARNING, "it was to be made, and was not");
+        else if (err->code)
+            tell(&telling, LORAFOLD_WARNING, "it is missing");
+        else
+            error_set(err, LORAFOLD_DIFFERENT, "output '%s': it is missing",
+                      error_quote(quoted, sizeof(quoted), name, strlen(name)));
+    }
+}
+
 int lorafold_verify(const char *directory, const struct lorafold_verify_options *options,
                     struct lorafold_verify_report *report, struct lorafold_error *err)
 {
     struct lorafold_verify_report sum = { 0 };
     struct outputs outputs = { 0 };
     struct error inner = { 0 };
+    struct error listing = { 0 };
+    struct batch_list list;
     struct stat st;
-    bool any = false;
+    bool any;
 
     if (stat(directory, &st) < 0 || !S_ISDIR(st.st_mode) || has_manifest(directory, ""))
         return verify_one(directory, options, report, err);
+    any = batch_list_read(&list, directory, &listing) == 0 && list.count;
     if (list_outputs(&outputs, directory, &inner) == 0) {
         for (size_t i = 0; i < outputs.count; i++)
             any |= has_manifest(directory, outputs.names[i]);
@@ -165,7 +189,12 @@ int lorafold_verify(const char *directory, const struct lorafold_verify_options 
                 break;
         }
     }
+    if (inner.code != LORAFOLD_CANCELLED)
+        find_missing(directory, &list, options, &inner);
+    batch_list_release(&list);
     release(&outputs);
+    if (inner.code == 0)
+        inner = listing;
     if (!any && inner.code == 0)
         return verify_one(directory, options, report, err); /* says what is missing */
     if (report)

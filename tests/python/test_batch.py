@@ -48,6 +48,12 @@ def write_jobs(path: Path, jobs: list[dict]) -> Path:
     return path
 
 
+def outputs_in(directory: Path) -> list[str]:
+    """And nothing but these and their list."""
+    assert (directory / "lorafold.batch.json").is_file()
+    return sorted(path.name for path in directory.iterdir() if path.name != "lorafold.batch.json")
+
+
 def same_directory(one: Path, other: Path) -> None:
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
@@ -62,7 +68,7 @@ def check(lorafold: Run, base: Path, directory: Path, jobs: list[tuple[str, list
         words = [word for adapter in adapters for word in ("-a", adapter)]
         lorafold("merge", base, *words, "-o", directory / f"alone-{name}", *options)
         same_directory(directory / f"alone-{name}", directory / "batch" / name)
-    assert sorted(path.name for path in (directory / "batch").iterdir()) == sorted(name for name, *_ in jobs)
+    assert outputs_in(directory / "batch") == sorted(name for name, *_ in jobs)
 
 
 def make_adapters(base: Path, directory: Path, settings: list[dict]) -> list[Path]:
@@ -142,8 +148,8 @@ def test_each_and_adapters_dir_take_the_names_of_adapters(lorafold: Run, four: t
     shutil.move(adapters[3], tmp_path / "adapters" / "deep" / "er" / "d")
     (tmp_path / "adapters" / "notes").mkdir()
     lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "all")
-    assert sorted(path.name for path in (tmp_path / "each").iterdir()) == ["a0", "a1"]
-    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a0", "a1", "c", "d"]
+    assert outputs_in(tmp_path / "each") == ["a0", "a1"]
+    assert outputs_in(tmp_path / "all") == ["a0", "a1", "c", "d"]
     same_directory(tmp_path / "each" / "a0", tmp_path / "all" / "a0")
     lorafold("merge", base, "-a", f"{adapters[1]}:0.5", "-o", tmp_path / "half")
     same_directory(tmp_path / "half", tmp_path / "each" / "a1")
@@ -154,7 +160,7 @@ def test_a_broken_adapter_is_left_out(lorafold: Run, four: tuple[Path, list[Path
     (adapters[1] / "adapter_config.json").write_text("{")
     done = lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "out", status=1)
     assert "output 'a1' is left out" in done.stderr and "1 of 4 outputs were not made: 'a1'" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a0", "a2", "a3"]
+    assert outputs_in(tmp_path / "out") == ["a0", "a2", "a3"]
     lorafold("verify", tmp_path / "out")
     lorafold("plan", base, "--adapters-dir", tmp_path / "adapters", status=1)
     lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "strict", "--strict", status=3)
@@ -169,7 +175,7 @@ def test_an_output_that_fails_is_given_up_alone(lorafold: Run, four: tuple[Path,
     models.save_file(tensors, path, metadata={"format": "pt"})
     done = lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "out", status=1)
     assert "becomes NaN" in done.stderr and "failed    'a1'" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a0", "a2", "a3"]
+    assert outputs_in(tmp_path / "out") == ["a0", "a2", "a3"]
     file = write_jobs(tmp_path / "jobs.json", [job("nan", [adapters[1]], []) | {"allow_nonfinite": True}])
     lorafold("merge", base, "--jobs", file, "-o", tmp_path / "allowed")
 
@@ -354,7 +360,7 @@ def test_an_interrupted_batch_keeps_what_is_published(number: int, lorafold: Run
     for adapter in adapters:
         same_directory(tmp_path / "whole" / adapter.name, tmp_path / "out" / adapter.name)
     assert complete(tmp_path / "out") == [adapter.name for adapter in adapters]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == complete(tmp_path / "out")
+    assert outputs_in(tmp_path / "out") == complete(tmp_path / "out")
 
 
 def test_verify_looks_at_every_output(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
@@ -368,6 +374,36 @@ def test_verify_looks_at_every_output(lorafold: Run, four: tuple[Path, list[Path
         path.write_bytes(path.read_bytes()[:-1] + b" ")
     done = lorafold("verify", tmp_path / "out", status=5)
     assert "output 'a1': 'config.json' is damaged" in done.stderr and "output 'a3': 'config.json' is damaged" in done.stderr
+
+
+def test_verify_misses_a_whole_output(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    out = tmp_path / "out"
+    config = (adapters[1] / "adapter_config.json").read_text()
+    (adapters[1] / "adapter_config.json").write_text("{")
+    words = ["merge", base, "-a", adapters[0], "-a", adapters[1], "--each", "-o", out]
+    lorafold(*words, status=1)
+    listed = {one["name"]: one["complete"] for one in json.loads((out / "lorafold.batch.json").read_text())["outputs"]}
+    assert listed == {"a0": True, "a1": False}
+    assert "output 'a1': it was to be made, and was not" in lorafold("verify", out).stderr
+    (adapters[1] / "adapter_config.json").write_text(config)
+    lorafold(*words, "--skip-existing")
+    lorafold("merge", base, "-a", adapters[2], "--each", "-o", out)  # another batch adds its own
+    assert not lorafold("verify", out).stderr
+    for name in ["a1", "a2"]:
+        shutil.rmtree(out / name)
+    done = lorafold("verify", out, status=5)
+    assert "output 'a1': it is missing" in done.stderr and "output 'a2': it is missing" in done.stderr
+    lorafold(*words, "--skip-existing")
+    assert "output 'a2': it is missing" in lorafold("verify", out, status=5).stderr
+    shutil.rmtree(out / "a0")
+    shutil.rmtree(out / "a1")
+    assert "output 'a0': it is missing" in lorafold("verify", out, status=5).stderr
+    for text in ['{"format": 1, "outputs": [{"name": "../out", "complete": true}]}', '{"format": 2, "outputs": []}', "", "[]"]:
+        (out / "lorafold.batch.json").write_text(text)
+        assert "lorafold.batch.json'" in lorafold("verify", out, status=3).stderr
+    assert "is begun anew" in lorafold(*words).stderr
+    assert not lorafold("verify", out).stderr and outputs_in(out) == ["a0", "a1"]
 
 
 def test_no_base_is_given(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
