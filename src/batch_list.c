@@ -146,6 +146,7 @@ static int update(const struct lorafold_batch *batch, int directory_fd, struct e
     struct error inner = { 0 };
     int status = 0;
 
+    (void)flock(directory_fd, LOCK_EX); /* where it works, batches in one place wait their turn */
     if (batch_list_read(&list, batch->options.output, &inner))
         log_say(&batch->log, LOG_WARNING, "the list of outputs is begun anew: %s", inner.text);
     for (size_t i = 0; i < batch->count && !status; i++) {
@@ -156,6 +157,8 @@ static int update(const struct lorafold_batch *batch, int directory_fd, struct e
     }
     if (!status)
         status = write_items(&list, directory_fd, err);
+    if (!status && fsync(directory_fd) < 0 && errno != EINVAL && errno != EOPNOTSUPP)
+        status = error_set_errno(err, "cannot sync the directory");
     batch_list_release(&list);
     return status;
 }
@@ -165,13 +168,9 @@ int batch_list_update(const struct lorafold_batch *batch, struct error *err)
     int fd = open(batch->options.output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int status;
 
-    if (fd < 0)
-        return error_set_errno(err, "cannot open '%s'", batch->options.output);
-    (void)flock(fd, LOCK_EX); /* where that works, batches into one directory wait for each other */
-    status = update(batch, fd, err);
-    if (!status && fsync(fd) < 0 && errno != EINVAL && errno != EOPNOTSUPP)
-        status = error_set_errno(err, "cannot sync the directory '%s'", batch->options.output);
-    close(fd);
+    status = fd < 0 ? error_set_errno(err, "cannot open the directory") : update(batch, fd, err);
+    if (fd >= 0)
+        close(fd);
     if (status)
         error_prefix(err, "the list of outputs '%s/%s' is not up to date", batch->options.output,
                      BATCH_LIST_NAME);

@@ -404,6 +404,11 @@ def test_verify_misses_a_whole_output(lorafold: Run, four: tuple[Path, list[Path
         assert "lorafold.batch.json'" in lorafold("verify", out, status=3).stderr
     assert "is begun anew" in lorafold(*words).stderr
     assert not lorafold("verify", out).stderr and outputs_in(out) == ["a0", "a1"]
+    (out / "lorafold.batch.json").unlink()
+    (out / "lorafold.batch.json").mkdir()
+    done = lorafold(*words, "--overwrite", status=1)
+    assert "lorafold.batch.json' is not up to date: cannot rename" in done.stderr and "wrote     2 of 2 outputs" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["a0", "a1", "lorafold.batch.json"]
 
 
 def test_no_base_is_given(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
