@@ -1,6 +1,7 @@
 /* inspect.c - what a path is: adapter, base, single file, or an output of lorafold */
 #include "merge.h"
 
+#include "format/torch_file.h"
 #include "io/file.h"
 
 #include <stdio.h>
@@ -175,6 +176,67 @@ static int inspect_adapter(struct text *out, const char *path, const char *direc
     return 0;
 }
 
+static bool is_torch_weights(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return strncmp(name, "pytorch_model", strlen("pytorch_model")) == 0 && dot &&
+           strcmp(dot, ".bin") == 0;
+}
+
+static int add_torch_shard(struct model *model, const char *directory, const char *name,
+                           struct error *err)
+{
+    struct model_shard *shard = &model->shards[model->shard_count];
+    struct text path = { 0 };
+    uint64_t bytes;
+    int status;
+
+    text_addf(&path, "%s/%s", directory, name);
+    shard->path = text_take(&path);
+    shard->name = strdup(name);
+    model->shard_count++;
+    if (!shard->path || !shard->name)
+        return error_no_memory(err, "the names of files");
+    status = torch_file_read(&shard->header, shard->path, &bytes, err);
+    if (status)
+        return status;
+    shard->identity = shard->header.identity;
+    model->tensor_count += shard->header.tensor_count;
+    for (size_t t = 0; t < shard->header.tensor_count; t++)
+        model->data_bytes += shard->header.tensors[t].data_bytes;
+    return 0;
+}
+
+/*
+ * The files of torch.save() that the manifest of an output lists, as far as they are described;
+ * nothing if it lists none.
+ */
+static int open_torch_output(struct model *out, const char *directory, struct error *err)
+{
+    struct output_files files = { 0 };
+    struct model model = { 0 };
+    struct error unused = { 0 };
+    int status = 0;
+
+    if (manifest_load(&files, directory, &unused))
+        return 0; /* verify says what is wrong with it */
+    if (files.count) {
+        model.shards = calloc(files.count, sizeof(*model.shards));
+        if (!model.shards)
+            status = error_no_memory(err, "the list of files");
+    }
+    for (size_t i = 0; i < files.count && !status; i++)
+        if (is_torch_weights(files.list[i].name))
+            status = add_torch_shard(&model, directory, files.list[i].name, err);
+    output_files_release(&files);
+    if (status)
+        model_release(&model);
+    else
+        *out = model;
+    return status;
+}
+
 static int inspect_model(struct text *out, const char *path, const char *place,
                          enum lorafold_format format, bool all_tensors, struct error *err)
 {
@@ -186,8 +248,13 @@ static int inspect_model(struct text *out, const char *path, const char *place,
         kind = "file";
     else if (holds(place, MANIFEST_NAME))
         kind = "output";
-    if (model_open(&model, place, NULL, err))
+    if (strcmp(kind, "output") == 0 && open_torch_output(&model, place, err))
         return err->code;
+    if (model.shard_count == 0) {
+        model_release(&model);
+        if (model_open(&model, place, NULL, err))
+            return err->code;
+    }
     describe_model(out, &model, kind, path, format, all_tensors);
     if (strcmp(kind, "output") == 0 && format == LORAFOLD_TEXT)
         text_addf(out, "made by   lorafold; '%s' says how, 'lorafold verify' checks it\n",

@@ -17,8 +17,8 @@ from conftest import TIMEOUT_SECONDS, Run
 from large import SEED
 from test_merge_live import make_pair
 
-def start(program: Path, large: Path, out: Path, adapter: str = "adapter") -> subprocess.Popen[bytes]:
-    words = [program, "merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar", "-q"]
+def start(program: Path, large: Path, out: Path, adapter: str = "adapter", *options: str) -> subprocess.Popen[bytes]:
+    words = [program, "merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar", "-q", *options]
     return subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE)
 
 
@@ -43,21 +43,24 @@ def looks_finished(out: Path) -> bool:
     return (out / "config.json").exists() or (out / "model.safetensors.index.json").exists()
 
 
-@pytest.mark.parametrize("adapter", ["adapter", "prepared"])
+@pytest.mark.parametrize(
+    ("adapter", "options"), [("adapter", []), ("prepared", []), ("adapter", ["--no-safe-serialization"])],
+    ids=["adapter", "prepared", "torch"],
+)  # fmt: skip
 def test_kill_at_any_moment_leaves_nothing_finished(
-    adapter: str, program: Path, lorafold: Run, large: Path, tmp_path: Path
+    adapter: str, options: list[str], program: Path, lorafold: Run, large: Path, tmp_path: Path
 ):
     print(f"seed {SEED}")
     generator = random.Random(SEED)
     out = tmp_path / "out"
     begin = time.monotonic()
-    lorafold("merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar")
+    lorafold("merge", large / "base", "-a", large / adapter, "-o", out, "--kernels", "scalar", *options)
     seconds = time.monotonic() - begin
     expected = contents(out)
     shutil.rmtree(out)
     killed = 0
     for _ in range(6):
-        process = start(program, large, out, adapter)
+        process = start(program, large, out, adapter, *options)
         try:
             process.wait(generator.uniform(0, seconds))
         except subprocess.TimeoutExpired:
@@ -67,8 +70,9 @@ def test_kill_at_any_moment_leaves_nothing_finished(
             assert contents(out) == expected
             shutil.rmtree(out)
     assert killed
-    done = lorafold("merge", large / "base", "-a", large / adapter, "-o", out)
+    done = lorafold("merge", large / "base", "-a", large / adapter, "-o", out, *options)
     assert contents(out) == expected, done.stderr
+    assert any(name.endswith(".bin") for name in expected) == bool(options)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -187,6 +187,28 @@ def test_an_adapter(lorafold: Run, tmp_path: Path):
     assert shards.read_model(tmp_path / "one") == shards.read_model(tmp_path / "two")
 
 
+@pytest.mark.parametrize("options", [[], ["--max-shard-size", "60KB", "--variant", "fp16"]], ids=["one", "shards"])
+def test_inspect_and_verify(options: list[str], lorafold: Run, tmp_path: Path):
+    """Of our own outputs, which are known by the manifest; other pickles are no model to us."""
+    base, adapter = make_pair(tmp_path)
+    out = tmp_path / "out"
+    lorafold("merge", base, "-a", adapter, "-o", out, BIN, *options)
+    files = sorted(out.glob("*.bin"))
+    about, *tensors = map(json.loads, lorafold("inspect", out, "--json", "--tensors").stdout.splitlines())
+    wanted = {(name, path.name, tuple(one.shape)) for path in files for name, one in torch.load(path, weights_only=True).items()}
+    assert (about["type"], about["shards"], about["tensors"]) == ("output", len(files), len(wanted))
+    assert {(one["name"], one["file"], tuple(one["shape"])) for one in tensors} == wanted
+    assert {one["dtype"] for one in tensors} == {"BF16"} == set(about["dtypes"])
+    said = lorafold("inspect", out).stdout
+    assert said.startswith("output ") and f"shard     {files[0].name}: " in said and "lorafold verify" in said
+    lorafold("verify", out)
+    files[-1].write_bytes(files[-1].read_bytes()[:-40])
+    assert files[-1].name in lorafold("inspect", out, status=3).stderr
+    assert files[-1].name in lorafold("verify", out, status=5).stderr
+    (out / "lorafold.json").unlink()
+    assert "pickles" in lorafold("inspect", out, status=3).stderr
+
+
 def test_large_tensors(large: Path, lorafold: Run, tmp_path: Path):
     """Several blocks to a tensor, and more than one worker."""
     safe, torch_files = both(lorafold, tmp_path, large / "base", large / "adapter", "--threads", "3")
