@@ -93,6 +93,7 @@ static void run(const struct plan *plan, const char *output, const struct way *w
     if (device)
         options.device_ops->close(device);
     free(order.digests);
+    free(order.cloned);
     close(order.directory_fd);
 }
 

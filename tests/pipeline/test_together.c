@@ -93,6 +93,7 @@ static void run_alone(struct together *all)
         CHECK(pipeline_run(&output, 1, &all->plans[i].memory, &options, &stop, &result, &err) == 0,
               "%s", err.text);
         free(output.digests);
+        free(output.cloned);
         close(output.directory_fd);
     }
 }
@@ -168,6 +169,7 @@ static void run_together(struct together *all, const char *name, uint64_t budget
 
         CHECK((outputs[i].error.code != 0) == bad, "output %u: %s", i, outputs[i].error.text);
         free(outputs[i].digests);
+        free(outputs[i].cloned);
         close(outputs[i].directory_fd);
         if (!bad)
             made_check_same(all->alone[i], directory[i]);
