@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,21 @@ lorafold.merge(*sys.argv[1:4], progress=eval(sys.argv[4]))
     words = [sys.executable, "-c", code, pair / "base", pair / "adapter", tmp_path / "out", repr(progress)]
     done = subprocess.run(words, capture_output=True, text=True, env=help.environment(TQDM_DISABLE=""), check=True)
     assert ("lorafold: 100%" in done.stderr) == is_shown, done.stderr
+
+
+def test_a_bar_is_shown_in_a_notebook(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("tqdm")
+    kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: kernel))
+    from tqdm import tqdm
+
+    bars = []
+    monkeypatch.setitem(sys.modules, "tqdm.auto", types.SimpleNamespace(tqdm=lambda **said: bars.append(said) or tqdm(**said)))
+    lorafold.merge(pair / "base", pair / "adapter", tmp_path / "out")
+    assert bars and bars[0]["desc"] == "lorafold"
+    kernel.config = {}  # IPython on what is no terminal
+    lorafold.merge(pair / "base", pair / "adapter", tmp_path / "other")
+    assert len(bars) == 1
 
 
 def test_shards_keep_their_index(pair: Path, tmp_path: Path):

@@ -65,6 +65,16 @@ def test_push(hub: TestHub, adapter: Path):
     assert not list((adapter.parent / "work").iterdir())
 
 
+def test_names_formats_and_places(hub: TestHub, adapter: Path, tmp_path: Path):
+    """variant, safe_serialization and temporary_location of a push; the other variant on the Hub stays."""
+    assert "output" in call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN)
+    options = {"variant": "fp16", "safe_serialization": False, "temporary_location": str(tmp_path / "a" / "b")}
+    report = call(hub, "push_to_hub_merged", adapter, "ada/new", token=TOKEN, **options)
+    assert report["repo"] == "ada/new", report
+    assert {name for name in contents(hub, "ada/new") if "model" in name} == {"model.safetensors", "pytorch_model.fp16.bin"}
+    assert not list((tmp_path / "a" / "b").iterdir()) and not list((adapter.parent / "work").iterdir())
+
+
 def test_save_and_push(hub: TestHub, adapter: Path):
     """The directory's name is that of the repository, as with Unsloth; it stays; the token is in the environment."""
     out = adapter.parent / "work" / "ada" / "kept"
