@@ -55,8 +55,9 @@ def outputs_in(directory: Path) -> list[str]:
 
 
 def same_directory(one: Path, other: Path) -> None:
+    """But for the marker, which a run that is killed in the act of publishing may leave in the other."""
     names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in other.iterdir())
+    assert names == sorted(path.name for path in other.iterdir() if path.name != ".lorafold-work")
     assert filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
 
 

@@ -36,7 +36,10 @@ def work_begun(out: Path) -> Callable[[], bool]:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.suffix != ".json"}
+    """Without the marker, which a run that is killed in the act of publishing may leave."""
+    return {
+        path.name: path.read_bytes() for path in directory.iterdir() if path.suffix != ".json" and path.name != ".lorafold-work"
+    }
 
 
 def looks_finished(out: Path) -> bool:
