@@ -218,19 +218,55 @@ def test_fp8_blocks_as_transformers_decodes_them(tmp_path: Path):
     same_tensors({name: loaded[name] for name in expected}, expected)
 
 
-@pytest.mark.parametrize("kind", ["Int8Tensor", "Float8Tensor"])
+TORCHAO = ["int8", "int8_one_scale", "float8", "integers_of_4", "integers_of_8_and_zero_points"]
+
+
+@pytest.mark.parametrize("kind", TORCHAO)
 def test_torchao(kind: str, tmp_path: Path):
     pytest.importorskip("torchao")
+    from torchao import quantization as ao
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
+    def groups(dtype: torch.dtype, mapping: ao.MappingType) -> object:
+        return ao.IntxWeightOnlyConfig(weight_dtype=dtype, granularity=ao.PerGroup(32), mapping_type=mapping)
+
+    how = {
+        "int8": lambda: ao.Int8WeightOnlyConfig(version=2),
+        "int8_one_scale": lambda: ao.Int8WeightOnlyConfig(version=2, granularity=ao.PerTensor()),
+        "float8": lambda: ao.Float8WeightOnlyConfig(),
+        "integers_of_4": lambda: groups(torch.int4, ao.MappingType.SYMMETRIC),
+        "integers_of_8_and_zero_points": lambda: groups(torch.int8, ao.MappingType.ASYMMETRIC),
+    }[kind]()
     model = models.tiny_llama(torch.bfloat16, 64, 128, 96, 2)
-    quantize_(model.model, Int8WeightOnlyConfig(version=2) if kind == "Int8Tensor" else Float8WeightOnlyConfig())
+    ao.quantize_(model.model, how)
     state = {name: getattr(tensor, "data", tensor) for name, tensor in model.state_dict().items()}
-    stored, metadata = flatten_tensor_state_dict(state)
-    assert kind in str(metadata)
+    stored, _ = flatten_tensor_state_dict(state)
     expected = {name: (t.dequantize() if type(t) is not torch.Tensor else t) for name, t in state.items()}
     config = {"quantization_config": {"quant_method": "torchao"}, "dtype": "bfloat16"}
     quantised.write(tmp_path / "base", stored, config, split=True)
-    _, got = probe(tmp_path / "base", tmp_path / "decoded.safetensors")
+    summary, got = probe(tmp_path / "base", tmp_path / "decoded.safetensors")
+    assert summary == "torchao, 14 tensors"
     same_tensors(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["Int8WeightOnlyConfig", "Float8WeightOnlyConfig"])
+def test_torchao_by_transformers(kind: str, lorafold: Run, tmp_path: Path):
+    """Quantised on load, saved by transformers itself, in several files; merged as its loaded layers are."""
+    pytest.importorskip("torchao")
+    from torchao import quantization as ao
+    from transformers import TorchAoConfig
+
+    models.tiny_llama(torch.bfloat16, 64, 128, 96, 2).save_pretrained(tmp_path / "plain")
+    options = {"version": 2} if kind.startswith("Int8") else {}
+    config = TorchAoConfig(getattr(ao, kind)(**options))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=config, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "base", max_shard_size="30KB")
+    state = {name: getattr(tensor, "data", tensor) for name, tensor in model.state_dict().items()}
+    expected = {name: t.dequantize() if type(t) is not torch.Tensor else t for name, t in state.items()}
+    adapter = make_adapter(tmp_path, expected)
+    lorafold("merge", tmp_path / "base", "-a", adapter, "-o", tmp_path / "out")
+    for key, deltas in models.deltas_of([(adapter, 1.0)]).items():
+        expected[key] = reference.fold(expected[key], deltas)
+    same_tensors(models.load_tensors(tmp_path / "out"), expected)
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    models.load(tmp_path / "out", torch.bfloat16)
