@@ -195,6 +195,43 @@ add("mlx_scales_flat", MLX, [Q, "[16, 1]"], MLX_SIZES, **{".scales": tensor("F16
 add("mlx_biases_dtype", MLX, [Q, "F32"], MLX_SIZES, **{".biases": tensor("F32", [HIDDEN, 1])})
 add("mlx_bias_nan", MLX, [Q, "finite"], MLX_SIZES, **{".biases": tensor("F16", [HIDDEN, 1], b"\0\x7e" * HIDDEN)})
 
+# ---- numbers that are none, in scales and in codes, found when they are decoded ----
+
+
+def with_last(part, number):
+    """The part with `number` as its last element, and ones before it."""
+    dtype, shape, data = part
+    one = {1: b"\x38", 2: b"\x00\x3c", 4: ONE}[len(number)]
+    count = len(data) // len(number)
+    return tensor(dtype, shape, one * (count - 1) + number)
+
+
+INFINITY, HALF_NAN = struct.pack("<f", math.inf), b"\0\x7e"
+INT8_ROWS = {".weight": INT8[".weight"], ".weight_scale": tensor("F32", [HIDDEN, 1])}
+AWQ = {".qweight": tensor("I32", [HIDDEN, 2]), ".qzeros": GPTQ[".qzeros"], ".scales": GPTQ[".scales"]}
+TORCHAO = {"._weight_qdata": tensor("I8", [HIDDEN, HIDDEN]), "._weight_scale": tensor("F32", [HIDDEN, 1])}
+NOT_FINITE = {
+    "nf4_absmax": (NF4, None, ".weight.absmax", NOT_A_NUMBER),
+    "nf4_absmax_inf": (NF4, None, ".weight.absmax", INFINITY),
+    "nf4_nested_absmax": (NESTED, None, ".weight.nested_absmax", NOT_A_NUMBER),
+    "nf4_nested_map": (NESTED | {".weight.absmax": tensor("U8", [4], b"\xff" * 4)}, None, ".weight.nested_quant_map",
+                       NOT_A_NUMBER),
+    "int8_scb": (INT8, None, ".SCB", INFINITY),
+    "int8_rows": (INT8_ROWS, None, ".weight_scale", NOT_A_NUMBER),
+    "fp8_block": (FP8, BLOCKS, ".weight_scale_inv", NOT_A_NUMBER),
+    "fp8_code": (FP8, BLOCKS, ".weight", b"\x7f"),
+    "fp8_e8m0": (FP8 | {".weight_scale_inv": tensor("F8_E8M0", [2, 2])}, BLOCKS, ".weight_scale_inv", b"\xff"),
+    "nvfp4_block": (NVFP4, MODELOPT, ".weight_scale", b"\x7f"),
+    "packed": (PACKED | {".weight_scale": tensor("F32", [HIDDEN, 1])}, INT4, ".weight_scale", INFINITY),
+    "gptq": (GPTQ, CONFIG, ".scales", HALF_NAN),
+    "awq": (AWQ, {"quant_method": "awq"}, ".scales", HALF_NAN),
+    "hqq": (HQQ, None, ".scale", HALF_NAN),
+    "mlx": (MLX, MLX_SIZES, ".scales", HALF_NAN),
+    "torchao": (TORCHAO, {"quant_method": "torchao"}, "._weight_scale", NOT_A_NUMBER),
+}
+for name, (parts, config, end, number) in NOT_FINITE.items():
+    add(f"not_finite_{name}", parts, [Q, "finite"], config, **{end: with_last(parts[end], number)})
+
 # ---- not decoded ----
 
 WEIGHT = tensor("I8", [HIDDEN, HIDDEN])

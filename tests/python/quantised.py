@@ -101,7 +101,7 @@ def fp8(block: tuple[int, int], scale_dtype: torch.dtype, suffix: str, shape: li
         for i in range(rows):
             for j in range(cols):
                 part = weight[i * size[0] : (i + 1) * size[0], j * size[1] : (j + 1) * size[1]].float()
-                scale[i, j] = part.abs().max() / 448
+                scale[i, j] = part.abs().max().clamp(min=1e-12) / 448
         if scale_dtype in (torch.uint8, torch.float8_e8m0fnu):
             power = scale.log2().ceil()
             scale = power.exp2()
@@ -198,7 +198,7 @@ def two_in_a_byte(codes: torch.Tensor) -> torch.Tensor:
 def nvfp4_modelopt(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
     groups = weight.float().unflatten(1, (-1, 16))
     whole = groups.abs().max() / (448 * 6)
-    scale = (groups.abs().amax(-1) / 6 / whole).to(F8)
+    scale = (groups.abs().amax(-1) / 6 / whole).clamp(min=2**-9).to(F8)
     s = (scale.float() * whole).unsqueeze(-1)
     codes = e2m1_codes(groups / s)
     stored = {
@@ -244,7 +244,7 @@ def grouped(weight: torch.Tensor, bits: int, group_of: torch.Tensor) -> tuple[to
     groups = int(group_of.max()) + 1
     low = torch.stack([inputs[group_of == g].amin(0).clamp(max=0) for g in range(groups)])
     high = torch.stack([inputs[group_of == g].amax(0).clamp(min=0) for g in range(groups)])
-    scales = ((high - low) / top).half()
+    scales = ((high - low) / top).clamp(min=2**-14).half()
     zeros = (-low / scales.float()).round().clamp(1, top).long()
     codes = (inputs / scales[group_of].float() + zeros[group_of]).round().clamp(0, top).long()
     return codes, scales, zeros

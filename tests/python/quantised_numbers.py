@@ -15,7 +15,7 @@ def ranges(weight: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tens
     """Codes [groups, group_size], steps and lowest values [groups, 1] of the weight's dtype."""
     groups = weight.float().reshape(-1, group_size)
     low = groups.amin(1, keepdim=True).to(weight.dtype)
-    step = ((groups.amax(1, keepdim=True) - low.float()) / (2**bits - 1)).to(weight.dtype)
+    step = ((groups.amax(1, keepdim=True) - low.float()) / (2**bits - 1)).clamp(min=2**-14).to(weight.dtype)
     codes = ((groups - low.float()) / step.float()).round().clamp(0, 2**bits - 1).to(torch.uint8)
     return codes, step, low
 
