@@ -427,6 +427,7 @@ struct lorafold_batch_report {
     uint64_t bytes_read;
     uint64_t bytes_written;
     uint64_t bytes_cloned; /* beside these: they share the storage of the base or of an output */
+    uint64_t bytes_alike;  /* of both: made for another output, and the same in this one */
     double seconds;
     double seconds_planning;
     double seconds_to_first_write;

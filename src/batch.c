@@ -555,6 +555,7 @@ static void fill_report(struct lorafold_batch *batch)
     report->failed = batch->count - report->complete - report->existing;
     report->bytes_read = result->bytes_read;
     report->bytes_written = result->bytes_written;
+    report->bytes_alike = result->bytes_alike;
     for (size_t i = 0; i < batch->made_count; i++)
         report->bytes_cloned += batch->orders[i].bytes_cloned;
     report->seconds = clock_seconds() - batch->opened_at;

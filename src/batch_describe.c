@@ -187,6 +187,7 @@ static void summary_json(const struct lorafold_batch *batch, struct text *out)
     describe_key_number(out, "bytes_read", report->bytes_read);
     describe_key_number(out, "bytes_written", report->bytes_written);
     describe_key_number(out, "bytes_cloned", report->bytes_cloned);
+    describe_key_number(out, "bytes_alike", report->bytes_alike);
     text_addf(out,
               ",\"seconds\":%.6f,\"seconds_planning\":%.6f,\"seconds_to_first_write\":%.6f"
               ",\"share_read\":%.4f,\"share_compute\":%.4f,\"share_write\":%.4f",
@@ -232,6 +233,11 @@ static void add_bytes(const struct lorafold_batch *batch, struct text *out)
         text_adds(out, ", of which ");
         text_add_bytes(out, report->bytes_cloned);
         text_adds(out, " are cloned from the base or from each other");
+    }
+    if (report->bytes_alike) {
+        text_adds(out, "; ");
+        text_add_bytes(out, report->bytes_alike);
+        text_adds(out, " are the same in several outputs and were computed for one of them");
     }
     text_adds(out, "\n");
 }

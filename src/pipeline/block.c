@@ -334,6 +334,8 @@ int block_compute(const struct scratch *scratch, struct slot *slot, struct error
 
     if (slot->step != BLOCK_SEAL && make_parts(scratch, slot, err))
         return err->code;
+    if (slot->step == BLOCK_TENSORS && share_absmax(scratch, slot, err))
+        return err->code;
     if (slot->step == BLOCK_TENSORS && block_has_companions(job->plan, &slot->block))
         return 0;
     if (slot->step != BLOCK_SEAL && job->checksums)

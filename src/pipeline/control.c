@@ -228,6 +228,7 @@ static void start_writing(struct control *control, struct slot *slot)
     const uint64_t *digest = output->job.digests[block->number];
 
     slot->writes_left = 0;
+    control->result->bytes_alike += (slot->destination_count - 1) * block->bytes;
     control_enter(control, slot, SLOT_WRITING);
     for (unsigned i = 0; i < slot->destination_count; i++) {
         const struct destination *to = &slot->destinations[i];
@@ -252,27 +253,35 @@ static bool next_step(struct slot *slot)
     return true;
 }
 
+static void tensors_computed(struct control *control, struct slot *slot)
+{
+    windows_give_back(slot);
+    ready_computed(control, slot->job->output, &slot->block);
+    for (unsigned i = 1; i < slot->destination_count; i++) {
+        const struct plan_block block = share_block_of(&slot->destinations[i]);
+
+        ready_computed(control, slot->destinations[i].output, &block);
+    }
+}
+
 static void block_computed(struct control *control, struct slot *slot)
 {
-    struct output *output = slot->job->output;
     enum block_step done = slot->step;
 
     if (slot->is_shared) {
         share_finished(control, slot);
         return;
     }
-    if (slot->status)
-        control_fail(control, output, &slot->error);
-    if (done == BLOCK_TENSORS) {
-        windows_give_back(slot);
-        ready_computed(control, output, &slot->block);
-    }
+    for (unsigned i = 0; i < slot->destination_count && slot->status; i++)
+        control_fail(control, slot->destinations[i].output, &slot->error);
+    if (done == BLOCK_TENSORS)
+        tensors_computed(control, slot);
     if (!next_step(slot) || control_slot_is_vain(control, slot)) {
         start_writing(control, slot);
         return;
     }
     if (slot->step == BLOCK_SEAL)
-        ready_summed(output, &slot->block);
+        ready_summed(slot->job->output, &slot->block);
     control_enter(control, slot, SLOT_WAITING); /* start_waiting() is next */
 }
 

@@ -191,6 +191,9 @@ void control_count_block(struct control *control, struct destination *to);
 
 /* ---- share.c ---- */
 
+/* The block of a destination, in its output's plan. */
+struct plan_block share_block_of(const struct destination *to);
+
 /* Write a slot to where it belongs; with sharing, the rest follows when it is written once. */
 void share_begin(struct control *control, struct slot *slot);
 

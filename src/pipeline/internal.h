@@ -210,6 +210,9 @@ int crew_share(struct crew *crew,
                int (*share)(void *context, const struct scratch *scratch, struct error *err),
                void *context, struct error *err);
 
+/* Give the absmax of the codes in a slot to the other outputs that it is made for (share.c). */
+int share_absmax(const struct scratch *scratch, const struct slot *slot, struct error *err);
+
 /* Clone the block of a slot from the file that it was written to into others (share.c). */
 void share_block(struct slot *slot);
 

@@ -108,6 +108,7 @@ struct pipeline_output {
 
 struct pipeline_result {
     uint64_t bytes_read;
+    uint64_t bytes_alike; /* made for one output and alike in others, of these others */
     uint64_t bytes_written;
     double first_write_time; /* CLOCK_MONOTONIC, seconds; when the first write was finished */
     double stage_seconds[STAGE_COUNT];

@@ -1,8 +1,9 @@
 /*
  * share.c - blocks that several outputs have alike
  *
- * Where the file system can do that they are written to the file of one output and cloned
- * into the others, by a worker, because a clone waits for what is being written to both
+ * They are made once, and what companions will be made from goes to each output's file of
+ * repacked factors.  Where the file system can do that they are written to the file of one output
+ * and cloned into the others, by a worker, because a clone waits for what is being written to both
  * files.  The slot keeps the bytes until then: what cannot be cloned is written after all.
  */
 #include "pipeline/control.h"
@@ -11,6 +12,71 @@
 
 #include <inttypes.h>
 #include <string.h>
+
+/* The next tensor from *at on of which the block holds codes; NULL: none. */
+static const struct plan_tensor *next_codes(const struct plan *plan, const struct plan_block *block,
+                                            uint64_t *at)
+{
+    while (*at < block->tensor_count) {
+        const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + (*at)++];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        if (tensor->action == PLAN_ENCODE && part.first < part.end)
+            return tensor;
+    }
+    return NULL;
+}
+
+static int copy_absmax(const struct scratch *scratch, const struct job *from,
+                       const struct plan_tensor *tensor, const struct job *to,
+                       const struct plan_tensor *other, struct plan_part part, struct error *err)
+{
+    struct plan_elements elements = plan_part_elements(tensor, part);
+    uint64_t at = elements.first / PLAN_ENCODING_BLOCK * sizeof(float);
+    uint64_t end = align_up(elements.end, PLAN_ENCODING_BLOCK) / PLAN_ENCODING_BLOCK *
+                   sizeof(float);
+
+    while (at < end) {
+        uint64_t bytes = min_u64(end - at, PLAN_ENCODED_ELEMENTS * sizeof(float));
+
+        if (file_pread(&from->repacked, scratch->encoder.values, bytes,
+                       tensor->encoding->absmax_offset + at, err) ||
+            file_pwrite(&to->repacked, scratch->encoder.values, bytes,
+                        other->encoding->absmax_offset + at, err))
+            return err->code;
+        at += bytes;
+    }
+    return 0;
+}
+
+struct plan_block share_block_of(const struct destination *to)
+{
+    struct plan_block block;
+
+    plan_block(to->output->order->plan, to->file, to->offset / PLAN_BLOCK_BYTES, &block);
+    return block;
+}
+
+int share_absmax(const struct scratch *scratch, const struct slot *slot, struct error *err)
+{
+    const struct job *from = slot->job;
+
+    for (unsigned i = 1; i < slot->destination_count && from->plan->encoding_count; i++) {
+        const struct job *to = &slot->destinations[i].output->job;
+        const struct plan_block block = share_block_of(&slot->destinations[i]);
+        const struct plan_tensor *tensor;
+        uint64_t at = 0, other_at = 0;
+
+        while ((tensor = next_codes(from->plan, &slot->block, &at))) {
+            const struct plan_tensor *other = next_codes(to->plan, &block, &other_at);
+
+            if (copy_absmax(scratch, from, tensor, to, other, plan_block_part(&slot->block, tensor),
+                            err))
+                return err->code;
+        }
+    }
+    return 0;
+}
 
 bool share_is_due(const struct slot *slot)
 {

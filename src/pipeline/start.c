@@ -1,32 +1,22 @@
 /*
  * start.c - the next block of an output goes into a free slot
  *
- * Where there are several outputs, the base comes through windows, and a block that is
- * a piece of the base as it is, is made once for all outputs that have it next.
+ * Where there are several outputs, the base comes through windows, and a block of the base
+ * alone, as it is or converted, is made once for all outputs that have it next.
  */
 #include "pipeline/control.h"
 
-/* Is it a piece of the base as it is? */
-static bool is_copy(const struct output *output, const struct plan_block *block)
+static bool is_of_base(const struct output *output, const struct plan_block *block)
 {
-    const struct plan *plan = output->order->plan;
-    const struct plan_tensor *tensors = plan->tensors + block->tensor_first;
-
-    if (plan->torch || /* its headers are its own, and its checksums */
-        !block->in_place || block->offset < plan->files[block->file].data_start ||
-        block->reads[0].input >= plan->shard_count || !output->order->shares_base)
-        return false;
-    for (uint64_t i = 0; i < block->tensor_count; i++) {
-        if (tensors[i].action != PLAN_COPY || tensors[i].patch_count)
-            return false;
-    }
-    return true;
+    return output->order->shares_base && plan_block_is_of_base(output->order->plan, block);
 }
 
-static bool same_bytes(const struct plan_block *x, const struct plan_block *y)
+/* What is not finite is an error of one output and none of another that allows it. */
+static bool are_alike(const struct output *x, const struct plan_block *x_block,
+                      const struct output *y, const struct plan_block *y_block)
 {
-    return x->reads[0].input == y->reads[0].input && x->reads[0].offset == y->reads[0].offset &&
-           x->bytes == y->bytes;
+    return x->job.allow_nonfinite == y->job.allow_nonfinite &&
+           plan_blocks_are_alike(x->order->plan, x_block, y->order->plan, y_block);
 }
 
 static void add_destination(struct control *control, struct slot *slot, struct output *output,
@@ -56,7 +46,7 @@ static void add_others(struct control *control, struct slot *slot, const struct 
             slot->destination_count == CONTROL_DESTINATIONS_MAX)
             continue;
         output_next_block(output, &block);
-        if (!is_copy(output, &block) || !same_bytes(&slot->block, &block))
+        if (!is_of_base(output, &block) || !are_alike(first, &slot->block, output, &block))
             continue;
         if (control_open_output(control, output, block.file, &err)) {
             control_fail(control, output, &err);
@@ -131,7 +121,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     control_enter(control, slot, SLOT_READING);
     add_destination(control, slot, output, &slot->block);
     slot->turn = output->turn;
-    if (control->output_count > 1 && is_copy(output, &slot->block))
+    if (control->output_count > 1 && is_of_base(output, &slot->block))
         add_others(control, slot, output);
     submit_reads(control, slot);
     if (submit_windows(control, slot, &err))

@@ -483,6 +483,15 @@ struct plan_elements {
  */
 void plan_block(const struct plan *plan, uint32_t file, uint64_t index, struct plan_block *out);
 
+/*
+ * Is a block made of the base alone, as it is or converted, with no edit in it and nothing that is
+ * the output's own, as a header is?  Two such blocks of plans that have the same shards, in the
+ * same order, are alike if they will be the same bytes.
+ */
+bool plan_block_is_of_base(const struct plan *plan, const struct plan_block *block);
+bool plan_blocks_are_alike(const struct plan *x_plan, const struct plan_block *x,
+                           const struct plan *y_plan, const struct plan_block *y);
+
 /* The part of a tensor that a block holds, as a byte range inside the tensor's output. */
 struct plan_part {
     uint64_t first;

@@ -5,7 +5,7 @@
  * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
  * targets and deltas; encode.c, same.c: outputs in 4 bits, or in the base's own scheme; factors.c:
  * how factors lie; layout.c: files; torch.c: what is different in torch's; blocks.c: blocks;
- * norms.c: DoRA; memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
+ * alike.c: which of several outputs' are alike; norms.c: DoRA; memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
