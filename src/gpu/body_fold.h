@@ -6,11 +6,9 @@
  * memory that the threads share, so that for a rank a thread reads 16 floats there and does 64 fma:
  * a tile of 64 x 128 reads each float of A 64 times less often than it is used, one of B 128 times.
  *
- * What it costs for an element of BF16, on an H100 with 33.5e12 fma and 3.35e12 bytes a second: 4
- * bytes and r fma, which balance at r = 40.  So up to r = 32 the memory of the device is the limit
- * if everything else (reading the shared memory, a quarter of an instruction for each fma, and
- * about 8 for the way of an element through the registers) stays below r / 4 + 8 more
- * instructions for an element, and several blocks on a processor hide each other's waits.
+ * What it costs for an element of BF16, on an H100 with 33.5e12 instructions and 3.35e12 bytes a
+ * second: 4 bytes, r fma and what is around them, 0.1 r + 9 instructions (counted in the code for
+ * compute capability 9.0).  Bytes and instructions balance at r = 28.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -26,22 +24,16 @@
 #define FOLD_THREAD_ROWS (GPU_THREADS / FOLD_THREAD_COLS) /* and down */
 #define FOLD_ROWS_ONE 8u  /* rows of a thread, for one delta of one panel */
 #define FOLD_ROWS_MANY 4u /* else: it has sums of panels and W in registers as well */
-#define FOLD_FLIGHT                                                                                \
-    4u /* rows of W that a thread has on their way from memory; more would not fit */
+#define FOLD_FLIGHT 4u    /* rows on their way to a thread, of F32; of 16 bits all */
 #define FOLD_TILE_ROWS_MAX (FOLD_THREAD_ROWS * FOLD_ROWS_ONE)
-/*
- * Floats from rank to rank of B in shared memory: 16-byte vectors stay aligned, and 8 rows of 4
- * ranks, which a warp writes at once, lie in 32 different banks.
- */
-#define FOLD_B_STRIDE (FOLD_TILE_ROWS_MAX + 8u)
 
 /*
  * The columns of a thread lie in two vectors FOLD_TILE_COLS / 2 apart, so that neighbouring threads
- * read neighbouring vectors.
+ * read neighbouring vectors.  Row `row` of B, rank k, is b[k][row ^ fold_turn(k)].
  */
 struct fold_shared {
     float a[FOLD_STEP][FOLD_TILE_COLS];
-    float b[FOLD_STEP][FOLD_B_STRIDE];
+    float b[FOLD_STEP][FOLD_TILE_ROWS_MAX];
 } __attribute__((aligned(16))); /* it is read and written in vectors */
 
 struct fold_mine {
@@ -96,55 +88,132 @@ COMPUTE_SHARED void fold_load_a(struct fold_shared *shared, const struct fold_st
     }
 }
 
+/*
+ * Four ranks of a row of B are read at once, and each goes to a line of its own.  A warp has 8 rows
+ * of 16 ranks, a block four times as many rows.  Turned like this, what a warp writes at once lies
+ * in 32 different banks, and 4 rows of a rank stay one vector.
+ */
+#define FOLD_PASS_RANKS 16u
+#define FOLD_PASS_ROWS (GPU_THREADS / 4)
+COMPUTE_SHARED unsigned fold_turn(unsigned k)
+{
+    return k / 4 % 4 * 8;
+}
+
+/* Where rows begin at multiples of 16 bytes, four ranks are read although the last are not wanted.
+ */
+COMPUTE_SHARED bool fold_b_is_even(const struct fold_step *step)
+{
+    return (step->b_stride % 4 | (uintptr_t)(step->b + step->k) % 16) == 0;
+}
+
+COMPUTE_SHARED void fold_load_even_b(struct fold_shared *shared, const struct fold_step *step,
+                                     const struct fold_tile *tile, unsigned tile_rows,
+                                     unsigned thread)
+{
+    const unsigned row = thread / 32 * 8 + thread % 8;
+    const unsigned k = thread / 8 % 4 * 4;
+    const unsigned place = row ^ fold_turn(k);
+    const float *from = step->b + (tile->row + row) * step->b_stride + step->k + k;
+    struct gpu_floats floats[FOLD_TILE_ROWS_MAX / FOLD_PASS_ROWS][FOLD_STEP / FOLD_PASS_RANKS];
+
+    GPU_UNROLL
+    for (unsigned r = 0; r < tile_rows / FOLD_PASS_ROWS; r++) {
+        GPU_UNROLL
+        for (unsigned s = 0; s < FOLD_STEP / FOLD_PASS_RANKS; s++) {
+            struct gpu_floats zero = { { 0.0f, 0.0f, 0.0f, 0.0f } };
+
+            floats[r][s] = zero;
+            if (tile->row + row + r * FOLD_PASS_ROWS < tile->rows &&
+                k + s * FOLD_PASS_RANKS < step->ranks)
+                floats[r][s] = gpu_load_floats(from + r * FOLD_PASS_ROWS * step->b_stride +
+                                               s * FOLD_PASS_RANKS);
+        }
+    }
+    GPU_UNROLL
+    for (unsigned r = 0; r < tile_rows / FOLD_PASS_ROWS; r++) {
+        GPU_UNROLL
+        for (unsigned s = 0; s < FOLD_STEP / FOLD_PASS_RANKS; s++) {
+            GPU_UNROLL
+            for (unsigned i = 0; i < 4; i++)
+                shared->b[k + s * FOLD_PASS_RANKS + i][place + r * FOLD_PASS_ROWS] = floats[r][s]
+                                                                                         .lane[i];
+        }
+    }
+}
+
 COMPUTE_SHARED void fold_load_b(struct fold_shared *shared, const struct fold_step *step,
                                 const struct fold_tile *tile, unsigned tile_rows, unsigned thread)
 {
+    if (fold_b_is_even(step)) {
+        fold_load_even_b(shared, step, tile, tile_rows, thread);
+        return;
+    }
+    GPU_UNROLL_NEVER
     for (unsigned v = thread; v < tile_rows * FOLD_STEP; v += GPU_THREADS) {
         unsigned row = v / (GPU_EIGHT * FOLD_STEP) * GPU_EIGHT + v % GPU_EIGHT;
         unsigned k = v / GPU_EIGHT % FOLD_STEP;
 
         if (k < step->ranks)
-            shared->b[k][row] = tile->row + row < tile->rows
-                                    ? step->b[(tile->row + row) * step->b_stride + step->k + k]
-                                    : 0.0f;
+            shared->b[k][row ^ fold_turn(k)] =
+                tile->row + row < tile->rows
+                    ? step->b[(tile->row + row) * step->b_stride + step->k + k]
+                    : 0.0f;
     }
 }
 
-/* acc = fma(b, a, acc), k ascending, from 0 where a panel begins. */
-COMPUTE_SHARED void fold_chain(struct fold_mine *mine, const struct fold_shared *shared,
-                               const struct fold_step *step, unsigned rows, unsigned thread)
+/* Where a panel begins. */
+COMPUTE_SHARED void fold_zero(struct fold_mine *mine, unsigned rows)
 {
-    const unsigned x = thread % FOLD_THREAD_COLS;
-    const unsigned y = thread / FOLD_THREAD_COLS;
-
-    if (step->k % FOLD_PANEL == 0) {
+    GPU_UNROLL
+    for (unsigned i = 0; i < rows; i++) {
         GPU_UNROLL
-        for (unsigned i = 0; i < rows; i++) {
-            GPU_UNROLL
-            for (unsigned j = 0; j < GPU_EIGHT; j++)
-                mine->acc[i][j] = 0.0f;
-        }
+        for (unsigned j = 0; j < GPU_EIGHT; j++)
+            mine->acc[i][j] = 0.0f;
     }
-    GPU_UNROLL_BY_4
-    for (unsigned k = 0; k < step->ranks; k++) {
-        const struct gpu_floats low = gpu_load_floats(&shared->a[k][x * 4]);
-        const struct gpu_floats high = gpu_load_floats(&shared->a[k][FOLD_TILE_COLS / 2 + x * 4]);
+}
+
+/* acc = fma(b, a, acc) for rank k; the rows of the thread are `row` and on in the line of B. */
+COMPUTE_SHARED void fold_rank(struct fold_mine *mine, const struct fold_shared *shared, unsigned k,
+                              unsigned row, unsigned rows, unsigned col)
+{
+    const struct gpu_floats low = gpu_load_floats(&shared->a[k][col]);
+    const struct gpu_floats high = gpu_load_floats(&shared->a[k][FOLD_TILE_COLS / 2 + col]);
+
+    GPU_UNROLL
+    for (unsigned i = 0; i < rows; i += 4) {
+        const struct gpu_floats b = gpu_load_floats(&shared->b[k][row + i]);
 
         GPU_UNROLL
-        for (unsigned i = 0; i < rows; i += 4) {
-            const struct gpu_floats b = gpu_load_floats(&shared->b[k][y * rows + i]);
-
+        for (unsigned r = 0; r < 4; r++) {
             GPU_UNROLL
-            for (unsigned r = 0; r < 4; r++) {
-                GPU_UNROLL
-                for (unsigned j = 0; j < 4; j++) {
-                    mine->acc[i + r][j] = f32_fma(b.lane[r], low.lane[j], mine->acc[i + r][j]);
-                    mine->acc[i + r][j + 4] = f32_fma(b.lane[r], high.lane[j],
-                                                      mine->acc[i + r][j + 4]);
-                }
+            for (unsigned j = 0; j < 4; j++) {
+                mine->acc[i + r][j] = f32_fma(b.lane[r], low.lane[j], mine->acc[i + r][j]);
+                mine->acc[i + r][j + 4] = f32_fma(b.lane[r], high.lane[j], mine->acc[i + r][j + 4]);
             }
         }
     }
+}
+
+/* All ranks of a step, ascending. */
+COMPUTE_SHARED void fold_chain(struct fold_mine *mine, const struct fold_shared *shared,
+                               const struct fold_step *step, unsigned rows, unsigned thread)
+{
+    const unsigned col = thread % FOLD_THREAD_COLS * 4;
+    const unsigned row = thread / FOLD_THREAD_COLS * rows;
+    const unsigned fours = step->ranks / 4 * 4;
+
+    GPU_UNROLL_NEVER
+    for (unsigned k = 0; k < fours; k += 4) {
+        const unsigned turned = row ^ fold_turn(k);
+
+        GPU_UNROLL
+        for (unsigned i = 0; i < 4; i++)
+            fold_rank(mine, shared, k + i, turned, rows, col);
+    }
+    GPU_UNROLL_NEVER
+    for (unsigned k = fours; k < step->ranks; k++)
+        fold_rank(mine, shared, k, row ^ fold_turn(k), rows, col);
 }
 
 /* Eight columns of a row of a target in a segment of it: which of them belong to it. */
@@ -209,6 +278,9 @@ COMPUTE_SHARED void fold_store_run(const float w[GPU_EIGHT], const struct fold_s
 struct fold_rows {
     const unsigned char *src;
     unsigned char *dst;
+    enum dtype src_dtype;
+    enum dtype dst_dtype;
+    uint64_t cols;
     uint64_t index;
     unsigned alignment; /* 0: it is not so */
 };
@@ -220,7 +292,8 @@ COMPUTE_SHARED struct fold_rows fold_rows_of(const struct fold_segment *segment,
     const unsigned dst_bytes = element_bytes(segment->dst_dtype);
     const uint64_t place = row * segment->cols + col;
     const uint64_t end = place + (rows - 1) * segment->cols + GPU_EIGHT;
-    struct fold_rows whole = { NULL, NULL, 0, 0 };
+    struct fold_rows whole = { NULL, NULL, segment->src_dtype, segment->dst_dtype, segment->cols,
+                               0,    0 };
     unsigned low;
 
     if (col + GPU_EIGHT > segment->cols || place < segment->first_col ||
@@ -236,25 +309,32 @@ COMPUTE_SHARED struct fold_rows fold_rows_of(const struct fold_segment *segment,
     return whole;
 }
 
-COMPUTE_SHARED void fold_fetch(struct gpu_eight *eight, const struct fold_segment *segment,
-                               const struct fold_rows *whole, unsigned row)
+COMPUTE_SHARED void fold_fetch(struct gpu_eight *eight, const struct fold_rows *whole, unsigned row)
 {
-    gpu_load_eight(eight, whole->src + row * segment->cols * element_bytes(segment->src_dtype),
-                   segment->src_dtype, whole->alignment);
+    gpu_load_eight(eight, whole->src + row * whole->cols * element_bytes(whole->src_dtype),
+                   whole->src_dtype, whole->alignment);
 }
 
-COMPUTE_SHARED void fold_store(const float w[GPU_EIGHT], const struct fold_segment *segment,
-                               const struct fold_rows *whole, unsigned row, uint64_t *bad)
+/* Returns whether all are finite; if not, they are to be mended. */
+COMPUTE_SHARED bool fold_store(const float w[GPU_EIGHT], const struct fold_rows *whole,
+                               unsigned row)
 {
-    const enum dtype dtype = segment->dst_dtype;
-    const uint64_t skipped = row * segment->cols;
-    unsigned char *dst = whole->dst + skipped * element_bytes(dtype);
     struct gpu_eight eight;
-    bool finite = gpu_round_eight(&eight, w, dtype);
+    bool finite = gpu_round_eight(&eight, w, whole->dst_dtype);
 
-    gpu_store_eight(dst, &eight, dtype, whole->alignment);
-    if (!finite)
-        gpu_mend(dst, dtype, GPU_EIGHT, whole->index + skipped, bad);
+    gpu_store_eight(whole->dst + row * whole->cols * element_bytes(whole->dst_dtype), &eight,
+                    whole->dst_dtype, whole->alignment);
+    return finite;
+}
+
+/* `before`: as fold_store_run(). */
+COMPUTE_SHARED void fold_mend(const struct fold_rows *whole, unsigned rows, uint64_t before,
+                              uint64_t *bad)
+{
+    GPU_UNROLL_NEVER
+    for (unsigned i = 0; i < rows; i++)
+        gpu_mend(whole->dst + i * whole->cols * element_bytes(whole->dst_dtype), whole->dst_dtype,
+                 GPU_EIGHT, before + whole->index + i * whole->cols, bad);
 }
 
 COMPUTE_SHARED struct fold_step fold_step_of(const struct fold_delta *delta, uint32_t k)
@@ -277,31 +357,64 @@ COMPUTE_SHARED void fold_add_sums(float w[GPU_EIGHT], float scale, const float s
         w[j] = element_add_scaled(w[j], scale, sum[j]);
 }
 
-/* W of the rows of a thread plus their scaled sums. */
+/* W of all rows of a thread plus their scaled sums, `flight` rows on their way from memory at once.
+ */
+COMPUTE_SHARED void fold_finish_whole(const struct fold_mine *mine, float scale,
+                                      const struct fold_rows *whole, unsigned flight, uint64_t *bad)
+{
+    bool finite = true;
+    float w[GPU_EIGHT];
+
+    GPU_UNROLL
+    for (unsigned i = 0; i < FOLD_ROWS_ONE; i += flight) {
+        struct gpu_eight eights[FOLD_ROWS_ONE];
+
+        GPU_UNROLL
+        for (unsigned r = 0; r < flight; r++)
+            fold_fetch(&eights[r], whole, i + r);
+        GPU_UNROLL
+        for (unsigned r = 0; r < flight; r++) {
+            gpu_widen_eight(w, &eights[r], whole->src_dtype);
+            fold_add_sums(w, scale, mine->acc[i + r]);
+            finite &= fold_store(w, whole, i + r);
+        }
+    }
+    if (!finite)
+        fold_mend(whole, FOLD_ROWS_ONE, 0, bad);
+}
+
+/* The same where all is as it nearly always is, so that nothing has to be decided for each row. */
+COMPUTE_SHARED void fold_finish_even(const struct fold_mine *mine, float scale,
+                                     const struct fold_rows *whole, enum dtype dtype, uint64_t *bad)
+{
+    struct fold_rows even = *whole;
+
+    even.src_dtype = even.dst_dtype = dtype;
+    even.alignment = 16;
+    fold_finish_whole(mine, scale, &even, FOLD_ROWS_ONE, bad);
+}
+
 COMPUTE_SHARED void fold_finish_one(const struct fold_mine *mine, const struct device_fold *fold,
                                     const struct fold_tile *tile, uint64_t *bad, unsigned thread)
 {
     const struct fold_segment *segment = &fold->segment;
+    const float scale = fold->deltas[0].scale;
     const uint64_t col = tile->col + thread % FOLD_THREAD_COLS * GPU_EIGHT;
     const uint64_t row = tile->row + thread / FOLD_THREAD_COLS * FOLD_ROWS_ONE;
     const struct fold_rows whole = fold_rows_of(segment, row, col, FOLD_ROWS_ONE);
+    const bool even = whole.alignment == 16 && whole.src_dtype == whole.dst_dtype;
     float w[GPU_EIGHT];
 
+    if (even && whole.src_dtype == DTYPE_BF16) {
+        fold_finish_even(mine, scale, &whole, DTYPE_BF16, bad);
+        return;
+    }
+    if (even && whole.src_dtype == DTYPE_F16) {
+        fold_finish_even(mine, scale, &whole, DTYPE_F16, bad);
+        return;
+    }
     if (whole.alignment) {
-        GPU_UNROLL
-        for (unsigned i = 0; i < FOLD_ROWS_ONE; i += FOLD_FLIGHT) {
-            struct gpu_eight eights[FOLD_FLIGHT];
-
-            GPU_UNROLL
-            for (unsigned r = 0; r < FOLD_FLIGHT; r++)
-                fold_fetch(&eights[r], segment, &whole, i + r);
-            GPU_UNROLL
-            for (unsigned r = 0; r < FOLD_FLIGHT; r++) {
-                gpu_widen_eight(w, &eights[r], segment->src_dtype);
-                fold_add_sums(w, fold->deltas[0].scale, mine->acc[i + r]);
-                fold_store(w, segment, &whole, i + r, bad);
-            }
-        }
+        fold_finish_whole(mine, scale, &whole, FOLD_FLIGHT, bad);
         return;
     }
     GPU_UNROLL
@@ -309,7 +422,7 @@ COMPUTE_SHARED void fold_finish_one(const struct fold_mine *mine, const struct d
         const struct fold_run run = fold_run_of(segment, row + i, col);
 
         fold_load_run(w, segment, &run);
-        fold_add_sums(w, fold->deltas[0].scale, mine->acc[i]);
+        fold_add_sums(w, scale, mine->acc[i]);
         fold_store_run(w, segment, &run, 0, bad);
     }
 }
@@ -331,6 +444,8 @@ COMPUTE_SHARED void fold_one_block(const struct device_fold *fold, uint64_t *bad
     tile.rows = gpu_ceil(end, fold->segment.cols);
     for (unsigned t = 0; t < grid->tiles && first + t < grid->tiles_down; t++) {
         tile.row = (first + t) * tile_rows;
+        GPU_PHASE(thread, GPU_THREADS)
+        fold_zero(&GPU_OF(mine, thread), FOLD_ROWS_ONE);
         for (uint32_t k = 0; k < fold->deltas[0].rank; k += FOLD_STEP) {
             const struct fold_step step = fold_step_of(&fold->deltas[0], k);
 
@@ -373,7 +488,7 @@ COMPUTE_SHARED void fold_begin_many(struct fold_mine *mine, const struct fold_se
     GPU_UNROLL
     for (unsigned i = 0; i < FOLD_ROWS_MANY; i++) {
         if (whole.alignment) {
-            fold_fetch(&eight, segment, &whole, i);
+            fold_fetch(&eight, &whole, i);
             gpu_widen_eight(mine->w[i], &eight, segment->src_dtype);
         } else {
             const struct fold_run run = fold_run_of(segment, row + i, col);
@@ -387,17 +502,20 @@ COMPUTE_SHARED void fold_end_many(const struct fold_mine *mine, const struct fol
                                   uint64_t row, uint64_t col, uint64_t *bad)
 {
     const struct fold_rows whole = fold_rows_of(segment, row, col, FOLD_ROWS_MANY);
+    bool finite = true;
 
     GPU_UNROLL
     for (unsigned i = 0; i < FOLD_ROWS_MANY; i++) {
         if (whole.alignment) {
-            fold_store(mine->w[i], segment, &whole, i, bad);
+            finite &= fold_store(mine->w[i], &whole, i);
         } else {
             const struct fold_run run = fold_run_of(segment, row + i, col);
 
             fold_store_run(mine->w[i], segment, &run, 0, bad);
         }
     }
+    if (!finite)
+        fold_mend(&whole, FOLD_ROWS_MANY, 0, bad);
 }
 
 COMPUTE_SHARED void fold_end_delta(struct fold_mine *mine, float scale)
@@ -436,6 +554,8 @@ COMPUTE_SHARED void fold_many_block(const struct device_fold *fold, uint64_t *ba
             }
             GPU_PHASE(thread, GPU_THREADS)
             {
+                if (k % FOLD_PANEL == 0)
+                    fold_zero(&GPU_OF(mine, thread), FOLD_ROWS_MANY);
                 fold_chain(&GPU_OF(mine, thread), shared, &step, FOLD_ROWS_MANY, thread);
                 fold_end_panel(&GPU_OF(mine, thread), &step);
             }
@@ -482,6 +602,8 @@ COMPUTE_SHARED void fold_panel_block(const struct device_panel_sum *task,
     tile.col = block % grid->tiles_across * FOLD_TILE_COLS;
     tile.rows = task->rows;
     tile.cols = task->cols;
+    GPU_PHASE(thread, GPU_THREADS)
+    fold_zero(&GPU_OF(mine, thread), FOLD_ROWS_ONE);
     for (uint32_t k = 0; k < task->rank; k += FOLD_STEP) {
         struct fold_step step;
 
@@ -530,10 +652,10 @@ COMPUTE_SHARED void fold_convert(const struct fold_rows_converted *work, uint64_
                   row * work->dst_stride * element_bytes(segment.dst_dtype);
     whole = fold_rows_of(&segment, 0, col, 1);
     if (whole.alignment) {
-        whole.index += row * work->dst_stride;
-        fold_fetch(&eight, &segment, &whole, 0);
+        fold_fetch(&eight, &whole, 0);
         gpu_widen_eight(w, &eight, segment.src_dtype);
-        fold_store(w, &segment, &whole, 0, bad);
+        if (!fold_store(w, &whole, 0))
+            fold_mend(&whole, 1, row * work->dst_stride, bad);
     } else {
         const struct fold_run run = fold_run_of(&segment, 0, col);
 

@@ -74,7 +74,8 @@ static void make_delta(struct fold_case *c, unsigned d, uint64_t *rng, uint64_t 
     c->a[d] = guarded_alloc(a_bytes, random_one_in(rng, 2), 0, POISON);
     for (uint32_t k = 0; k < rank; k++)
         fold_pack_row((float *)(void *)c->a[d].bytes, rank, k, c->a_rows[d] + k * c->cols, c->cols);
-    c->b[d] = guarded_alloc(c->rows * rank * sizeof(float), random_one_in(rng, 2), 0, POISON);
+    c->b[d] = guarded_alloc(c->rows * rank * sizeof(float), random_one_in(rng, 2),
+                            4 * random_in(rng, 0, 3), POISON);
     fill_floats(rng, (float *)(void *)c->b[d].bytes, c->rows * rank, rarity ? rarity * 8 : 0);
     *delta = (struct fold_delta){
         .a = (const float *)(const void *)c->a[d].bytes,

@@ -398,9 +398,54 @@ static void check_scaled(uint64_t *rng, uint64_t seed)
 
 /* --------------------------------------------------------------------------------------- folds */
 
-/* One delta. */
-static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t first_col,
-                       enum dtype dtype, enum dtype dst_dtype, size_t slack)
+/* A part of the ranks of rows that are as long as they like. */
+static void check_panel_sum(uint64_t *rng, uint64_t seed)
+{
+    const uint32_t rank = (uint32_t)random_in(rng, 1, FOLD_PANEL);
+    const size_t rows = random_in(rng, 1, 100);
+    const size_t cols = random_in(rng, 1, 200);
+    const size_t stride = cols + random_in(rng, 0, 5);
+    const size_t b_stride = rank + random_in(rng, 0, 9);
+    const size_t b_count = (rows - 1) * b_stride + rank;
+    struct guarded sum = random_floats(rng, (rows - 1) * stride + cols, 0);
+    struct guarded a = guarded_alloc(fold_packed_floats(rank, cols) * sizeof(float), true, 0, 0);
+    struct guarded b = random_floats(rng, b_count, 0);
+    struct gpu_call call = { .task = { .op = DEVICE_PANEL_SUM,
+                                       .panel_sum = { .stride = stride,
+                                                      .rows = rows,
+                                                      .cols = cols,
+                                                      .b_stride = b_stride,
+                                                      .rank = rank,
+                                                      .first = random_one_in(rng, 2) } } };
+    float *wanted = malloc(sum.count);
+    float *row = malloc(cols * sizeof(float));
+
+    CHECK(wanted && row, "no memory");
+    for (uint32_t k = 0; k < rank; k++) {
+        fill_floats(rng, row, cols, 0);
+        fold_pack_row(floats_of(&a), rank, k, row, cols);
+    }
+    memcpy(wanted, sum.bytes, sum.count);
+    fold_scalar.panel_sum(wanted, stride, rows, cols, floats_of(&a), floats_of(&b), b_stride, rank,
+                          call.task.panel_sum.first);
+    gpu_call_both(&call, &call.task.panel_sum.sum, sum.bytes, sum.count);
+    gpu_call_in(&call, &call.task.panel_sum.a, a.bytes, a.count);
+    gpu_call_in(&call, &call.task.panel_sum.b, b.bytes, b.count);
+    gpu_call_run(&call);
+    CHECK(memcmp(sum.bytes, wanted, sum.count) == 0,
+          "seed %" PRIu64 ": sums of %zu x %zu, rank %" PRIu32, seed, rows, cols, rank);
+    guarded_free(&sum);
+    guarded_free(&a);
+    guarded_free(&b);
+    free(wanted);
+    free(row);
+}
+
+/* One delta; element `bad` of W is NaN or infinite, NONE_BAD: none. */
+#define NONE_BAD SIZE_MAX
+static void check_fold_with(size_t bad, uint32_t rank, uint64_t rows, uint64_t cols,
+                            uint64_t first_col, enum dtype dtype, enum dtype dst_dtype,
+                            size_t slack)
 {
     uint64_t rng = rank * 1000003 + cols;
     const size_t count = rows * cols - first_col;
@@ -422,7 +467,7 @@ static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t fir
     }
     fill_floats(&rng, b, rows * rank, 0);
     for (size_t i = 0; i < count; i++) {
-        float value = random_unit(&rng);
+        float value = i != bad ? random_unit(&rng) : i % 2 ? NAN : -INFINITY;
 
         fold_scalar.encode(w.bytes + i * dtype_bytes(dtype), dtype, &value, 1);
     }
@@ -436,22 +481,29 @@ static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t fir
                                            .count = count,
                                            .deltas = fold->deltas,
                                            .delta_count = 1 };
-    CHECK(fold_scalar.fold(&fold->segment) == FOLD_FINITE, "finite");
+    CHECK(fold_scalar.fold(&fold->segment) == (bad == NONE_BAD ? FOLD_FINITE : bad), "the test");
     gpu_call_both(&call, &fold->segment.dst, dst.bytes, bytes);
     gpu_call_in(&call, &fold->segment.src, w.bytes, src_bytes);
     gpu_call_in(&call, &fold->deltas[0].a, a, fold_packed_floats(rank, cols) * sizeof(float));
     gpu_call_in(&call, &fold->deltas[0].b, b, rows * rank * sizeof(float));
     gpu_call_run(&call);
-    CHECK(memcmp(dst.bytes, wanted, bytes) == 0 && call.bad == DEVICE_FINITE &&
-              guarded_intact(&dst, POISON),
-          "fold of %" PRIu64 " x %" PRIu64 " from %" PRIu64 " on, rank %" PRIu32 ", slack %zu",
-          rows, cols, first_col, rank, slack);
+    CHECK(memcmp(dst.bytes, wanted, bytes) == 0 && guarded_intact(&dst, POISON) &&
+              (bad == NONE_BAD ? call.bad == DEVICE_FINITE : call.bad / 4 == bad),
+          "fold of %" PRIu64 " x %" PRIu64 " from %" PRIu64 " on, rank %" PRIu32
+          ", slack %zu, bad %zu",
+          rows, cols, first_col, rank, slack, bad);
     guarded_free(&w);
     guarded_free(&dst);
     free(row);
     free(a);
     free(b);
     free(wanted);
+}
+
+static void check_fold(uint32_t rank, uint64_t rows, uint64_t cols, uint64_t first_col,
+                       enum dtype dtype, enum dtype dst_dtype, size_t slack)
+{
+    check_fold_with(NONE_BAD, rank, rows, cols, first_col, dtype, dst_dtype, slack);
 }
 
 static void check_folds(void)
@@ -466,6 +518,13 @@ static void check_folds(void)
         check_fold(8, 20, 64, 0, DTYPE_BF16, DTYPE_BF16, slack);
         check_fold(70, 20, 64, 0, DTYPE_BF16, DTYPE_BF16, slack); /* two panels: the other kernel */
         check_fold(8, 20, 60, 3, DTYPE_F32, DTYPE_F32, slack);
+    }
+    for (size_t row = 0; row < 16;
+         row++) { /* of the rows of a thread each has a number that is not */
+        for (unsigned d = 0; d < COUNT_OF(dtypes); d++) {
+            check_fold_with(row * 65, 8, 16, 64, 0, dtypes[d], dtypes[d], 0);
+            check_fold_with(row * 65, 70, 16, 64, 0, dtypes[d], dtypes[d], 0);
+        }
     }
     /* Rows of one dtype are aligned, those of the other are not. */
     for (uint64_t cols = 48; cols < 64; cols++) {
@@ -523,6 +582,7 @@ int main(int argc, char **argv)
         check_dora(&rng, seed);
         check_convert(&rng, seed);
         check_scaled(&rng, seed);
+        check_panel_sum(&rng, seed);
     }
     fold_environment_leave(&environment);
     return 0;
