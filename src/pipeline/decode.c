@@ -26,6 +26,43 @@ static int read_part(const struct job *job, const struct scheme_part *part, uint
     return 0;
 }
 
+static void expect_part(const struct job *job, const struct scheme_part *part,
+                        const struct quant_reads *reads)
+{
+    if (reads->count)
+        file_will_need(&job->shards[part->shard], part->offset + reads->offset,
+                       (reads->count - 1) * reads->stride + reads->bytes);
+}
+
+static void expect_tensor(const struct job *job, const struct plan_tensor *tensor,
+                          struct plan_elements elements)
+{
+    const struct quant_matrix *matrix = &tensor->quant->matrix;
+    const struct scheme_part *parts = tensor->quant->parts;
+    uint64_t span = quant_span(matrix);
+
+    while (elements.first < elements.end) {
+        uint64_t next = min_u64(elements.end, (elements.first / span + 1) * span);
+        struct quant_reads reads[QUANT_PART_COUNT];
+
+        quant_reads_of(reads, matrix, elements.first, next - elements.first);
+        expect_part(job, &parts[QUANT_PART_SCALES], &reads[QUANT_PART_SCALES]);
+        expect_part(job, &parts[QUANT_PART_ZEROS], &reads[QUANT_PART_ZEROS]);
+        elements.first = next;
+    }
+}
+
+void decode_expect(const struct job *job, const struct plan_block *block)
+{
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &job->plan->tensors[block->tensor_first + i];
+
+        if (tensor->quant && tensor->action != PLAN_COPY && tensor->action != PLAN_COMPANION)
+            expect_tensor(job, tensor,
+                          plan_part_elements(tensor, plan_block_part(block, tensor)));
+    }
+}
+
 static int read_pieces(const struct job *job, const struct scratch *scratch,
                        const struct scheme_part *part, const struct quant_reads *reads,
                        uint8_t *out, struct error *err)

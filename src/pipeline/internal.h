@@ -288,6 +288,12 @@ int roundtrip_fetch(const struct scratch *scratch, const struct plan_tensor *ten
 int run_fold_quant(const struct job *job, const struct scratch *scratch,
                    const struct block_run *run, struct error *err);
 
+/*
+ * Let the kernel fetch the companions that workers will read for this block, while its codes come
+ * through the ring: a read of theirs would stand behind all that is queued there.
+ */
+void decode_expect(const struct job *job, const struct plan_block *block);
+
 /* Elements of a quantised tensor as fp32, read from the base.  Uses scratch->raw. */
 int decode_fetch(const struct job *job, const struct scratch *scratch,
                  const struct plan_tensor *tensor, uint64_t first, uint64_t count, float *out,

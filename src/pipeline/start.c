@@ -124,6 +124,7 @@ static bool start_block(struct control *control, struct output *output, struct s
     if (control->output_count > 1 && is_of_base(output, &slot->block))
         add_others(control, slot, output);
     submit_reads(control, slot);
+    decode_expect(slot->job, &slot->block);
     if (submit_windows(control, slot, &err))
         control_fail(control, NULL, &err);
     if (slot->reads_left == 0) /* a header, or what workers read themselves */
