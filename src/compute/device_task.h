@@ -40,13 +40,10 @@ enum device_op {
     DEVICE_CONVERT,
     DEVICE_PANEL_SUM,
     DEVICE_ADD_SCALED,
-    DEVICE_ADD_SQUARES,
-    DEVICE_ADD_SQUARES_EACH,
     DEVICE_SCALE_ROWS,
     DEVICE_SCALE_COLS,
     DEVICE_DORA_ROWS,
     DEVICE_DECODE,
-    DEVICE_ABSMAX,
     DEVICE_BNB4,
     DEVICE_ROUND_TRIP,
     DEVICE_SCALED,
@@ -96,19 +93,6 @@ struct device_add_scaled {
     uint64_t count;
 };
 
-/*
- * x is rows x cols, dense.  ADD_SQUARES: fold_ops.add_squares() of each row into lanes, rows x
- * FOLD_LANES.  ADD_SQUARES_EACH: add_squares_each() of row after row into sums[cols].
- * `fresh`: as if lanes and sums were 0 before.
- */
-struct device_squares {
-    double *sums;
-    const float *x;
-    uint64_t rows;
-    uint64_t cols;
-    bool fresh;
-};
-
 /* x is rows x cols.  SCALE_ROWS: fold_ops.scale() of row r by factors[r].  SCALE_COLS: scale_each()
  * of every row by factors[cols]. */
 struct device_scale {
@@ -140,9 +124,9 @@ struct device_decode {
     uint64_t count;
 };
 
-/* encode_ops.absmax(), and for BNB4 and ROUND_TRIP encode_ops.bnb4() and bnb4_round_trip(). */
+/* encode_ops.bnb4() and bnb4_round_trip() */
 struct device_blocks {
-    void *out;     /* float: ABSMAX, ROUND_TRIP; uint8_t: BNB4 */
+    void *out;     /* float: ROUND_TRIP; uint8_t: BNB4 */
     float *absmax; /* BNB4 */
     enum quant_codes codes;
     enum dtype result_dtype; /* ROUND_TRIP */
@@ -184,7 +168,6 @@ struct device_task {
         struct device_convert convert;
         struct device_panel_sum panel_sum;
         struct device_add_scaled add_scaled;
-        struct device_squares squares;
         struct device_scale scale;
         struct device_dora_rows dora_rows;
         struct device_decode decode;

@@ -1,5 +1,5 @@
 /*
- * body_encode.h - fp32 to codes, and the largest magnitudes of blocks
+ * body_encode.h - fp32 to codes, with the largest magnitudes of blocks or given scales
  *
  * A team of threads, a power of two, takes a block of quantisation: each thread eight elements at a
  * time.  Blocks of 64 have teams of 8, so that neighbouring threads read neighbouring memory.
@@ -13,7 +13,7 @@
 #include "compute/encode_element.h"
 #include "gpu/body.h"
 
-enum encode_kind { ENCODE_ABSMAX, ENCODE_BNB4, ENCODE_ROUND_TRIP };
+enum encode_kind { ENCODE_BNB4, ENCODE_ROUND_TRIP };
 
 struct encode_work {
     enum encode_kind kind;
@@ -143,14 +143,8 @@ COMPUTE_SHARED void encode_finish(const struct encode_work *work,
 {
     float x[GPU_EIGHT];
 
-    if (place->member == 0 && place->first < place->end) {
-        if (work->kind == ENCODE_ABSMAX)
-            ((float *)work->task.out)[place->number] = largest;
-        if (work->kind == ENCODE_BNB4)
-            work->task.absmax[place->number] = largest;
-    }
-    if (work->kind == ENCODE_ABSMAX)
-        return;
+    if (work->kind == ENCODE_BNB4 && place->member == 0 && place->first < place->end)
+        work->task.absmax[place->number] = largest;
     for (uint64_t at = place->first + place->member * GPU_EIGHT; at < place->end;
          at += work->team * GPU_EIGHT) {
         unsigned count = encode_load_eight(x, work->task.src, at, place->end);

@@ -1,5 +1,5 @@
 /*
- * body_norm.h - sums of squares, and products with factors of rows and columns
+ * body_norm.h - norms of rows, and products with factors of rows and columns
  *
  * A row's squares are summed in FOLD_LANES lanes, which are the threads of a warp: neighbouring
  * threads read neighbouring elements, and each adds its own in order.
@@ -19,43 +19,14 @@ struct norm_shared {
 };
 
 /* x[lane], x[lane + FOLD_LANES], ...; loads of several are on their way at once. */
-COMPUTE_SHARED double norm_lane(double sum, const float *x, uint64_t cols, unsigned lane)
+COMPUTE_SHARED double norm_lane(const float *x, uint64_t cols, unsigned lane)
 {
+    double sum = 0.0;
+
     GPU_UNROLL_BY_8
     for (uint64_t col = lane; col < cols; col += FOLD_LANES)
         sum = f64_add_square(sum, x[col]);
     return f64_canonical(sum);
-}
-
-COMPUTE_SHARED void norm_rows_block(const struct device_squares *task, uint64_t block)
-{
-    GPU_PHASE(thread, GPU_THREADS)
-    {
-        const uint64_t row = block * NORM_ROWS + thread / FOLD_LANES;
-        const unsigned lane = thread % FOLD_LANES;
-        double *sum = task->sums + row * FOLD_LANES + lane;
-
-        if (row < task->rows && (task->fresh || lane < task->cols)) /* else it stays as it is */
-            *sum = norm_lane(task->fresh ? 0.0 : *sum, task->x + row * task->cols, task->cols,
-                             lane);
-    }
-}
-
-COMPUTE_SHARED void norm_cols_block(const struct device_squares *task, uint64_t block)
-{
-    GPU_PHASE(thread, GPU_THREADS)
-    {
-        const uint64_t col = block * GPU_THREADS + thread;
-
-        if (col < task->cols && (task->fresh || task->rows)) {
-            double sum = task->fresh ? 0.0 : task->sums[col];
-
-            GPU_UNROLL_BY_8
-            for (uint64_t row = 0; row < task->rows; row++)
-                sum = f64_add_square(sum, task->x[row * task->cols + col]);
-            task->sums[col] = f64_canonical(sum);
-        }
-    }
 }
 
 /* A warp for a row: its norm as fold_norm() has it, then the row of w times the factor. */
@@ -68,7 +39,7 @@ COMPUTE_SHARED void norm_dora_block(const struct device_dora_rows *task, struct 
 
         if (row < task->rows)
             shared->sums[thread / FOLD_LANES][thread % FOLD_LANES] = norm_lane(
-                0.0, task->alone + row * task->cols, task->cols, thread % FOLD_LANES);
+                task->alone + row * task->cols, task->cols, thread % FOLD_LANES);
     }
     for (unsigned half = FOLD_LANES / 2; half; half /= 2) {
         GPU_PHASE(thread, GPU_THREADS)

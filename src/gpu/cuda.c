@@ -4,11 +4,17 @@
  *
  * Work is only ever put into streams of its own, which do not wait for the default stream.  Events
  * make a waiting host sleep.
+ *
+ * Which device a thread works with is the driver's knowledge: its current context, which every copy
+ * of the runtime in a process goes by.  A caller's thread may have one of its own (PyTorch's), so
+ * each function here puts back what it found.  By the driver's function, since cudaSetDevice()
+ * would make a context on a device that nobody has used yet.
  */
 #include "gpu/gpu.h"
 #include "gpu/kernels.h"
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +34,14 @@ struct memory {
     enum memory_kind kind;
 };
 
+/* A CUcontext, and a CUresult; the driver's header is not needed for these two. */
+typedef int (*get_context)(void **context);
+typedef int (*set_context)(void *context);
+
 struct device {
     int number;
+    get_context get_context;
+    set_context set_context;
     struct memory *memories;
     struct device_stream *streams;
     struct device_info info;
@@ -43,12 +55,20 @@ static int failed(const struct device *device, const char *call, cudaError_t cod
                      cudaGetErrorString(code), cudaGetErrorName(code));
 }
 
-/* The current device is one of the calling thread's properties. */
-static int use(const struct device *device, struct error *err)
+/* Make the device that of the calling thread, and remember what was; leave() in any case. */
+static int enter(const struct device *device, void **before, struct error *err)
 {
-    cudaError_t code = cudaSetDevice(device->number);
+    cudaError_t code;
 
+    *before = NULL;
+    (void)device->get_context(before); /* a driver that cannot say this cannot do what follows */
+    code = cudaSetDevice(device->number);
     return code == cudaSuccess ? 0 : failed(device, "cudaSetDevice()", code, err);
+}
+
+static void leave(const struct device *device, void *before)
+{
+    (void)device->set_context(before);
 }
 
 unsigned gpu_cuda_count(char *reason, size_t reason_bytes)
@@ -142,12 +162,43 @@ static int ask(struct device *device, struct error *err)
     return 0;
 }
 
+/* The driver is loaded: the runtime has counted its devices. */
+static int find_driver(struct device *device, struct error *err)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+
+    if (driver) {
+        *(void **)&device->get_context = dlsym(driver, "cuCtxGetCurrent");
+        *(void **)&device->set_context = dlsym(driver, "cuCtxSetCurrent");
+        dlclose(driver); /* the runtime keeps it */
+    }
+    if (!device->get_context || !device->set_context)
+        return error_set(err, ERR_USAGE,
+                         "cuda cannot be used: the NVIDIA driver (libcuda.so.1) has no "
+                         "cuCtxGetCurrent() or no cuCtxSetCurrent()");
+    return 0;
+}
+
+/* The first use of a device by a process makes a context there. */
+static int start(struct device *device, struct error *err)
+{
+    cudaError_t code = (cudaError_t)kernels_load();
+
+    if (code == cudaErrorNoKernelImageForDevice)
+        return error_set(err, ERR_USAGE, "cuda:%d is a GPU that this build has no kernels for",
+                         device->number);
+    if (code != cudaSuccess)
+        return failed(device, "loading the kernels", code, err);
+    return ask(device, err);
+}
+
 static int cuda_open(struct device **out, unsigned number, struct error *err)
 {
     char reason[160];
     unsigned count = gpu_cuda_count(reason, sizeof(reason));
     struct device *device;
-    cudaError_t code;
+    void *before;
+    int status;
 
     if (number >= count)
         return count ? error_set(err, ERR_USAGE, "there is no cuda:%u: the last GPU is cuda:%u",
@@ -157,24 +208,18 @@ static int cuda_open(struct device **out, unsigned number, struct error *err)
     if (!device)
         return error_no_memory(err, "the device");
     device->number = (int)number;
-    if (use(device, err))
-        goto fail;
-    code = (cudaError_t)kernels_load(); /* makes the context too */
-    if (code == cudaErrorNoKernelImageForDevice) {
-        error_set(err, ERR_USAGE, "cuda:%u is a GPU that this build has no kernels for", number);
-        goto fail;
+    status = find_driver(device, err);
+    if (!status) {
+        status = enter(device, &before, err);
+        if (!status)
+            status = start(device, err);
+        leave(device, before);
     }
-    if (code != cudaSuccess) {
-        failed(device, "loading the kernels", code, err);
-        goto fail;
-    }
-    if (ask(device, err))
-        goto fail;
-    *out = device;
-    return 0;
-fail:
-    free(device);
-    return err->code;
+    if (status)
+        free(device);
+    else
+        *out = device;
+    return status;
 }
 
 static void close_stream(struct device_stream *stream)
@@ -183,22 +228,26 @@ static void close_stream(struct device_stream *stream)
         if (stream->marks[i])
             (void)cudaEventDestroy(stream->marks[i]);
     }
-    if (stream->stream)
+    if (stream->stream) {
+        (void)cudaStreamSynchronize(stream->stream);
         (void)cudaStreamDestroy(stream->stream);
+    }
     free(stream);
 }
 
 /* Nothing is said of what fails: on a lost device everything does. */
 static void cuda_close(struct device *device)
 {
+    struct error ignored = { 0 };
+    void *before;
+
     if (!device)
         return;
-    (void)cudaSetDevice(device->number);
+    (void)enter(device, &before, &ignored);
     while (device->streams) {
         struct device_stream *stream = device->streams;
 
         device->streams = stream->next;
-        (void)cudaStreamSynchronize(stream->stream);
         close_stream(stream);
     }
     while (device->memories) {
@@ -212,6 +261,7 @@ static void cuda_close(struct device *device)
         free(memory);
     }
     (void)cudaGetLastError();
+    leave(device, before);
     free(device);
 }
 
@@ -220,29 +270,38 @@ static void cuda_describe(const struct device *device, struct device_info *out)
     *out = device->info;
 }
 
+static int take_now(struct device *device, struct memory *memory, size_t bytes, struct error *err)
+{
+    bool host = memory->kind == MEMORY_HOST;
+    cudaError_t code = host ? cudaHostAlloc(&memory->bytes, bytes, cudaHostAllocPortable)
+                            : cudaMalloc(&memory->bytes, bytes);
+    char call[64];
+
+    if (code == cudaSuccess)
+        return 0;
+    snprintf(call, sizeof(call), "%s of %zu bytes", host ? "cudaHostAlloc()" : "cudaMalloc()",
+             bytes);
+    return failed(device, call, code, err);
+}
+
 static int take(struct device *device, void **out, size_t bytes, enum memory_kind kind,
                 struct error *err)
 {
-    bool host = kind == MEMORY_HOST;
     struct memory *memory = calloc(1, sizeof(*memory));
-    cudaError_t code;
-    char call[64];
+    void *before;
+    int status;
 
     if (!memory)
         return error_no_memory(err, "the memory of the device");
-    if (use(device, err)) {
-        free(memory);
-        return err->code;
-    }
-    code = host ? cudaHostAlloc(&memory->bytes, bytes, cudaHostAllocPortable)
-                : cudaMalloc(&memory->bytes, bytes);
-    if (code != cudaSuccess) {
-        free(memory);
-        snprintf(call, sizeof(call), "%s of %zu bytes", host ? "cudaHostAlloc()" : "cudaMalloc()",
-                 bytes);
-        return failed(device, call, code, err);
-    }
     memory->kind = kind;
+    status = enter(device, &before, err);
+    if (!status)
+        status = take_now(device, memory, bytes, err);
+    leave(device, before);
+    if (status) {
+        free(memory);
+        return status;
+    }
     memory->next = device->memories;
     device->memories = memory;
     *out = memory->bytes;
@@ -262,59 +321,78 @@ static int cuda_take_pinned(struct device *device, void **host, size_t bytes, st
 static bool cuda_pin(struct device *device, void *host, size_t bytes)
 {
     struct error ignored = { 0 };
-    bool pinned = use(device, &ignored) == 0 &&
+    void *before;
+    bool pinned = enter(device, &before, &ignored) == 0 &&
                   cudaHostRegister(host, bytes, cudaHostRegisterPortable) == cudaSuccess;
 
     if (!pinned)
         (void)cudaGetLastError();
+    leave(device, before);
     return pinned;
 }
 
 static void cuda_unpin(struct device *device, void *host)
 {
-    (void)cudaSetDevice(device->number);
+    struct error ignored = { 0 };
+    void *before;
+
+    (void)enter(device, &before, &ignored);
     (void)cudaHostUnregister(host);
     (void)cudaGetLastError();
+    leave(device, before);
+}
+
+static int make_stream(struct device_stream *stream, struct error *err)
+{
+    cudaError_t code = cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking);
+
+    if (code != cudaSuccess)
+        return failed(stream->device, "cudaStreamCreateWithFlags()", code, err);
+    for (unsigned i = 0; i < DEVICE_MARKS; i++) {
+        code = cudaEventCreateWithFlags(&stream->marks[i], cudaEventBlockingSync);
+        if (code != cudaSuccess)
+            return failed(stream->device, "cudaEventCreateWithFlags()", code, err);
+    }
+    return 0;
 }
 
 static int cuda_stream(struct device *device, struct device_stream **out, struct error *err)
 {
     struct device_stream *stream = calloc(1, sizeof(*stream));
-    cudaError_t code;
+    void *before;
+    int status;
 
     if (!stream)
         return error_no_memory(err, "a stream");
     stream->device = device;
     stream->next = device->streams;
     device->streams = stream;
-    if (use(device, err))
-        return err->code;
-    code = cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking);
-    if (code != cudaSuccess)
-        return failed(device, "cudaStreamCreateWithFlags()", code, err);
-    for (unsigned i = 0; i < DEVICE_MARKS; i++) {
-        code = cudaEventCreateWithFlags(&stream->marks[i], cudaEventBlockingSync);
-        if (code != cudaSuccess)
-            return failed(device, "cudaEventCreateWithFlags()", code, err);
-    }
-    *out = stream;
-    return 0;
+    status = enter(device, &before, err);
+    if (!status)
+        status = make_stream(stream, err);
+    leave(device, before);
+    if (!status)
+        *out = stream;
+    return status;
 }
 
 static int copy(struct device_stream *stream, void *to, const void *from, size_t bytes,
                 enum cudaMemcpyKind kind, struct error *err)
 {
+    void *before;
+    int status = enter(stream->device, &before, err);
     cudaError_t code;
 
-    if (use(stream->device, err))
-        return err->code;
-    code = cudaMemcpyAsync(to, from, bytes, kind, stream->stream);
-    if (code == cudaSuccess)
-        return 0;
-    return failed(stream->device,
-                  kind == cudaMemcpyHostToDevice ? "cudaMemcpyAsync() to the device"
-                                                 : "cudaMemcpyAsync() from the device",
-                  code, err);
+    if (!status) {
+        code = cudaMemcpyAsync(to, from, bytes, kind, stream->stream);
+        if (code != cudaSuccess)
+            status = failed(stream->device,
+                            kind == cudaMemcpyHostToDevice ? "cudaMemcpyAsync() to the device"
+                                                           : "cudaMemcpyAsync() from the device",
+                            code, err);
+    }
+    leave(stream->device, before);
+    return status;
 }
 
 static int cuda_upload(struct device_stream *stream, void *memory, const void *host, size_t bytes,
@@ -336,54 +414,68 @@ static int cuda_run(struct device_stream *stream, const struct device_task *task
         [DEVICE_CONVERT] = "launching convert",
         [DEVICE_PANEL_SUM] = "launching panel_sum",
         [DEVICE_ADD_SCALED] = "launching add_scaled",
-        [DEVICE_ADD_SQUARES] = "launching add_squares",
-        [DEVICE_ADD_SQUARES_EACH] = "launching add_squares_each",
         [DEVICE_SCALE_ROWS] = "launching scale_rows",
         [DEVICE_SCALE_COLS] = "launching scale_cols",
         [DEVICE_DORA_ROWS] = "launching dora_rows",
         [DEVICE_DECODE] = "launching decode",
-        [DEVICE_ABSMAX] = "launching absmax",
         [DEVICE_BNB4] = "launching bnb4",
         [DEVICE_ROUND_TRIP] = "launching round_trip",
         [DEVICE_SCALED] = "launching scaled",
     };
+    void *before;
+    int status = enter(stream->device, &before, err);
     cudaError_t code;
 
-    if (use(stream->device, err))
-        return err->code;
-    code = (cudaError_t)kernels_launch(task, stream->stream);
-    return code == cudaSuccess ? 0 : failed(stream->device, names[task->op], code, err);
+    if (!status) {
+        code = (cudaError_t)kernels_launch(task, stream->stream);
+        if (code != cudaSuccess)
+            status = failed(stream->device, names[task->op], code, err);
+    }
+    leave(stream->device, before);
+    return status;
 }
 
 static int cuda_mark(struct device_stream *stream, unsigned mark, struct error *err)
 {
+    void *before;
+    int status = enter(stream->device, &before, err);
     cudaError_t code;
 
-    if (use(stream->device, err))
-        return err->code;
-    code = cudaEventRecord(stream->marks[mark], stream->stream);
-    return code == cudaSuccess ? 0 : failed(stream->device, "cudaEventRecord()", code, err);
+    if (!status) {
+        code = cudaEventRecord(stream->marks[mark], stream->stream);
+        if (code != cudaSuccess)
+            status = failed(stream->device, "cudaEventRecord()", code, err);
+    }
+    leave(stream->device, before);
+    return status;
 }
 
 static int cuda_wait(struct device_stream *stream, unsigned mark, struct error *err)
 {
+    void *before;
+    int status = enter(stream->device, &before, err);
     cudaError_t code;
 
-    if (use(stream->device, err))
-        return err->code;
-    code = cudaEventSynchronize(stream->marks[mark]);
-    return code == cudaSuccess
-               ? 0
-               : failed(stream->device, "cudaEventSynchronize(), or what it waited for,", code,
-                        err);
+    if (!status) {
+        code = cudaEventSynchronize(stream->marks[mark]);
+        if (code != cudaSuccess)
+            status = failed(stream->device, "cudaEventSynchronize(), or what it waited for,", code,
+                            err);
+    }
+    leave(stream->device, before);
+    return status;
 }
 
 static double cuda_seconds(struct device_stream *stream, unsigned from, unsigned to)
 {
+    struct error ignored = { 0 };
     float milliseconds = 0;
+    void *before;
 
-    if (cudaEventElapsedTime(&milliseconds, stream->marks[from], stream->marks[to]) != cudaSuccess)
+    if (enter(stream->device, &before, &ignored) ||
+        cudaEventElapsedTime(&milliseconds, stream->marks[from], stream->marks[to]) != cudaSuccess)
         (void)cudaGetLastError();
+    leave(stream->device, before);
     return (double)milliseconds / 1000;
 }
 

@@ -35,8 +35,7 @@ uint64_t grid_encode(struct encode_work *out, enum encode_kind kind,
                      const struct device_blocks *task)
 {
     *out = (struct encode_work){ .kind = kind, .task = *task, .team = 1 };
-    if (kind != ENCODE_ABSMAX)
-        memcpy(out->table, quant_tables[quant_table_of(task->codes)], sizeof(out->table));
+    memcpy(out->table, quant_tables[quant_table_of(task->codes)], sizeof(out->table));
     out->blocks = gpu_ceil(task->count, task->block);
     while (out->team < GPU_THREADS && out->team * GPU_EIGHT < task->block)
         out->team *= 2;

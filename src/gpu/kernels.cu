@@ -15,15 +15,12 @@ int kernels_launch(const struct device_task *task, void *stream)
     case DEVICE_PANEL_SUM:
         return launch_fold(task, to);
     case DEVICE_ADD_SCALED:
-    case DEVICE_ADD_SQUARES:
-    case DEVICE_ADD_SQUARES_EACH:
     case DEVICE_SCALE_ROWS:
     case DEVICE_SCALE_COLS:
     case DEVICE_DORA_ROWS:
         return launch_norm(task, to);
     case DEVICE_DECODE:
         return launch_quant(task, to);
-    case DEVICE_ABSMAX:
     case DEVICE_BNB4:
     case DEVICE_ROUND_TRIP:
     case DEVICE_SCALED:

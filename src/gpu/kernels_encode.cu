@@ -1,5 +1,5 @@
 /*
- * kernels_encode.cu - fp32 to codes, and the largest magnitudes of blocks
+ * kernels_encode.cu - fp32 to codes
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,9 +21,7 @@ static __global__ void __launch_bounds__(GPU_THREADS)
 
 cudaError_t launch_encode(const struct device_task *task, cudaStream_t stream)
 {
-    const enum encode_kind kind = task->op == DEVICE_ABSMAX ? ENCODE_ABSMAX
-                                  : task->op == DEVICE_BNB4 ? ENCODE_BNB4
-                                                            : ENCODE_ROUND_TRIP;
+    const enum encode_kind kind = task->op == DEVICE_BNB4 ? ENCODE_BNB4 : ENCODE_ROUND_TRIP;
     struct encode_work work;
     uint64_t blocks;
 

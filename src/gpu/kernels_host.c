@@ -69,18 +69,6 @@ static void run_add_scaled(const struct device_add_scaled *task)
         norm_add_scaled_block(task, b);
 }
 
-static void run_squares(const struct device_squares *task, bool by_rows)
-{
-    uint64_t blocks = by_rows ? gpu_ceil(task->rows, NORM_ROWS) : grid_thread_blocks(task->cols);
-
-    for (uint64_t b = 0; b < blocks; b++) {
-        if (by_rows)
-            norm_rows_block(task, b);
-        else
-            norm_cols_block(task, b);
-    }
-}
-
 static void run_scale(const struct device_scale *task, bool by_rows)
 {
     uint64_t blocks = grid_thread_blocks(gpu_ceil(task->rows * task->cols, NORM_FOUR));
@@ -144,10 +132,6 @@ void kernels_run_on_host(const struct device_task *task)
     case DEVICE_ADD_SCALED:
         run_add_scaled(&task->add_scaled);
         return;
-    case DEVICE_ADD_SQUARES:
-    case DEVICE_ADD_SQUARES_EACH:
-        run_squares(&task->squares, task->op == DEVICE_ADD_SQUARES);
-        return;
     case DEVICE_SCALE_ROWS:
     case DEVICE_SCALE_COLS:
         run_scale(&task->scale, task->op == DEVICE_SCALE_ROWS);
@@ -157,9 +141,6 @@ void kernels_run_on_host(const struct device_task *task)
         return;
     case DEVICE_DECODE:
         run_decode(&task->decode, task->bad);
-        return;
-    case DEVICE_ABSMAX:
-        run_blocks(&task->blocks, ENCODE_ABSMAX, NULL);
         return;
     case DEVICE_BNB4:
         run_blocks(&task->blocks, ENCODE_BNB4, task->bad);

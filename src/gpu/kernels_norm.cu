@@ -1,21 +1,9 @@
 /*
- * kernels_norm.cu - sums of squares, and products with factors of rows and columns
+ * kernels_norm.cu - norms of rows, and products with factors of rows and columns
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "gpu/launch.h"
-
-static __global__ void __launch_bounds__(GPU_THREADS)
-    norm_rows_kernel(const __grid_constant__ struct device_squares task)
-{
-    norm_rows_block(&task, blockIdx.x);
-}
-
-static __global__ void __launch_bounds__(GPU_THREADS)
-    norm_cols_kernel(const __grid_constant__ struct device_squares task)
-{
-    norm_cols_block(&task, blockIdx.x);
-}
 
 static __global__ void __launch_bounds__(GPU_THREADS)
     norm_dora_kernel(const __grid_constant__ struct device_dora_rows task)
@@ -39,14 +27,9 @@ static __global__ void __launch_bounds__(GPU_THREADS)
 
 cudaError_t launch_norm(const struct device_task *task, cudaStream_t stream)
 {
-    const struct device_squares *squares = &task->squares;
     const struct device_scale *scale = &task->scale;
 
-    if (task->op == DEVICE_ADD_SQUARES)
-        LAUNCH(norm_rows_kernel, gpu_ceil(squares->rows, NORM_ROWS), stream, *squares);
-    else if (task->op == DEVICE_ADD_SQUARES_EACH)
-        LAUNCH(norm_cols_kernel, grid_thread_blocks(squares->cols), stream, *squares);
-    else if (task->op == DEVICE_DORA_ROWS)
+    if (task->op == DEVICE_DORA_ROWS)
         LAUNCH(norm_dora_kernel, gpu_ceil(task->dora_rows.rows, NORM_ROWS), stream,
                task->dora_rows);
     else if (task->op == DEVICE_ADD_SCALED)
@@ -62,8 +45,7 @@ cudaError_t launch_norm(const struct device_task *task, cudaStream_t stream)
 
 cudaError_t load_norm(void)
 {
-    const void *const kernels[] = { (const void *)norm_rows_kernel, (const void *)norm_cols_kernel,
-                                    (const void *)norm_dora_kernel,
+    const void *const kernels[] = { (const void *)norm_dora_kernel,
                                     (const void *)norm_add_scaled_kernel,
                                     (const void *)norm_scale_kernel };
     cudaError_t failed = cudaSuccess;

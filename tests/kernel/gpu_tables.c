@@ -113,25 +113,6 @@ static void gpu_add_scaled_op(float *w, const float *sum, float scale, size_t co
     gpu_call_run(&call);
 }
 
-static void squares(enum device_op op, double *sums, size_t sum_count, const float *x, size_t count)
-{
-    struct gpu_call call = { .task = { .op = op, .squares = { .rows = 1, .cols = count } } };
-
-    gpu_call_both(&call, &call.task.squares.sums, sums, sum_count * sizeof(double));
-    gpu_call_in(&call, &call.task.squares.x, x, count * sizeof(float));
-    gpu_call_run(&call);
-}
-
-static void gpu_add_squares_op(double lanes[FOLD_LANES], const float *x, size_t count)
-{
-    squares(DEVICE_ADD_SQUARES, lanes, FOLD_LANES, x, count);
-}
-
-static void gpu_add_squares_each_op(double *sums, const float *x, size_t count)
-{
-    squares(DEVICE_ADD_SQUARES_EACH, sums, count, x, count);
-}
-
 static void scale_by(enum device_op op, float *x, const float *factors, size_t factor_count,
                      size_t count)
 {
@@ -180,16 +161,6 @@ static size_t gpu_quant_decode_op(float *dst, const struct quant_matrix *matrix,
                     matrix->cols * sizeof(uint32_t));
     gpu_call_run(&call);
     return found(&call);
-}
-
-static void gpu_absmax_op(float *out, const float *src, size_t count, size_t block)
-{
-    struct gpu_call call = { .task = { .op = DEVICE_ABSMAX,
-                                       .blocks = { .count = count, .block = block } } };
-
-    gpu_call_both(&call, &call.task.blocks.out, out, (count + block - 1) / block * sizeof(float));
-    gpu_call_in(&call, &call.task.blocks.src, src, count * sizeof(float));
-    gpu_call_run(&call);
 }
 
 static size_t gpu_bnb4_op(uint8_t *out, float *absmax, enum quant_codes codes, const float *src,
@@ -245,24 +216,21 @@ static size_t gpu_scaled_op(uint8_t *out, enum quant_codes codes, const float *s
     return found(&call);
 }
 
-static const struct fold_ops fold_gpu = {
+static struct fold_ops fold_gpu = {
     .name = "kernels",
     .fold = gpu_fold_op,
     .decode = gpu_decode_op,
     .encode = gpu_encode_op,
     .panel_sum = gpu_panel_sum_op,
     .add_scaled = gpu_add_scaled_op,
-    .add_squares = gpu_add_squares_op,
-    .add_squares_each = gpu_add_squares_each_op,
     .scale = gpu_scale_op,
     .scale_each = gpu_scale_each_op,
 };
 static const struct quant_ops quant_gpu = { .name = "kernels", .decode = gpu_quant_decode_op };
-static const struct encode_ops encode_gpu = { .name = "kernels",
-                                              .absmax = gpu_absmax_op,
-                                              .bnb4 = gpu_bnb4_op,
-                                              .bnb4_round_trip = gpu_round_trip_op,
-                                              .scaled = gpu_scaled_op };
+static struct encode_ops encode_gpu = { .name = "kernels",
+                                        .bnb4 = gpu_bnb4_op,
+                                        .bnb4_round_trip = gpu_round_trip_op,
+                                        .scaled = gpu_scaled_op };
 
 /* What the tests ask the processor for; the linker puts these in its place. */
 
@@ -276,6 +244,8 @@ const struct fold_ops *const *__wrap_cpu_fold_available(void)
 {
     static const struct fold_ops *const tables[] = { &fold_gpu, NULL };
 
+    fold_gpu.add_squares = fold_scalar.add_squares; /* what no device is asked for */
+    fold_gpu.add_squares_each = fold_scalar.add_squares_each;
     return tables;
 }
 
@@ -290,6 +260,7 @@ const struct encode_ops *const *__wrap_cpu_encode_available(void)
 {
     static const struct encode_ops *const tables[] = { &encode_gpu, NULL };
 
+    encode_gpu.absmax = encode_scalar.absmax;
     return tables;
 }
 
@@ -300,5 +271,5 @@ const struct quant_ops *__wrap_cpu_quant_find(const char *name)
 
 const struct encode_ops *__wrap_cpu_encode_find(const char *name)
 {
-    return !name || strcmp(name, encode_gpu.name) == 0 ? &encode_gpu : NULL;
+    return !name || strcmp(name, encode_gpu.name) == 0 ? *__wrap_cpu_encode_available() : NULL;
 }
