@@ -154,8 +154,8 @@ static void add_work(const struct lorafold_merge *merge, struct text *out)
     text_adds(out, "tensors   ");
     if (!writes_adapter(merge))
         text_addf(out, "%zu folded, ", plan->folded);
-    if (plan->decoded)
-        text_addf(out, "%zu of them and others decoded, ", plan->decoded);
+    if (plan->decoded > plan->turned)
+        text_addf(out, "%zu of them and others decoded, ", plan->decoded - plan->turned);
     if (plan->encoded)
         text_addf(out, "%zu quantised, ", plan->encoded);
     if (plan->replaced)

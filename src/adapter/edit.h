@@ -161,13 +161,7 @@ int adapter_count_missing(const struct adapter *adapter, const struct adapter_ed
                           const struct model *model, const char **names, size_t count,
                           size_t *missing, struct error *err);
 
-/* Do models of this type have layers that transformers stores transposed (Conv1D)? */
-bool adapter_type_has_conv1d(const char *model_type);
-
 /* Where a name has its layer number: "model.layers.12.mlp" gives 13 and 15; false if nowhere. */
-/* Do models of this type have layers that transformers stores transposed (Conv1D)? */
-bool adapter_type_has_conv1d(const char *model_type);
-
 bool adapter_name_layer(const char *name, size_t bytes, size_t *begin, size_t *end);
 
 #endif

@@ -1,49 +1,15 @@
 #include "adapter/layer.h"
 
 #include "base/bytes.h"
+#include "format/conv1d.h"
 
-#include <stdio.h>
 #include <string.h>
 
-/* What the base's model code has for a module of this name. */
-enum conv1d { CONV1D_NO, CONV1D_YES, CONV1D_UNKNOWN };
-
-static const struct {
-    const char *model_type;
-    const char *modules; /* " name name " */
-} types[] = {
-    { "gpt2", " c_attn q_attn c_proj c_fc " },
-    { "gpt-sw3", " c_attn q_attn c_proj c_fc " },
-    { "imagegpt", " c_attn q_attn c_proj c_fc " },
-    { "decision_transformer", " c_attn q_attn c_proj c_fc " },
-    { "openai-gpt", " c_attn c_proj c_fc " },
-    { "clvp", " c_proj c_fc " },
-    { "gpt_bigcode", "" }, /* the same names, but linear layers */
-};
-
-bool adapter_type_has_conv1d(const char *model_type)
+/* What the base's model code has for the module of a pair. */
+static enum conv1d by_model_type(const struct edits_context *context,
+                                 const struct adapter_pair *pair)
 {
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (strcmp(model_type, types[i].model_type) == 0)
-            return types[i].modules[0] != 0;
-    }
-    return false;
-}
-
-static enum conv1d by_model_type(const char *model_type, const char *module)
-{
-    const char *dot = strrchr(module, '.');
-    char word[32];
-
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (strcmp(model_type, types[i].model_type) != 0)
-            continue;
-        if (snprintf(word, sizeof(word), " %s ", dot ? dot + 1 : module) < (int)sizeof(word) &&
-            strstr(types[i].modules, word))
-            return CONV1D_YES;
-        return CONV1D_NO;
-    }
-    return CONV1D_UNKNOWN;
+    return conv1d_of(context->options->facts->model_type, pair->module, strlen(pair->module));
 }
 
 int layer_init(struct layer *out, const struct edits_context *context,
@@ -63,8 +29,7 @@ int layer_init(struct layer *out, const struct edits_context *context,
                            .a_blocks = 1,
                            .b_blocks = 1,
                            .may_transpose = config->fan_in_fan_out ||
-                                            by_model_type(context->options->facts->model_type,
-                                                          pair->module) == CONV1D_YES };
+                                            by_model_type(context, pair) == CONV1D_YES };
     if (config->bdlora &&
         adapter_config_blocks(config, pair->module, &out->a_blocks, &out->b_blocks, err))
         return err->code;
@@ -111,7 +76,7 @@ unsigned layer_ways(const struct layer *layer, const uint64_t *shape, size_t sha
 
 bool layer_is_conv1d(const struct layer *layer, const struct edits_context *context)
 {
-    enum conv1d known = by_model_type(context->options->facts->model_type, layer->pair->module);
+    enum conv1d known = by_model_type(context, layer->pair);
 
     if (known != CONV1D_UNKNOWN)
         return known == CONV1D_YES;

@@ -31,18 +31,31 @@ COMPUTE_SHARED unsigned element_bytes(enum dtype dtype)
     return dtype == DTYPE_F32 ? 4 : 2;
 }
 
-/* The fp32 pattern of an element of BF16, F16 or F32, at any address. */
-COMPUTE_SHARED uint32_t element_load(const unsigned char *src, enum dtype dtype)
+/* An element of 2 or 4 bytes as it is stored, at any address. */
+COMPUTE_SHARED uint32_t element_pattern(const unsigned char *src, unsigned bytes)
 {
     uint16_t half;
     uint32_t word;
 
-    if (dtype == DTYPE_F32) {
+    if (bytes == sizeof(word)) {
         memcpy(&word, src, sizeof(word));
         return word;
     }
     memcpy(&half, src, sizeof(half));
-    return dtype == DTYPE_BF16 ? bf16_decode(half) : f16_decode(half);
+    return half;
+}
+
+/* The fp32 pattern of one of BF16, F16 or F32. */
+COMPUTE_SHARED uint32_t element_widen(uint32_t pattern, enum dtype dtype)
+{
+    if (dtype == DTYPE_F32)
+        return pattern;
+    return dtype == DTYPE_BF16 ? bf16_decode((uint16_t)pattern) : f16_decode((uint16_t)pattern);
+}
+
+COMPUTE_SHARED uint32_t element_load(const unsigned char *src, enum dtype dtype)
+{
+    return element_widen(element_pattern(src, element_bytes(dtype)), dtype);
 }
 
 /* The reverse, rounded.  Returns whether the stored number is finite. */

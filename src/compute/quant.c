@@ -23,6 +23,8 @@ static bool codes_fit(const struct quant_matrix *matrix)
 
     switch (matrix->packing) {
     case QUANT_BYTES:
+        if (matrix->codes == QUANT_FLOATS)
+            return bits == dtype_bits(matrix->scale_dtype);
         return bits == 8 && !is_table(matrix->codes);
     case QUANT_HIGH_FLAT:
         return bits == 4 && is_table(matrix->codes);
@@ -71,6 +73,8 @@ static bool scale_fits(const struct quant_matrix *matrix)
 {
     const enum dtype dtype = matrix->scale_dtype;
 
+    if (matrix->codes == QUANT_FLOATS)
+        return matrix->scale == QUANT_SCALE_PLAIN && dtype == matrix->result_dtype;
     switch (matrix->scale) {
     case QUANT_SCALE_PLAIN:
         return dtype_is_computed(dtype) || dtype == DTYPE_F8_E4M3 || dtype == DTYPE_F8_E8M0;

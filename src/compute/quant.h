@@ -41,17 +41,19 @@
 #include <stdint.h>
 
 enum quant_codes {
-    QUANT_NF4,     /* 16 fp32 numbers, bitsandbytes */
-    QUANT_FP4_BNB, /* 16 fp32 numbers, bitsandbytes; code 8 is -0 */
-    QUANT_E2M1,    /* 0, 0.5, 1, 1.5, 2, 3, 4, 6 and a sign */
-    QUANT_E4M3,    /* F8_E4M3: no infinity, NaN 7f and ff */
-    QUANT_SIGNED,  /* two's complement of 8 bits, less the zero point if there is one */
-    QUANT_UNSIGNED /* `bits`, less the zero point */
+    QUANT_NF4,      /* 16 fp32 numbers, bitsandbytes */
+    QUANT_FP4_BNB,  /* 16 fp32 numbers, bitsandbytes; code 8 is -0 */
+    QUANT_E2M1,     /* 0, 0.5, 1, 1.5, 2, 3, 4, 6 and a sign */
+    QUANT_E4M3,     /* F8_E4M3: no infinity, NaN 7f and ff */
+    QUANT_SIGNED,   /* two's complement of 8 bits, less the zero point if there is one */
+    QUANT_UNSIGNED, /* `bits`, less the zero point */
+    QUANT_FLOATS    /* numbers of scale_dtype, which is result_dtype, and no scales: s = 1.  What is
+                       not quantised and lies transposed */
 };
 
 /* Where the codes of one stored row lie.  A row begins at a whole byte, or word where words are. */
 enum quant_packing {
-    QUANT_BYTES,      /* one byte each */
+    QUANT_BYTES,      /* whole bytes: one, or those of a number */
     QUANT_HIGH_FLAT,  /* two in a byte, the first in the high half; rows are not aligned (bnb);
                          transposed, whole blocks make a row */
     QUANT_LOW_FIRST,  /* two in a byte, the first in the low half */
@@ -104,8 +106,8 @@ struct quant_matrix {
 
     enum quant_codes codes;
     enum quant_packing packing;
-    unsigned
-        bits; /* 2, 3, 4 or 8, with BIASES 5 and 6, in BANDS 1 to 4; 4 for tables, 8 for E4M3 */
+    unsigned bits; /* 2, 3, 4 or 8, with BIASES 5 and 6, in BANDS 1 to 4; 4 for tables, 8 for E4M3,
+                      those of the dtype for FLOATS */
 
     enum quant_scale scale;
     enum dtype scale_dtype; /* F32, BF16, F16, F8_E4M3, F8_E8M0; U8 where NESTED */

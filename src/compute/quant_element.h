@@ -47,14 +47,16 @@ COMPUTE_SHARED uint32_t quant_field(const struct quant_view *view, uint64_t matr
 {
     const struct quant_plane *plane = &view->plane;
     const unsigned bits = plane->bits;
-    const uint32_t mask = (1u << bits) - 1;
+    const uint32_t mask = UINT32_MAX >> (32 - bits);
     uint64_t line = matrix * plane->lines + i;
     uint64_t bit;
     uint64_t pair;
 
     switch (plane->packing) {
     case QUANT_BYTES:
-        return *quant_at(view, line, j);
+        if (bits == 8)
+            return *quant_at(view, line, j);
+        return element_pattern(quant_at(view, line, j * (bits / 8)), bits / 8);
     case QUANT_HIGH_FLAT:
         return *quant_at(view, line, j / 2) >> (j % 2 ? 0 : 4) & mask;
     case QUANT_LOW_FIRST:
@@ -146,11 +148,12 @@ quant_scaling_of(const struct quant_matrix *matrix, const struct quant_view *vie
                  const struct quant_whole *whole, const float *map, const struct quant_place *place)
 {
     const struct quant_view *zeros = &views[QUANT_PART_ZEROS];
-    struct quant_scaling scaling;
+    struct quant_scaling scaling = { 1.0f, 0.0f, 0 };
 
+    if (matrix->codes == QUANT_FLOATS)
+        return scaling;
     scaling.s = quant_scale_of(matrix, &views[QUANT_PART_SCALES], whole, map, place);
     scaling.zero = quant_zero_of(matrix, zeros, place);
-    scaling.number = 0.0f;
     if (quant_zeros_are_numbers(matrix))
         scaling.number = quant_stored_scale(zeros, matrix->scale_dtype,
                                             place->matrix * zeros->plane.lines + place->block_row,
@@ -164,10 +167,10 @@ COMPUTE_SHARED unsigned quant_table_of(enum quant_codes codes)
     return codes == QUANT_FP4_BNB || codes == QUANT_E2M1 ? (unsigned)codes : (unsigned)QUANT_NF4;
 }
 
-COMPUTE_SHARED float quant_number_of(enum quant_codes codes, const float *table, uint32_t code,
-                                     int zero)
+COMPUTE_SHARED float quant_number_of(const struct quant_matrix *matrix, const float *table,
+                                     uint32_t code, int zero)
 {
-    switch (codes) {
+    switch (matrix->codes) {
     case QUANT_NF4:
     case QUANT_FP4_BNB:
     case QUANT_E2M1:
@@ -178,6 +181,8 @@ COMPUTE_SHARED float quant_number_of(enum quant_codes codes, const float *table,
         return (float)((int8_t)code - zero);
     case QUANT_UNSIGNED:
         return (float)((int)code - zero);
+    case QUANT_FLOATS:
+        return f32_from_bits(element_widen(code, matrix->scale_dtype));
     }
     return 0.0f;
 }
@@ -187,7 +192,7 @@ COMPUTE_SHARED uint32_t quant_weight(const struct quant_matrix *matrix, const fl
                                      uint32_t code, const struct quant_scaling *scaling)
 {
     const enum dtype result = matrix->result_dtype;
-    float w = quant_number_of(matrix->codes, table, code, scaling->zero);
+    float w = quant_number_of(matrix, table, code, scaling->zero);
 
     if (matrix->zeros == QUANT_ZEROS_NUMBERS)
         w = f32_from_bits(element_round(result, f32_bits(f32_sub(w, scaling->number))));

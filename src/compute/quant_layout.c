@@ -123,6 +123,8 @@ bool quant_plane_of(struct quant_plane *out, const struct quant_matrix *matrix,
         out->cols = grid.cols;
     } else if (part == QUANT_PART_SCALES) {
         out->bits = dtype_bits(matrix->scale_dtype);
+        if (matrix->codes == QUANT_FLOATS)
+            out->rows = out->cols = 0;
     } else {
         zeros_packing(out, matrix);
     }

@@ -30,6 +30,7 @@
  */
 
 #include "compute/convert.h"
+#include "compute/element.h"
 #include "compute/quant_layout.h"
 
 #include <string.h>
@@ -263,10 +264,30 @@ QUANT_INLINE bool multiply_codes(float *dst, const struct work *work, size_t cou
     return multiply_as(dst, work, count, (struct kind){ codes, row_127, zeros, DTYPE_F32 });
 }
 
+/* The same of numbers that are not quantised.  Returns, as decode_run(), whether one is not finite.
+ */
+static bool widen_run(float *dst, const struct work *work, uint64_t matrix, uint64_t row,
+                      uint64_t col, size_t count)
+{
+    const struct quant_view *view = &work->views[QUANT_PART_CODES];
+    const enum dtype dtype = work->matrix->scale_dtype;
+    const unsigned bytes = view->plane.bits / 8;
+    const uint8_t *src = quant_at(view, matrix * view->plane.lines + row, col * bytes);
+    bool bad = false;
+
+    for (size_t k = 0; k < count; k++) {
+        dst[k] = f32_from_bits(element_load(src + k * bytes, dtype));
+        bad |= !element_is_finite(dst[k]);
+    }
+    return bad;
+}
+
 /* Elements [col, col + count) of a stored row; count is at most QUANT_RUN. */
 static bool decode_run(struct work *work, float *dst, uint64_t matrix, uint64_t row, uint64_t col,
                        size_t count)
 {
+    if (work->matrix->codes == QUANT_FLOATS)
+        return widen_run(dst, work, matrix, row, col, count);
     unpack(work->codes, &work->views[QUANT_PART_CODES], matrix, row, col, count);
     load_blocks(work, matrix, row, col, count);
     switch (work->matrix->codes) {

@@ -164,28 +164,6 @@ static void note_labels(struct plan *plan, const struct plan_tensor *tensor)
     }
 }
 
-static int add_targets(const struct plan_maker *maker, uint64_t index,
-                       const struct plan_match *list, size_t count, struct error *err)
-{
-    struct plan *plan = maker->plan;
-    struct plan_tensor *tensor = &plan->tensors[index];
-    struct plan_match *turned;
-    struct adapter_edit *edits;
-    int status;
-
-    if (!plan_is_turned(maker, tensor, list, count))
-        return plan_add_targets(plan, index, maker->adapters, list, count, err);
-    turned = calloc(count, sizeof(*turned));
-    edits = calloc(count, sizeof(*edits));
-    status = turned && edits ? plan_turn(plan, tensor, list, turned, edits, count, err)
-                             : error_no_memory(err, "the edits of a tensor");
-    if (!status)
-        status = plan_add_targets(plan, index, maker->adapters, turned, count, err);
-    free(turned);
-    free(edits);
-    return status;
-}
-
 /* Apply the matches of the newest tensor, which is filled in from the base. */
 int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t count,
                struct error *err)
@@ -218,7 +196,7 @@ int plan_apply(const struct plan_maker *maker, struct plan_match *list, size_t c
     }
     if (!status && delta_count) {
         tensor->action = PLAN_FOLD;
-        status = add_targets(maker, index, list, delta_count, err);
+        status = plan_add_targets(plan, index, maker->adapters, list, delta_count, err);
     }
     return status;
 }

@@ -1,5 +1,7 @@
 #include "plan/plan_internal.h"
 
+#include "format/conv1d.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,17 +68,16 @@ static int find_replicas(struct plan *plan, const struct model *model,
     return 0;
 }
 
-/* bitsandbytes holds Conv1D layers transposed, and so are its blocks. */
+/* bitsandbytes holds Conv1D layers transposed: their blocks go down the columns of the base's. */
 static int check_conv1d(const struct plan_options *options, const struct config_facts *facts,
                         struct error *err)
 {
-    if ((!options->encode && !options->roundtrip) || !adapter_type_has_conv1d(facts->model_type))
+    if (!options->roundtrip || !conv1d_in_type(facts->model_type))
         return 0;
     return error_set(err, ERR_FORMAT,
-                     "models of type '%s' have Conv1D layers, which are not quantised to 4 bits: "
-                     "use merged_16bit%s",
-                     facts->model_type,
-                     options->roundtrip ? " without --base-numerics nf4-roundtrip" : "");
+                     "models of type '%s' have Conv1D layers, which are not taken through NF4 on "
+                     "their way in: leave out --base-numerics nf4-roundtrip",
+                     facts->model_type);
 }
 
 int plan_make(struct plan *out, const struct model *model, const struct plan_adapter *adapters,

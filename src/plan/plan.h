@@ -249,9 +249,9 @@ struct plan_repack {
 };
 
 /*
- * Blocks that follow each other in an output file and hold, all of them, what lies in a shard of the
- * base, in phase with pages: where the file system can share storage they are cloned from there and
- * neither read nor computed nor written.
+ * Blocks that follow each other in an output file and hold, all of them, what lies in a shard of
+ * the base, in phase with pages: where the file system can share storage they are cloned from there
+ * and neither read nor computed nor written.
  */
 struct plan_clone {
     uint32_t input;       /* a shard of the base */
@@ -352,11 +352,12 @@ struct plan {
     size_t folded;
     size_t converted;
     size_t copied;
-    size_t replaced;   /* whole tensors that are the adapter's */
-    size_t roundtrips; /* taken through NF4 */
-    size_t encoded;    /* quantised on their way out */
-    size_t decoded;    /* quantised tensors of the base, folded or not */
-    size_t patched;    /* tensors of which some rows are the adapter's */
+    size_t replaced;           /* whole tensors that are the adapter's */
+    size_t roundtrips;         /* taken through NF4 */
+    size_t encoded;            /* quantised on their way out */
+    size_t decoded;            /* quantised tensors of the base, folded or not, and those below */
+    size_t turned;             /* others that are read transposed, as if they were quantised */
+    size_t patched;            /* tensors of which some rows are the adapter's */
     struct plan_clone *clones; /* in the order of their files */
     size_t clone_count;
     uint64_t blocks_cloned;

@@ -3,9 +3,10 @@
  *
  * match.c: the edits of all adapters, sorted; tied.c: which of them mean which side
  * of a tied pair; tensors.c: output tensors; apply.c: what the edits make of one; targets.c: their
- * targets and deltas; encode.c, same.c: outputs in 4 bits, or in the base's own scheme; factors.c:
- * how factors lie; layout.c: files; torch.c: what is different in torch's; blocks.c: blocks;
- * alike.c: which of several outputs' are alike; norms.c: DoRA; memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
+ * targets and deltas; encode.c, same.c: outputs in 4 bits, or in the base's own scheme; turn.c:
+ * those that lie transposed to the base; factors.c: how factors lie; layout.c: files; torch.c: what
+ * is different in torch's; blocks.c: blocks; alike.c: which of several outputs' are alike; norms.c:
+ * DoRA; memory.c: the budget.  plan_adapter.c has the steps of plan_make_adapter().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -101,19 +102,21 @@ int plan_encode(struct plan *plan, struct plan_tensor tensors[PLAN_COMPANIONS + 
  */
 int plan_same(const struct plan_maker *maker, struct model_ref ref, uint64_t number,
               struct error *err);
-/*
- * Are deltas of this tensor to be applied to its matrices as they lie in the file, transposed to
- * the view's?  Then plan_turn() makes it so, and matches for it from those of `list`.
- */
-bool plan_is_turned(const struct plan_maker *maker, const struct plan_tensor *tensor,
-                    const struct plan_match *list, size_t count);
-int plan_turn(struct plan *plan, struct plan_tensor *tensor, const struct plan_match *list,
-              struct plan_match *turned, struct adapter_edit *edits, size_t count,
-              struct error *err);
+/* Why a scheme is not written back; NULL: it is. */
+const char *plan_same_refusal(const struct scheme_tensor *quant);
 /* Fill in a tensor as it is stored, to be copied. */
 void plan_stored(struct plan_tensor *out, const struct model *stored, struct model_ref ref);
 /* When all are listed: the scales of codes that are made anew. */
 int plan_same_scales(struct plan *plan, struct error *err);
+
+/*
+ * turn.c: does the output hold the matrices of this tensor, which is filled in from the base and
+ * has these matches, transposed to the view's?  Then plan_turn() makes tensor and matches so.
+ */
+bool plan_is_turned(const struct plan_maker *maker, const struct plan_tensor *tensor,
+                    const struct plan_match *list, size_t count);
+int plan_turn(struct plan *plan, struct plan_tensor *tensor, struct plan_match *list, size_t count,
+              struct error *err);
 
 /* Where factors of an edit are, or will be once they are repacked. */
 int plan_add_factors(struct plan *plan, const struct plan_adapter *adapter,

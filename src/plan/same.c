@@ -22,8 +22,7 @@ void plan_stored(struct plan_tensor *out, const struct model *stored, struct mod
     out->input = out->shard = ref.shard;
 }
 
-/* What is said of a scheme that is not written back; NULL: it is. */
-static const char *refusal(const struct scheme_tensor *quant)
+const char *plan_same_refusal(const struct scheme_tensor *quant)
 {
     switch (quant->kind) {
     case SCHEME_FP8_BLOCK:
@@ -61,57 +60,6 @@ static const char *refusal(const struct scheme_tensor *quant)
         break;
     }
     return NULL;
-}
-
-/* The edit of one matrix of a tensor as one of the matrix that lies in the file. */
-static struct adapter_edit turned_edit(const struct adapter_edit *edit,
-                                       const struct quant_matrix *matrix)
-{
-    struct adapter_edit turned = *edit;
-
-    turned.rows = matrix->matrices * matrix->cols;
-    turned.cols = matrix->rows;
-    turned.row_first = edit->row_first / matrix->rows * matrix->cols;
-    turned.row_count = matrix->cols;
-    turned.left = edit->right;
-    turned.right = edit->left;
-    turned.right.first += edit->row_first % matrix->rows;
-    if (edit->norm != EDIT_NO_NORM)
-        turned.norm = edit->norm == EDIT_NORM_OF_ROWS ? EDIT_NORM_OF_COLS : EDIT_NORM_OF_ROWS;
-    return turned;
-}
-
-bool plan_is_turned(const struct plan_maker *maker, const struct plan_tensor *tensor,
-                    const struct plan_match *list, size_t count)
-{
-    const struct quant_matrix *matrix = tensor->quant ? &tensor->quant->matrix : NULL;
-
-    if (!maker->options->stored || !matrix || !matrix->transposed || refusal(tensor->quant))
-        return false;
-    for (size_t i = 0; i < count; i++) {
-        if (list[i].edit->kind != EDIT_DELTA || list[i].edit->source != ADAPTER_NO_TENSOR)
-            return false; /* which is refused, whatever way it lies */
-    }
-    return true;
-}
-
-int plan_turn(struct plan *plan, struct plan_tensor *tensor, const struct plan_match *list,
-              struct plan_match *turned, struct adapter_edit *edits, size_t count,
-              struct error *err)
-{
-    const struct quant_matrix *matrix = &tensor->quant->matrix;
-    struct scheme_tensor quant = *tensor->quant;
-
-    for (size_t i = 0; i < count; i++) {
-        edits[i] = turned_edit(list[i].edit, matrix);
-        turned[i] = list[i];
-        turned[i].edit = &edits[i];
-    }
-    quant.matrix.rows = matrix->cols;
-    quant.matrix.cols = matrix->rows;
-    quant.matrix.transposed = false;
-    tensor->quant = plan_keep(plan, &quant, sizeof(quant));
-    return tensor->quant ? 0 : error_no_memory(err, "the scheme of a tensor");
 }
 
 static int refuse(const struct plan_tensor *tensor, const char *sentence, struct error *err)
@@ -194,7 +142,7 @@ int plan_same(const struct plan_maker *maker, struct model_ref ref, uint64_t num
         *tensor = stored;
         return 0;
     }
-    sentence = refusal(quant);
+    sentence = plan_same_refusal(quant);
     if (sentence)
         return refuse(tensor, sentence, err);
     if (new_encoding(plan, tensor->quant, &encoding, err))

@@ -217,6 +217,10 @@ static int add_base_tensor(const struct plan_maker *maker, struct model_ref ref,
         while (*next < maker->matches->count && !list[*next].head && list[*next].tensor == number &&
                list[*next].replica == replica)
             (*next)++;
+        if (!status && plan_is_turned(maker, &plan->tensors[plan->tensor_count - 1], list + first,
+                                      *next - first))
+            status = plan_turn(plan, &plan->tensors[plan->tensor_count - 1], list + first,
+                               *next - first, err);
         if (!status && *next > first)
             status = plan_apply(maker, list + first, *next - first, err);
         if (!status)
@@ -410,6 +414,7 @@ void plan_count_actions(struct plan *plan)
         plan->bytes_in += tensor->in_bytes;
         plan->tensor_bytes_out += tensor->out_bytes;
         plan->decoded += tensor->quant != NULL;
+        plan->turned += tensor->quant && tensor->quant->kind == SCHEME_PLAIN;
         plan->encoded += tensor->action == PLAN_ENCODE;
         plan->roundtrips += tensor->roundtrip;
         plan->folded += tensor->action == PLAN_FOLD ||

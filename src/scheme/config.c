@@ -217,16 +217,12 @@ static bool find_dtype(enum dtype *out, const cJSON *object)
     return false;
 }
 
-static bool is_conv1d(const cJSON *root)
+static void read_model_type(char *out, size_t out_bytes, const cJSON *root)
 {
-    static const char *const types[] = { "gpt2", "openai-gpt", "imagegpt", "decision_transformer" };
     const cJSON *type = get(root, "model_type");
 
-    for (size_t i = 0; cJSON_IsString(type) && i < sizeof(types) / sizeof(*types); i++) {
-        if (strcmp(type->valuestring, types[i]) == 0)
-            return true;
-    }
-    return false;
+    if (cJSON_IsString(type) && strlen(type->valuestring) < out_bytes)
+        strcpy(out, type->valuestring);
 }
 
 static int parse(cJSON **out, const char *json, size_t bytes, const char *what, struct error *err)
@@ -256,7 +252,7 @@ static int read_config(struct scheme_config *config, const char *json, size_t by
         quantization = find_object(root, "compression_config");
     mlx = get(root, "quantization");
     config->has_dtype = find_dtype(&config->dtype, root);
-    config->conv1d = is_conv1d(root);
+    read_model_type(config->model_type, sizeof(config->model_type), root);
     if (quantization && !cJSON_IsObject(quantization))
         status = error_set(err, ERR_FORMAT, "the quantization_config is not a JSON object");
     else if (quantization)

@@ -34,8 +34,8 @@ struct scheme_config {
     size_t group_count;
 
     bool has_dtype;
-    enum dtype dtype; /* BF16, F16 or F32: of the model's 16-bit tensors */
-    bool conv1d;      /* a model whose linear layers are Conv1D, stored [in, out] */
+    enum dtype dtype;    /* BF16, F16 or F32: of the model's 16-bit tensors */
+    char model_type[32]; /* "" if there is none, or a longer one */
 };
 
 /*

@@ -1,6 +1,7 @@
 #include "scheme/find.h"
 
 #include "base/array.h"
+#include "format/conv1d.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -269,19 +270,11 @@ static int add_item(struct scheme_find *find, const struct scheme_anchor *anchor
 
 bool find_is_conv1d(const struct scheme_find *find, const struct scheme_anchor *anchor)
 {
-    static const char *const modules[] = { ".c_attn", ".c_proj", ".c_fc", ".q_attn" };
-    size_t module_bytes = anchor->stem_bytes;
+    size_t bytes = anchor->stem_bytes;
 
-    if (module_bytes > 7 && memcmp(anchor->stem + module_bytes - 7, ".weight", 7) == 0)
-        module_bytes -= 7;
-    for (size_t i = 0; find->config.conv1d && i < sizeof(modules) / sizeof(*modules); i++) {
-        size_t bytes = strlen(modules[i]);
-
-        if (module_bytes >= bytes &&
-            memcmp(anchor->stem + module_bytes - bytes, modules[i], bytes) == 0)
-            return true;
-    }
-    return false;
+    if (bytes > 7 && memcmp(anchor->stem + bytes - 7, ".weight", 7) == 0)
+        bytes -= 7;
+    return conv1d_of(find->config.model_type, anchor->stem, bytes) == CONV1D_YES;
 }
 
 int find_add(struct scheme_find *find, const struct scheme_anchor *anchor, const char *suffix,

@@ -100,8 +100,9 @@ static inline void case_alloc(struct quant_case *c)
     c->part_bytes[QUANT_PART_CODES] = m->block_rows
                                           ? matrices * packed_bytes(m->packing, m->bits, rows, cols)
                                           : (all + 1) / 2;
-    c->part_bytes[QUANT_PART_SCALES] = matrices * grid_rows * grid_cols *
-                                       dtype_bytes(m->scale_dtype);
+    if (m->codes != QUANT_FLOATS)
+        c->part_bytes[QUANT_PART_SCALES] = matrices * grid_rows * grid_cols *
+                                           dtype_bytes(m->scale_dtype);
     c->part_bytes[QUANT_PART_ZEROS] = matrices * zeros_bytes(m, grid_rows, grid_cols);
     for (int part = 0; part < QUANT_PART_COUNT; part++)
         c->parts[part] = test_alloc(c->part_bytes[part]);

@@ -54,6 +54,7 @@ static const struct scheme schemes[] = {
     { QUANT_UNSIGNED, QUANT_WORDS, 0, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
     { QUANT_UNSIGNED, QUANT_WORDS, 5, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
     { QUANT_UNSIGNED, QUANT_WORDS, 6, QUANT_SCALE_PLAIN, QUANT_ZEROS_BIASES, false },
+    { QUANT_FLOATS, QUANT_BYTES, 8, QUANT_SCALE_PLAIN, QUANT_ZEROS_NONE, true },
 };
 
 static const unsigned widths[] = { 2, 3, 4, 8 };
@@ -118,8 +119,10 @@ static void random_matrix(struct quant_matrix *m, uint64_t *rng, bool small)
     }
     if (m->packing == QUANT_BANDS && m->bits != 3)
         m->rows = test_ceil(m->rows, 8 / m->bits) * (8 / m->bits);
-    if (are_numbers(m->zeros))
+    if (are_numbers(m->zeros) || m->codes == QUANT_FLOATS)
         m->scale_dtype = m->result_dtype;
+    if (m->codes == QUANT_FLOATS)
+        m->bits = dtype_bits(m->scale_dtype);
     m->block_cols = random_block(rng, m->transposed ? m->rows : m->cols);
     if (m->packing != QUANT_HIGH_FLAT)
         m->block_rows = random_block(rng, m->transposed ? m->cols : m->rows);
@@ -166,6 +169,8 @@ static void fill_case(struct quant_case *c, uint64_t *rng, uint64_t rarity)
         if (c->matrix.codes == QUANT_E4M3 && !(rarity && random_one_in(rng, 4 * rarity)))
             c->parts[QUANT_PART_CODES][i] &= 0xf7; /* no NaN */
     }
+    if (c->matrix.codes == QUANT_FLOATS)
+        fill_scales(rng, c, QUANT_PART_CODES, rarity);
     for (uint64_t i = 0; i < c->part_bytes[QUANT_PART_ZEROS]; i++)
         c->parts[QUANT_PART_ZEROS][i] = (unsigned char)random_next(rng);
     if (are_numbers(c->matrix.zeros))
@@ -322,6 +327,38 @@ static void check_all_bytes(void)
     }
 }
 
+/* Numbers that are not quantised are those that lie there, turned. */
+static void check_floats(void)
+{
+    struct quant_case c = { .matrix = { .matrices = 1,
+                                        .rows = 37,
+                                        .cols = 80,
+                                        .transposed = true,
+                                        .codes = QUANT_FLOATS,
+                                        .packing = QUANT_BYTES,
+                                        .bits = 16,
+                                        .scale_dtype = DTYPE_BF16,
+                                        .block_rows = 1,
+                                        .block_cols = 1,
+                                        .result_dtype = DTYPE_BF16 } };
+    float *decoded;
+
+    case_alloc(&c);
+    for (unsigned i = 0; i < 37 * 80; i++) {
+        uint16_t half = (uint16_t)(0x3f80 + i);
+
+        memcpy(c.parts[QUANT_PART_CODES] + i * sizeof(half), &half, sizeof(half));
+    }
+    decoded = decode_all(&c);
+    for (unsigned row = 0; row < 37; row++) {
+        for (unsigned col = 0; col < 80; col++)
+            CHECK(f32_bits(decoded[row * 80 + col]) == (0x3f80 + col * 37 + row) << 16,
+                  "row %u, column %u", row, col);
+    }
+    free(decoded);
+    case_free(&c);
+}
+
 /* DeepSeek's kv_a_proj: 4.5 blocks of rows; a grid by rows / scale rows would be wrong. */
 static void check_ragged(void)
 {
@@ -418,6 +455,7 @@ int main(int argc, char **argv)
 
     fold_environment_enter(&environment);
     check_tables();
+    check_floats();
     check_ragged();
     check_all_bytes();
     check_all_three_bits();

@@ -58,7 +58,8 @@ def decoded_by_bitsandbytes(layer: torch.nn.Module) -> torch.Tensor:
     return decoded + 0  # zeros have no sign
 
 
-def loads(out: Path, plain: Path, encoded: set[str], auto: type = transformers.AutoModelForCausalLM) -> None:
+def loads(out: Path, plain: Path, encoded: set[str], auto: type = transformers.AutoModelForCausalLM,
+          turned: bool = False) -> None:  # fmt: skip
     """As transformers loads it, every quantised layer is quantised and means what the file says."""
     from bitsandbytes.nn import Linear4bit
 
@@ -71,7 +72,7 @@ def loads(out: Path, plain: Path, encoded: set[str], auto: type = transformers.A
     for name, layer in layers.items():
         weight = bnb4.decode(stored, f"{name}.weight")
         bnb4.same_bits(decoded_by_bitsandbytes(layer), weight + 0, name)
-        reference.get_submodule(name).weight.data = weight.float()
+        reference.get_submodule(name).weight.data = weight.float().t() if turned else weight.float()
     if any(layer.out_features % 32 for layer in layers.values()):
         return  # bitsandbytes 0.50 asks for that in its forward pass on a processor
     tokens = torch.arange(1, 33).reshape(2, 16)
@@ -304,14 +305,82 @@ def test_classifier(lorafold: Run, tmp_path: Path):
     loads(tmp_path / "out", tmp_path / "16", encoded, transformers.AutoModelForSequenceClassification)
 
 
-def test_conv1d_is_refused(lorafold: Run, tmp_path: Path, nothing_left: None):
-    config = transformers.GPT2Config(n_embd=48, n_layer=1, n_head=4, n_positions=64, vocab_size=96)
-    models.from_config(config, torch.bfloat16).save_pretrained(tmp_path / "base")
-    models.make_adapter(tmp_path / "base", tmp_path / "adapter", torch.float32, 3, r=2, target_modules=["c_attn"],
-                        fan_in_fan_out=True)  # fmt: skip
-    for options in (["--save-method", "merged_4bit"], ["--base-numerics", "nf4-roundtrip"]):
-        done = lorafold("merge", tmp_path / "base", "-a", tmp_path / "adapter", "-o", tmp_path / "out", *options, status=3)
-        assert "Conv1D" in done.stderr and "gpt2" in done.stderr
+def gpt2(directory: Path, dtype: torch.dtype, width: int = 64, **lora: object) -> tuple[Path, Path]:
+    config = transformers.GPT2Config(n_embd=width, n_layer=2, n_head=4, n_positions=64, vocab_size=96)
+    options = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True} | lora
+    return pair(directory, lambda: config, dtype, **options)
+
+
+def upright(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of Conv1D layers as bitsandbytes holds them: [out, in]."""
+    modules = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    return {name: tensor.t().contiguous() if name.endswith(modules) else tensor for name, tensor in tensors.items()}
+
+
+@needs_bnb
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_conv1d(dtype: str, tied: bool, lorafold: Run, tmp_path: Path):
+    """Transposed before they are quantised, whether an adapter changes them or not."""
+    base, adapter = gpt2(tmp_path, DTYPES[dtype], modules_to_save=None if tied else ["lm_head"])
+    merged = both_ways(lorafold, tmp_path, base, adapter)
+    encoded = bnb4.check(tmp_path / "out", upright(merged))
+    assert len(encoded) == 8
+    loads(tmp_path / "out", tmp_path / "16", encoded, turned=True)
+    near(tmp_path / "out", tmp_path / "16")
+    lorafold("verify", tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [["--quant-type", "fp4", "--no-double-quant"], ["--dtype", "f32"],
+                                     ["--skip", "h.1.mlp"]], ids=" ".join)  # fmt: skip
+def test_conv1d_and_options(options: list[str], lorafold: Run, tmp_path: Path):
+    """Rows that blocks do not divide, and other codes, dtypes and layers."""
+    base, adapter = gpt2(tmp_path, torch.bfloat16, width=80)
+    merged = both_ways(lorafold, tmp_path, base, adapter, *options)
+    kind, nested = ("fp4", False) if "fp4" in options else ("nf4", True)
+    kept = {name: tensor for name, tensor in merged.items() if "--skip" in options and "h.1.mlp" in name}
+    encoded = bnb4.check(tmp_path / "out", upright(merged) | kept, kind, nested)
+    assert len(encoded) == (6 if "--skip" in options else 8)
+
+
+def test_conv1d_that_an_adapter_saves_whole(lorafold: Run, tmp_path: Path):
+    base, adapter = gpt2(tmp_path, torch.bfloat16, modules_to_save=["c_fc"], target_modules=["c_attn"])
+    merged = both_ways(lorafold, tmp_path, base, adapter)
+    encoded = bnb4.check(tmp_path / "out", upright(merged) | {n: t for n, t in merged.items() if "c_fc" in n})
+    assert len(encoded) == 6 and not [name for name in encoded if "c_fc" in name]
+
+
+@needs_bnb
+@pytest.mark.parametrize("bits", [4, 8])
+def test_conv1d_of_a_quantised_base(bits: int, lorafold: Run, tmp_path: Path):
+    plain, adapter = gpt2(tmp_path, torch.bfloat16)
+    base = tmp_path / "quantised"
+    config = transformers.BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    model = transformers.AutoModelForCausalLM.from_pretrained(plain, quantization_config=config, dtype=torch.bfloat16)
+    model.save_pretrained(base)
+    merged = both_ways(lorafold, tmp_path, base, adapter)
+    encoded = bnb4.check(tmp_path / "out", upright(merged))
+    assert len(encoded) == 8
+    loads(tmp_path / "out", tmp_path / "16", encoded, turned=True)
+
+
+@needs_bnb
+def test_conv1d_with_dora(lorafold: Run, tmp_path: Path):
+    """Norms of columns are summed as those of rows: a last bit may differ before it is quantised."""
+    base, adapter = gpt2(tmp_path, torch.float32, use_dora=True)
+    merged = upright(both_ways(lorafold, tmp_path, base, adapter, "--no-double-quant"))
+    stored = models.load_tensors(tmp_path / "out")
+    for name in [name.split(".quant_state.")[0] for name in stored if ".quant_state." in name]:
+        decoded, wanted = bnb4.decode(stored, name), merged[name]
+        assert decoded.shape == wanted.shape
+        step = stored[f"{name}.absmax"].repeat_interleave(64)[: wanted.numel()].reshape(wanted.shape)
+        assert ((decoded - wanted).abs() <= 0.16 * step).all(), name  # half of the widest gap of NF4
+
+
+def test_roundtrip_of_conv1d_is_refused(lorafold: Run, tmp_path: Path, nothing_left: None):
+    base, adapter = gpt2(tmp_path, torch.bfloat16)
+    done = lorafold("merge", base, "-a", adapter, "-o", tmp_path / "out", "--base-numerics", "nf4-roundtrip", status=3)
+    assert "Conv1D" in done.stderr and "gpt2" in done.stderr
 
 
 def test_memory_and_threads_make_no_difference(lorafold: Run, tmp_path: Path):
