@@ -157,8 +157,8 @@ void cli_progress_format(char *buf, size_t buf_bytes, const struct lorafold_prog
 
 static void draw(struct cli_progress *progress, const char *line)
 {
-    /* One call, so that the terminal never shows half a line. */
     fprintf(stderr, ERASE "%s", line);
+    fflush(stderr); /* at once and whole, so that the terminal never shows half a line */
     progress->visible = true;
 }
 
@@ -194,5 +194,6 @@ void cli_progress_erase(struct cli_progress *progress)
     if (!progress->visible)
         return;
     fputs(ERASE, stderr);
+    fflush(stderr);
     progress->visible = false;
 }

@@ -44,6 +44,7 @@ int main(int argc, char **argv)
 
     cli_console_secure();
     setvbuf(stdout, NULL, _IOFBF, OUTPUT_BYTES);
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* a sentence is one write: others write there too */
     cli_signals_install();
     if (argc < 2) {
         cli_help_command(stderr, NULL);

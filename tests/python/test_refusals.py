@@ -1,6 +1,8 @@
 """Inputs that must be refused: the exit status, one sentence that names the thing, nothing written."""
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +153,17 @@ def test_wrong_options_are_refused(case: str, lorafold: Run, tmp_path: Path):
     arguments, status = OPTIONS[case]
     lorafold("merge", *(word.format(dir=tmp_path) for word in arguments), status=status)
     assert {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()} == before
+
+
+def test_a_sentence_is_one_write(program: Path, tmp_path: Path):
+    """So that those of several processes do not mix; a pipe of packets keeps writes apart."""
+    reader, writer = os.pipe2(os.O_DIRECT)
+    with os.fdopen(reader, "rb", buffering=0) as packets:
+        subprocess.run([program, "verify", tmp_path / "missing"], stderr=writer, check=False, timeout=60)
+        os.close(writer)
+        sentence = packets.read(os.fpathconf(reader, "PC_PIPE_BUF"))
+        assert packets.read(1) == b""
+    assert sentence.startswith(b"lorafold: ") and sentence.endswith(b"\n")
 
 
 def test_nan_is_written_where_it_is_allowed(lorafold: Run, tmp_path: Path):
