@@ -231,27 +231,33 @@ static void fit_device(struct plan_memory *memory, struct plan *const *plans, si
     memory->device_bytes = shared + memory->thread_count * lane_bytes(memory);
 }
 
-/* What the outputs need together, with nothing resident, which is the worst case for workers. */
-static int sum_needs(struct plan_memory *memory, struct plan *const *plans, size_t count,
-                     uint64_t *planning, struct error *err)
+/* What planning took. */
+static uint64_t planning_bytes(const struct plan_memory *memory)
 {
-    uint64_t passing = 0;
+    return memory->fixed_bytes + memory->passing_bytes;
+}
 
-    for (size_t i = 0; i < count; i++) {
-        struct plan *plan = plans[i];
-
-        if (set_residents(plan, 0, err) || plan_set_norms(plan, err))
-            return err->code;
-        memory->tiles |= needs_tiles(plan);
-        memory->decoders |= plan->decoded > 0;
-        memory->encoders |= plan->encoded || plan->roundtrips;
-        memory->scale_count = max_u64(memory->scale_count, plan->scale_count);
-        memory->fixed_bytes += plan_bytes(plan) + norm_bytes(plan);
-        memory->slot_bytes = max_u64(memory->slot_bytes, PLAN_BLOCK_BYTES + plan->in_bytes_max);
-        passing = max_u64(passing, plan->passing_bytes);
-    }
-    *planning = memory->fixed_bytes + passing;
+int plan_add_memory(struct plan_memory *memory, struct plan *plan, uint64_t extra_bytes,
+                    struct error *err)
+{
+    if (set_residents(plan, 0, err) || plan_set_norms(plan, err))
+        return err->code;
+    if (memory->slot_bytes > 0) /* there is one plan already */
+        memory->window_count = WINDOWS_MIN;
+    else
+        memory->fixed_bytes += PROGRAM_BYTES;
+    memory->tiles |= needs_tiles(plan);
+    memory->decoders |= plan->decoded > 0;
+    memory->encoders |= plan->encoded || plan->roundtrips;
+    memory->scale_count = max_u64(memory->scale_count, plan->scale_count);
+    memory->fixed_bytes += extra_bytes + plan_bytes(plan) + norm_bytes(plan);
+    memory->slot_bytes = max_u64(memory->slot_bytes, PLAN_BLOCK_BYTES + plan->in_bytes_max);
+    memory->passing_bytes = max_u64(memory->passing_bytes, plan->passing_bytes);
     memory->scratch_bytes = worker_bytes(memory);
+    /* The pool is rounded up to huge pages of 2 MiB. */
+    memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes +
+                          memory->window_count * WINDOW_BYTES + 2 * MIB + thread_bytes(memory);
+    memory->least_bytes = max_u64(memory->least_bytes, planning_bytes(memory));
     return 0;
 }
 
@@ -278,19 +284,16 @@ static int give_regions(struct plan_memory *memory, struct plan *const *plans, s
 int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, size_t count,
                        const struct plan_budget *budget, struct error *err)
 {
-    uint64_t windows_wanted, regions, planning = 0, blocks = 0;
+    uint64_t windows_wanted, regions, blocks = 0;
     uint64_t left, slots;
 
     *memory = (struct plan_memory){ .budget_bytes = budget->bytes,
-                                    .fixed_bytes = PROGRAM_BYTES + budget->extra_bytes,
-                                    .device_budget_bytes = budget->device_bytes,
-                                    .window_count = count > 1 ? WINDOWS_MIN : 0 };
-    if (sum_needs(memory, plans, count, &planning, err))
-        return err->code;
-    /* The pool is rounded up to huge pages of 2 MiB. */
-    memory->least_bytes = memory->fixed_bytes + SLOTS_MIN * memory->slot_bytes +
-                          memory->window_count * WINDOW_BYTES + 2 * MIB + thread_bytes(memory);
-    memory->least_bytes = max_u64(memory->least_bytes, planning);
+                                    .fixed_bytes = budget->extra_bytes,
+                                    .device_budget_bytes = budget->device_bytes };
+    for (size_t i = 0; i < count; i++) {
+        if (plan_add_memory(memory, plans[i], 0, err))
+            return err->code;
+    }
     if (budget->bytes < memory->least_bytes)
         return too_small(memory, err);
     if (check_device(memory, plans, count, err))
@@ -324,7 +327,7 @@ int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, si
     memory->needed_bytes = memory->fixed_bytes + memory->slot_count * memory->slot_bytes +
                            memory->window_count * WINDOW_BYTES + regions + 2 * MIB +
                            memory->thread_count * thread_bytes(memory);
-    memory->needed_bytes = max_u64(memory->needed_bytes, planning);
+    memory->needed_bytes = max_u64(memory->needed_bytes, planning_bytes(memory));
     return 0;
 }
 

@@ -286,7 +286,8 @@ struct plan_memory {
     uint64_t device_bytes;        /* that will be taken of it */
     uint64_t device_least_bytes;  /* the smallest budget that works */
     uint64_t budget_bytes;
-    uint64_t fixed_bytes; /* program, plan, headers */
+    uint64_t fixed_bytes;   /* program, plan, headers */
+    uint64_t passing_bytes; /* beside these while the largest plan was made */
     uint64_t slot_bytes;  /* one block in flight */
     uint32_t slot_count;
     uint32_t window_count; /* WINDOW_BYTES each; 0 for one output */
@@ -430,6 +431,13 @@ struct plan_budget {
 };
 int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, size_t count,
                        const struct plan_budget *budget, struct error *err);
+
+/*
+ * What outputs take at least, as their plans are made: *memory is all zero at first, and
+ * least_bytes is that of all plans added so far, with `extra_bytes` of each.
+ */
+int plan_add_memory(struct plan_memory *memory, struct plan *plan, uint64_t extra_bytes,
+                    struct error *err);
 
 /*
  * Must this target go panel by panel, because its factors fit neither a region nor a worker, or its

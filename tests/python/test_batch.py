@@ -3,6 +3,8 @@
 import filecmp
 import json
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -320,6 +322,37 @@ def test_more_than_the_disk_has_room_for(lorafold: Run, tmp_path: Path):
     jobs = [job(f"j{number}", [adapters[0]], ["--dtype", "f32"]) for number in range(4)]
     done = lorafold("merge", base, "--jobs", write_jobs(tmp_path / "jobs.json", jobs), "-o", tmp_path / "out", status=1)
     assert "which is enough for the first 1:" in done.stderr
+
+
+def test_more_than_memory_has_room_for(lorafold: Run, program: Path, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    budget = 40 << 20
+
+    def plan(count: int, status: int) -> str:
+        jobs = [job(f"j{number}", [adapters[number % 4]], []) for number in range(count)]
+        words = [program, "plan", base, "--jobs", write_jobs(tmp_path / "jobs.json", jobs), "-o", tmp_path / "out", "--memory", "40MiB"]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (budget, budget)))
+        assert done.returncode == status, done.stderr
+        return done.stderr
+
+    told = re.search(r"enough for the first (\d+) of 4000 outputs, .* give some (\d+) MiB", plan(4000, 2))
+    fitting, wanted = int(told[1]), int(told[2])
+    assert 100 < fitting < 1000 and 100 < wanted < 1000
+    plan(fitting, 0)
+    assert f"the first {fitting} of {fitting + 1} " in plan(fitting + 1, 2)
+    jobs = [job("one", [adapters[0]], [])]
+    done = lorafold("plan", base, "--jobs", write_jobs(tmp_path / "jobs.json", jobs), "-o", tmp_path / "out", "--memory", "4MiB", status=2)
+    assert "too small for output 'one': it needs at least" in done.stderr
+
+
+def test_memory_holds_for_many(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    jobs = write_jobs(tmp_path / "jobs.json", [job(f"j{number}", [adapters[number % 4]], []) for number in range(120)])
+    words = [base, "--jobs", jobs, "-o", tmp_path / "out", "--json"]
+    least = json.loads(lorafold("plan", *words).stdout.splitlines()[0])["memory_least_bytes"]
+    report = json.loads(lorafold("merge", *words, "--memory", str(least)).stdout.splitlines()[-1])
+    assert report["outputs_complete"] == 120 and report["memory_peak_bytes"] <= least
 
 
 def large(program: Path, directory: Path, count: int) -> tuple[Path, list[Path]]:
