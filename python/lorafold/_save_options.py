@@ -138,10 +138,11 @@ def merge_options(options: SaveOptions, tokenizer: Path | None) -> dict[str, Any
         "safe_serialization": options.safe_serialization,
         "variant": options.variant,
         "tokenizer": tokenizer,
+        "token": options.token,
     }
 
 
 def push_options(options: SaveOptions, repo_id: str) -> dict[str, Any]:
     """What of that is about the push."""
     names = ("no_local", "private", "create_pr", "revision", "commit_message", "commit_description", "tags", "datasets")
-    return {name: getattr(options, name) for name in names} | {"push_to_hub": repo_id, "token": options.token}
+    return {name: getattr(options, name) for name in names} | {"push_to_hub": repo_id}

@@ -12,10 +12,12 @@ import os
 import sys
 
 os.environ |= {"UNSLOTH_FORCE_CPU": "1"}
-WHOLE = all(importlib.util.find_spec(name) for name in ("unsloth", "triton", "trl", "datasets"))
+MISSING = [name for name in ("unsloth", "triton", "trl", "datasets") if not importlib.util.find_spec(name)]
+WHOLE = not MISSING
 base, adapter, out, method = sys.argv[1:]
 if method == "lora" and not WHOLE:
-    print("unsloth itself cannot be imported here")
+    print(f"unsloth_zoo has no 'lora', and Unsloth cannot be imported without {', '.join(MISSING)}; UNSLOTH_PYTHON may name a "
+          "Python that has them")
     sys.exit(77)
 if WHOLE and method != "merged_4bit":
     import unsloth  # noqa: F401  first: it says so itself
