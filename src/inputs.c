@@ -343,6 +343,14 @@ static int find_tokenizer(struct lorafold_merge *merge, struct error *err)
                        err);
 }
 
+/* Between two steps; what waits for the Hub looks by itself. */
+static int check_cancelled(const struct lorafold_merge *merge, struct error *err)
+{
+    if (merge->options.cancel && *merge->options.cancel)
+        return error_set(err, ERR_CANCELLED, "cancelled");
+    return 0;
+}
+
 int inputs_open(struct lorafold_merge *merge, struct error *err)
 {
     int status;
@@ -357,11 +365,15 @@ int inputs_open(struct lorafold_merge *merge, struct error *err)
     status = open_adapters(merge, err);
     if (!status)
         status = find_tokenizer(merge, err);
+    if (!status)
+        status = check_cancelled(merge, err);
     if (!status && merge->base->source.path)
         status = use_open_base(merge, err);
     else if (!status)
         status = writes_adapter(merge) && !merge->options.base ? open_named_base(merge, err)
                                                                : open_new_base(merge, err);
+    if (!status)
+        status = check_cancelled(merge, err);
     remote_close(&merge->remote);
     return status;
 }

@@ -85,7 +85,8 @@ int merge_push_open(struct lorafold_merge *merge, struct error *err)
     self->blocks = calloc(merge->plan.block_count + 1, sizeof(*self->blocks));
     if (!self->blocks)
         return error_no_memory(err, "the digests");
-    return push_open(&self->push, &merge->options.push_to, &self->remote, err);
+    return push_open(&self->push, &merge->options.push_to,
+                     merge->options.save_method == LORAFOLD_LORA, &self->remote, err);
 }
 
 /* On the thread of the push: a shard has left, or none ever will. */

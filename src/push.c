@@ -95,7 +95,8 @@ static bool is_cancelled(void *context)
     return waiting->waiter.cancelled(waiting->waiter.context);
 }
 
-static int create(struct push *push, const struct hub_waiter *waiter, struct error *err)
+static int create(struct push *push, bool is_adapter, const struct hub_waiter *waiter,
+                  struct error *err)
 {
     const struct lorafold_destination *to = &push->to;
     struct text members = { 0 };
@@ -109,8 +110,9 @@ static int create(struct push *push, const struct hub_waiter *waiter, struct err
         text_adds(&members, ",\"revision\":");
         text_add_json(&members, to->revision, strlen(to->revision));
     }
-    text_addf(&members, ",\"private\":%s,\"create_pr\":%s", to->is_private ? "true" : "false",
-              to->create_pr ? "true" : "false");
+    text_addf(&members, ",\"private\":%s,\"create_pr\":%s,\"adapter\":%s",
+              to->is_private ? "true" : "false", to->create_pr ? "true" : "false",
+              is_adapter ? "true" : "false");
     status = members.failed
                  ? error_no_memory(err, "a request to the Hub helper")
                  : hub_helper_ask(push->helper, "create", members.data, waiter, &body, err);
@@ -123,8 +125,8 @@ static int create(struct push *push, const struct hub_waiter *waiter, struct err
     return status;
 }
 
-int push_open(struct push **out, const struct lorafold_destination *to, struct remote *remote,
-              struct error *err)
+int push_open(struct push **out, const struct lorafold_destination *to, bool is_adapter,
+              struct remote *remote, struct error *err)
 {
     struct push *push;
     struct remote own = *remote;
@@ -149,7 +151,7 @@ int push_open(struct push **out, const struct lorafold_destination *to, struct r
     status = remote_start(&own, err);
     push->helper = own.helper;
     if (!status)
-        status = create(push, &waiter, err);
+        status = create(push, is_adapter, &waiter, err);
     push_tell(push);
     if (status) {
         push_close(push);

@@ -213,7 +213,7 @@ static int push_files(struct listing *files, int directory_fd, const struct outp
                       struct lorafold_push_report *report, struct error *err)
 {
     struct push *push = NULL;
-    int status = push_open(&push, to, remote, err);
+    int status = push_open(&push, to, holds(directory_fd, ADAPTER_CONFIG_NAME), remote, err);
 
     if (!status)
         status = push_begin(push, directory_fd, -1, NULL, NULL, err);

@@ -105,6 +105,8 @@ int cli_batch(const struct lorafold_merge_options *common, const struct cli_argu
         status = add_outputs(batch, common, arguments, err);
     if (!status)
         status = lorafold_batch_open(batch, err);
+    if (!status)
+        status = cli_signals_check(err);
     if (status)
         goto out;
     text = lorafold_batch_describe(batch, format);

@@ -93,9 +93,12 @@ int cli_merge(const struct cli_arguments *arguments, struct cli_console *console
 
     merge_options(&options, arguments, console);
     options.plan_only = plan_only;
+    options.cancel = cli_signals_begin(NULL);
     if (cli_is_batch(arguments))
         return cli_batch(&options, arguments, console, err);
     status = lorafold_merge_open(&merge, &options, err);
+    if (!status)
+        status = cli_signals_check(err);
     if (status)
         goto out;
     text = lorafold_merge_describe(merge, result_format(console));

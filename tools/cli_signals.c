@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t first_signal;
@@ -57,14 +58,18 @@ void cli_signals_install(void)
 const volatile int *cli_signals_begin(struct lorafold_merge *merge)
 {
     atomic_store(&watched, merge);
-    work_began = 1; /* last: a signal before this line ends the process, and may */
+    work_began = 1; /* a signal before this line ends the process, and may */
+    if (merge && first_signal) /* it came while something else was done */
+        lorafold_merge_cancel(merge);
     return &first_signal;
 }
 
 void cli_signals_begin_batch(struct lorafold_batch *batch)
 {
     atomic_store(&watched_batch, batch);
-    work_began = 1; /* last, as above */
+    work_began = 1; /* as above */
+    if (first_signal)
+        lorafold_batch_cancel(batch);
 }
 
 void cli_signals_end(void)
@@ -76,6 +81,14 @@ void cli_signals_end(void)
 bool cli_signals_came(void)
 {
     return first_signal != 0;
+}
+
+int cli_signals_check(struct lorafold_error *err)
+{
+    if (!first_signal)
+        return 0;
+    snprintf(err->text, sizeof(err->text), "interrupted");
+    return err->code = LORAFOLD_CANCELLED;
 }
 
 int cli_signals_exit_status(void)

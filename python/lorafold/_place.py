@@ -16,10 +16,14 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from lorafold._errors import MachineError, UsageError
+from lorafold._work import unbroken
 
 WORK = ".lorafold.save"
 LOCK = "lock"
@@ -30,6 +34,17 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 # Weights of a model, of any variant, or their index.
 WEIGHTS = re.compile(r"(model|pytorch_model)(\.[\w-]+)?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.[\w-]+)?\.json)?")
+
+
+@contextmanager
+def temporary_directory(where: str | os.PathLike[str]) -> Iterator[Path]:
+    """Below `where`, which is made if it is missing; gone at the end."""
+    Path(where).mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="lorafold-", dir=where))
+    try:
+        yield made
+    finally:
+        unbroken(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 def singles_and_indexes(variant: str | None) -> tuple[list[str], list[str]]:
@@ -76,10 +91,13 @@ class Place:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        unbroken(lambda: self.leave(failed=kind is not None))
+
+    def leave(self, *, failed: bool) -> None:
         if not self.is_kept:
             shutil.rmtree(self.work, ignore_errors=True)
         os.close(self.lock)
-        if self.is_made and kind is not None and not any(self.directory.iterdir()):
+        if self.is_made and failed and not any(self.directory.iterdir()):
             self.directory.rmdir()
 
     def make(self, name: str) -> Path:

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from lorafold._options import Path, Size
+from lorafold._place import temporary_directory
 from lorafold._progress import ShowProgress
 from lorafold._records import Report
 from lorafold._save_options import SaveOptions, check
@@ -111,8 +111,7 @@ def push_to_hub_merged(
     if not is_main_process:
         return None
     where = os.fspath(temporary_location) if temporary_location is not None else os.getcwd()
-    os.makedirs(where, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="lorafold-", dir=where) as directory:
+    with temporary_directory(where) as directory:
         return save_pretrained_merged(
             model, directory, tokenizer, save_method, True, token,
             max_shard_size=max_shard_size, safe_serialization=safe_serialization, tags=tags,

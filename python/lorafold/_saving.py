@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from lorafold import _adapter, _base, _live
 from lorafold._base import Base
 from lorafold._errors import LorafoldError, UsageError
 from lorafold._merge import merge
-from lorafold._place import Place
+from lorafold._place import Place, temporary_directory
 from lorafold._progress import ShowProgress
 from lorafold._records import Report
 from lorafold._save_options import SaveOptions, merge_options, push_options
 from lorafold._verify import inspect, verify
+from lorafold._work import unbroken
 
 
 @dataclass
@@ -89,9 +89,8 @@ def scratch(place: Place, location: Any) -> Iterator[Path]:
     if location is None:
         yield place.make("inputs")
     else:
-        Path(location).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="lorafold-", dir=location) as made:
-            yield Path(made)
+        with temporary_directory(location) as made:
+            yield made
 
 
 def write_inputs(source: Source, tokenizer: Any, options: SaveOptions, into: Path) -> tuple[list[Path], Any]:
@@ -144,4 +143,4 @@ def save(model: Any, directory: Any, tokenizer: Any, options: SaveOptions, progr
 def finish(place: Place, built: Path) -> None:
     if place.holds_weights():
         verify(built, progress=False)  # before what it replaces is gone
-    place.publish(built)
+    unbroken(lambda: place.publish(built))

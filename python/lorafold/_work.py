@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any, Generic, TypeVar, cast
 
 from lorafold import _library as lib
@@ -77,7 +79,7 @@ def run(
     except BaseException:
         cancel()
         if thread.ident is not None:
-            thread.join()
+            unbroken(thread.join)
         raise
     finally:
         if isinstance(shown, Bar):
@@ -85,6 +87,24 @@ def run(
     if outcome.error is not None:
         raise outcome.error
     return cast(Result, outcome.value)
+
+
+def unbroken(work: Callable[[], Result]) -> Result:
+    """The result of `work`, which runs to its end: what Ctrl-C raises comes after it.
+
+    Whoever presses it again is in a hurry, but half of a clean-up is none.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        return work()  # signals are handled on the main thread alone
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        return work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            before(*came[0])
 
 
 def _listen(events: SimpleQueue[Any], shown: Any, say: MessageFunction) -> Outcome[Any]:

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -16,13 +15,9 @@ from huggingface_hub.hf_api import RepoFile
 from lorafold_hub import card
 from lorafold_hub.failures import Failure, status_of
 from lorafold_hub.lines import Channel
-from lorafold_hub.push import Push, is_stored
+from lorafold_hub.push import Push, is_stored, model_of
 
 CARD = "README.md"
-# What a loader may take for the weights of a model or of an adapter, in one format or the other.
-WEIGHTS = re.compile(r"(?:pytorch_)?model(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
-INDEX = re.compile(r"(?:pytorch_)?model\.(?:safetensors|bin)\.index(?:\.([\w-]+))?\.json")
-ADAPTER = re.compile(r"adapter_model\.(?:safetensors|bin)")
 ATTEMPTS = 5
 PAUSES_SECONDS = (2, 4, 8, 16)
 CHANGED = 412
@@ -39,14 +34,6 @@ class Text:
 
 
 Tree = dict[str, str]  # path -> sha256 of a large object, or git's own name of a small file
-
-
-def model_of(path: str) -> tuple[str, str] | None:
-    """Which of the models of a repository these weights are of: kind and variant ("": none); None: no weights."""
-    if ADAPTER.fullmatch(path):
-        return ("adapter", "")
-    found = WEIGHTS.fullmatch(path) or INDEX.fullmatch(path)
-    return ("model", found[1] or "") if found else None
 
 
 def stale_weights(present: set[str], new: Collection[str]) -> list[str]:

@@ -15,7 +15,7 @@ try:  # the library moved from the one to the other
 except ImportError:
     import httpx
 
-USAGE_KINDS = {"name", "option", "token_file", "offline"}  # exit 2: the command cannot be run as given
+USAGE_KINDS = {"name", "option", "token_file", "offline", "mixed"}  # exit 2: the command cannot be run as given
 SERVER_TEXT_MAX = 300
 NO_TOKEN = "no token was given: set HF_TOKEN, run 'hf auth login', or name a file that holds one"
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -17,6 +17,13 @@ from lorafold_hub.connection import Connection
 from lorafold_hub.failures import Failure
 
 REPORT_SECONDS = 0.2
+
+# What a loader may take for the weights of a model or of an adapter, in one format or the other.
+WEIGHTS = re.compile(r"(?:pytorch_)?model(?:\.([\w-]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+INDEX = re.compile(r"(?:pytorch_)?model\.(?:safetensors|bin)\.index(?:\.([\w-]+))?\.json")
+ADAPTER = re.compile(r"adapter_model\.(?:safetensors|bin)")
+ADAPTER_CONFIG = "adapter_config.json"
+NAMED_MAX = 4  # files in one sentence
 
 PULL_REQUEST = re.compile(r"refs/pr/\d+")
 
@@ -105,7 +112,30 @@ def is_stored(addition: CommitOperationAdd) -> bool:
     return addition.path_or_fileobj == b""
 
 
-def create(connection: Connection, repo: str, revision: str | None, create_pr: bool, private: bool) -> Push:
+def model_of(path: str) -> tuple[str, str] | None:
+    """Which of the models of a repository these weights are of: kind and variant ("": none); None: no weights."""
+    if ADAPTER.fullmatch(path):
+        return ("adapter", "")
+    found = WEIGHTS.fullmatch(path) or INDEX.fullmatch(path)
+    return ("model", found[1] or "") if found else None
+
+
+def check_not_mixed(repo: str, present: Collection[str], is_adapter: bool) -> None:
+    """Loaders put an adapter on top of the model beside it, or do not see the model at all."""
+    if is_adapter:
+        odd = sorted(path for path in present if (model_of(path) or ("",))[0] == "model")
+        what = "a whole model, which loaders would not find beside an adapter"
+    else:
+        odd = sorted(path for path in present if path == ADAPTER_CONFIG or ADAPTER.fullmatch(path))
+        what = "an adapter, which loaders would put on top of the merged model"
+    if odd:
+        raise Failure("mixed", f"'{repo}' holds {what}: push to another repository, or remove it there first with: "
+                               f"hf repos delete-files {repo} {' '.join(odd[:NAMED_MAX])}{' ...' if odd[NAMED_MAX:] else ''}")
+
+
+def create(connection: Connection, repo: str, revision: str | None, create_pr: bool, private: bool,
+           is_adapter: bool | None = None) -> Push:
+    """is_adapter: what is going to be pushed; None: that is not known, and nothing is compared."""
     api = connection.api
     if create_pr and revision not in (None, "main"):
         raise Failure("option", f"a pull request goes to main, not to '{revision}': give either a revision or "
@@ -118,5 +148,7 @@ def create(connection: Connection, repo: str, revision: str | None, create_pr: b
         connection.call(api.auth_check, target.repo, write=True)
     if target.revision and not PULL_REQUEST.fullmatch(target.revision):
         connection.call(api.create_branch, target.repo, branch=target.revision, exist_ok=True)
-    connection.call(api.repo_info, target.repo, revision=target.revision)
+    head = connection.call(api.repo_info, target.repo, revision=target.revision)
+    if is_adapter is not None:
+        check_not_mixed(target.repo, {file.rfilename for file in head.siblings or []}, is_adapter)
     return Push(connection, target)

@@ -34,7 +34,7 @@ def field(request: Request, name: str, kind: type, default: Any = None) -> Any:
     return value
 
 
-OPTIONAL = ("token_file", "revision", "base_model")
+OPTIONAL = ("token_file", "revision", "base_model", "adapter")
 
 
 class Session:
@@ -76,6 +76,7 @@ class Session:
             field(request, "revision", str),
             field(request, "create_pr", bool, False),
             field(request, "private", bool, False),
+            field(request, "adapter", bool),
         )
         return {"repo": self.push.target.repo, "url": self.push.target.url}
 

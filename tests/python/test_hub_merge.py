@@ -262,9 +262,15 @@ def test_killed(hub: TestHub, program: Program) -> None:
     assert hub.count("GET", "/resolve/") - gets <= 4 - whole
 
 
-def test_a_stopped_helper_is_killed(hub: TestHub, program: Program) -> None:
+PLANNING = [("merge", "-a", "ada/adapter", "-o", "out"), ("plan", "-a", "ada/adapter"),
+            ("merge", "-a", "ada/adapter", "-a", "ada/other", "--each", "-o", "out")]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("fetch", "ada/base"), *PLANNING], ids=" ".join)
+def test_a_stopped_helper_is_killed(hub: TestHub, program: Program, words: tuple) -> None:
     """One that hears nothing at all does not outlive a Ctrl-C that is waited for."""
-    program.write_helper("read -r x; echo '{\"id\": 1, \"done\": {\"protocol\": 1}}'; trap '' TERM; : > started; sleep 60")
-    process = program.start("fetch", "ada/base")
+    program.write_helper("read -r x; echo '{\"id\": 1, \"done\": {\"protocol\": 1}}'; trap '' TERM; : > started; sleep 300")
+    process = program.start(*words)
     eventually(lambda: (program.root / "started").exists(), "the helper does not start")
     assert interrupt(program, process).status == 130
+    assert not (program.root / "out").exists()
