@@ -93,7 +93,7 @@ int cli_merge(const struct cli_arguments *arguments, struct cli_console *console
 
     merge_options(&options, arguments, console);
     options.plan_only = plan_only;
-    options.cancel = cli_signals_begin(NULL);
+    options.cancel = cli_signals_begin_planning();
     if (cli_is_batch(arguments))
         return cli_batch(&options, arguments, console, err);
     status = lorafold_merge_open(&merge, &options, err);

@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define PLANNING_SECONDS 5 /* a helper that hears nothing is killed after three */
+
 static volatile sig_atomic_t first_signal;
 static volatile sig_atomic_t work_began;
+static volatile sig_atomic_t is_planning;
 static volatile sig_atomic_t talks_to_terminal;
 static struct lorafold_merge *_Atomic watched;
 static struct lorafold_batch *_Atomic watched_batch;
@@ -31,12 +34,22 @@ static void on_signal(int number)
 
     if (!work_began || (first_signal && number == SIGINT))
         leave(number);
-    if (!first_signal)
+    if (!first_signal) {
         first_signal = number;
+        if (is_planning)
+            alarm(PLANNING_SECONDS);
+    }
     if (merge)
         lorafold_merge_cancel(merge);
     if (batch)
         lorafold_batch_cancel(batch);
+}
+
+static void on_alarm(int number)
+{
+    (void)number;
+    if (is_planning)
+        leave(first_signal);
 }
 
 void cli_signals_install(void)
@@ -50,15 +63,25 @@ void cli_signals_install(void)
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(numbers[i], &action, NULL);
+    action.sa_handler = on_alarm;
+    sigaction(SIGALRM, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     sigaction(SIGXFSZ, &action, NULL); /* a limit of the file size is an error like a full disk */
 }
 
+const volatile int *cli_signals_begin_planning(void)
+{
+    is_planning = 1;
+    work_began = 1; /* a signal before this line ends the process, and may */
+    return &first_signal;
+}
+
 const volatile int *cli_signals_begin(struct lorafold_merge *merge)
 {
+    is_planning = 0;
     atomic_store(&watched, merge);
-    work_began = 1; /* a signal before this line ends the process, and may */
+    work_began = 1;
     if (merge && first_signal) /* it came while something else was done */
         lorafold_merge_cancel(merge);
     return &first_signal;
@@ -66,8 +89,9 @@ const volatile int *cli_signals_begin(struct lorafold_merge *merge)
 
 void cli_signals_begin_batch(struct lorafold_batch *batch)
 {
+    is_planning = 0;
     atomic_store(&watched_batch, batch);
-    work_began = 1; /* as above */
+    work_began = 1;
     if (first_signal)
         lorafold_batch_cancel(batch);
 }

@@ -2,9 +2,10 @@
  * cli_signals.h - SIGINT, SIGTERM and SIGHUP ask the work to stop
  *
  * Before the work begins there is nothing to clean up and a signal ends the
- * process at once.  From then on (planning is work: it may fetch, by a helper
- * that has to be ended) the handlers set a flag and cancel the merge that runs,
- * nothing else, and only a second SIGINT ends the process at once.
+ * process at once.  From then on the handlers set a flag and cancel the merge
+ * that runs, nothing else, and only a second SIGINT ends the process at once.
+ * Planning may fetch, by a helper that has to be ended; it writes nothing, so
+ * that a signal ends the process after some seconds if planning does not.
  * A signal that was ignored when the program started (nohup, background jobs of
  * scripts) stays ignored.  SIGPIPE is ignored: a reader of standard output that
  * goes away must not end a merge.
@@ -30,7 +31,10 @@ void cli_signals_install(void);
  */
 const volatile int *cli_signals_begin(struct lorafold_merge *merge);
 
-/* The same for a batch. */
+/* Planning begins, which looks at the flag that is returned. */
+const volatile int *cli_signals_begin_planning(void);
+
+/* Work as above, by a batch. */
 void cli_signals_begin_batch(struct lorafold_batch *batch);
 
 /* The work is over; to be called before the merge or batch is closed. */

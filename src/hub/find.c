@@ -16,7 +16,8 @@ int helper_not_installed(const struct hub_helper *helper, struct error *err)
 {
     return error_set(err, ERR_USAGE,
                      "the Hub needs the program '%s', which is not there or cannot be executed; "
-                     "install it with: pip install lorafold[hub]",
+                     "install it with: pipx install 'lorafold[hub]', or with pip in a virtual "
+                     "environment",
                      helper->from_python ? NAME : helper->program);
 }
 

@@ -210,7 +210,7 @@ def test_the_helper(hub: TestHub, program: Program) -> None:
     program.write_helper("read -r x; echo '{\"id\": 1, \"done\": {\"protocol\": 9}}'; read -r x")
     assert "speaks protocol 9 and not 1" in program.refused(2, "fetch", "ada/base")
     program.helper.unlink()
-    assert "install it with: pip install lorafold[hub]" in program.refused(2, "fetch", "ada/base")
+    assert "install it with: pipx install 'lorafold[hub]'" in program.refused(2, "fetch", "ada/base")
     # Beside the program, before all others.
     copy = program.root / "bin" / "lorafold"
     shutil.copy(LORAFOLD, copy)

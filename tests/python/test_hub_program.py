@@ -80,4 +80,22 @@ def test_without_huggingface_hub(hub: TestHub, tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -m lorafold_hub\n')
     program.chmod(0o755)
     status, lines, _ = probe(hub, program)
-    assert status == 2 and lines[0].startswith("2 the Python package 'huggingface_hub' is missing; install it with")
+    assert status == 2 and lines[0].startswith("2 the Python package 'huggingface_hub' is missing; install it ")
+    assert f"{sys.executable} -m pip install" in lines[0]
+
+
+@pytest.mark.parametrize(("is_environment", "is_managed"), [(True, True), (True, False), (False, True), (False, False)])
+def test_what_to_install_where(is_environment: bool, is_managed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip refuses to install into the Python of a distribution: a hint that does not work is none."""
+    sys.path.insert(0, str(ROOT / "python"))
+    from lorafold_hub.__main__ import how_to_install
+
+    if is_managed:
+        (tmp_path / "EXTERNALLY-MANAGED").write_text("[externally-managed]\n")
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", "/there")
+    monkeypatch.setattr(sys, "base_prefix", "/usr" if is_environment else "/there")
+    monkeypatch.setattr(sys, "executable", "/there/a b/python3")
+    hint = how_to_install()
+    assert "'/there/a b/python3' -m pip install" in hint and hint.count("huggingface_hub") == 1
+    assert ("--break-system-packages" in hint) == (is_managed and not is_environment)

@@ -114,6 +114,30 @@ def test_damage_is_not_pushed(hub: TestHub, program: Program) -> None:
     program.ok("push", "out", "ada/other")
 
 
+def test_an_adapter_and_a_model_are_not_mixed(hub: TestHub, program: Program) -> None:
+    """Loaders would take the one for a part of the other: refused before anything is sent, by each way to push."""
+    adapter = files_of(program.root / "adapter")
+    model = {"config.json": b"{}", "model-00001-of-00002.safetensors": b"1", "model.safetensors.index.json": b"{}"}
+    hub.state.add(Repo("ada/adapter"), adapter)
+    hub.state.add(Repo("ada/model"), model)
+    hub.state.add(Repo("ada/torch"), {"pytorch_model.bin": b"1"})
+    pushes = [("push", "out"), ("merge", "base", "-a", "adapter", "-o", "more", "--push-to-hub"),
+              ("merge", "base", "-a", "adapter", "--no-local", "--push-to-hub")]  # fmt: skip
+    for push in pushes:
+        for more in ((), ("--create-pr",), ("--revision", "v1")):
+            sentence = program.refused(2, *push, "ada/adapter", *more)
+            assert "'ada/adapter' holds an adapter, which loaders would put on top of the merged model" in sentence
+            assert sentence.endswith("hf repos delete-files ada/adapter adapter_config.json adapter_model.safetensors")
+    for repo in ("ada/model", "ada/torch"):
+        assert "holds a whole model" in program.refused(2, "push", "adapter", repo)
+        sentence = program.refused(2, "merge", "base", "-a", "adapter", "-o", "more", "--save-method", "lora", "--push-to-hub", repo)
+        assert f"hf repos delete-files {repo} " in sentence
+    assert not hub.state.uploads and hub.count("POST", "/commit/") == 0 and not (program.root / "more").exists()
+    program.ok("push", "adapter", "ada/adapter")  # each over its own kind
+    program.ok("push", "out", "ada/model")
+    assert "model.safetensors.index.json" in contents(hub, "ada/model")
+
+
 REFUSALS = [
     ("ada/x", "hf_wrongwrongwrong", 1, "the Hub does not accept the token from HF_TOKEN"),
     ("ada/x", None, 1, "set HF_TOKEN, run 'hf auth login'"),

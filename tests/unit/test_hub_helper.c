@@ -199,7 +199,7 @@ static void test_not_installed(void **state)
     options.program = absent;
     assert_int_equal(hub_helper_start(&helper, &options, &err), ERR_USAGE);
     assert_non_null(strstr(err.text, "'/tmp/there/is no such\\x0ahelper', which is not there"));
-    assert_non_null(strstr(err.text, "install it with: pip install lorafold[hub]"));
+    assert_non_null(strstr(err.text, "install it with: pipx install 'lorafold[hub]'"));
     write_script("exit 0\n");
     assert_int_equal(chmod(script, 0644), 0);
     options.program = script_alone;
