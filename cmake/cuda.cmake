@@ -6,6 +6,8 @@
 # with a GPU and without.  Sets LORAFOLD_CUDA_FOUND; the target lorafold_cuda has all that is linked.
 
 set(LORAFOLD_CUDA AUTO CACHE STRING "kernels for NVIDIA GPUs: AUTO (where nvcc is found), ON or OFF")
+set(LORAFOLD_CUDA_GENERATIONS 75 80 86 89 90 100 120 CACHE STRING
+    "compute capabilities that there is machine code for, as far as nvcc knows them, ascending")
 set(LORAFOLD_CUDA_FOUND OFF)
 set(cuda_objects) # and the archive that they need, for whoever links them by name
 set(cuda_runtime)
@@ -41,12 +43,16 @@ if(failed)
     message(FATAL_ERROR "${LORAFOLD_NVCC} does not run")
 endif()
 set(generations)
-foreach(generation 75 80 86 89 90 100 120)
+set(newest)
+foreach(generation ${LORAFOLD_CUDA_GENERATIONS})
     if(known MATCHES "sm_${generation}\n" OR known MATCHES "sm_${generation}$")
         list(APPEND generations -gencode arch=compute_${generation},code=sm_${generation})
         set(newest ${generation})
     endif()
 endforeach()
+if(NOT newest)
+    message(FATAL_ERROR "${LORAFOLD_NVCC} knows none of LORAFOLD_CUDA_GENERATIONS: ${LORAFOLD_CUDA_GENERATIONS}")
+endif()
 list(APPEND generations -gencode arch=compute_${newest},code=compute_${newest})
 
 # docs/NUMERICS.md: nothing is fused, nothing flushed, division and root are rounded.

@@ -269,7 +269,7 @@ static void add_device_json(const struct bench_result *result, struct text *out)
     text_adds(out, "]}");
 }
 
-#define DEVICE_ROWS 8192u /* 64 MiB of bf16: more than the cache of a GPU keeps */
+#define DEVICE_ROWS 65536u /* 512 MiB of bf16: several times what the cache of a GPU keeps */
 #define DEVICE_RUNS 20u
 
 /* A GPU is measured where there is one. */

@@ -72,7 +72,7 @@ static void check_bench(void)
     struct error err = { 0 };
 
     CHECK(bench_device(&gpu_sim, 8, 1, &result, &err) == 0, "%s", err.text);
-    CHECK(result.kernel_count == 3 && strncmp(result.name, "sim", 3) == 0, "%s", result.name);
+    CHECK(result.kernel_count == 6 && strncmp(result.name, "sim", 3) == 0, "%s", result.name);
     CHECK(result.pinned_up > 0 && result.pageable_down > 0 && result.kernels[2].elements_rate > 0,
           "no time passed");
 }
