@@ -141,7 +141,9 @@ enum lorafold_b_layout {
 enum lorafold_clone {
     LORAFOLD_CLONE_AUTO,  /* where it works, found by trying; the rest is written */
     LORAFOLD_CLONE_NEVER, /* every byte is written */
-    LORAFOLD_CLONE_ALWAYS /* LORAFOLD_USAGE where it does not work */
+    /* LORAFOLD_USAGE where it does not work; several outputs whose base is on another file system
+     * must be able to share with each other. */
+    LORAFOLD_CLONE_ALWAYS
 };
 
 /* JSON: one object per line, each with a "type". */

@@ -147,7 +147,10 @@ static int plan_output(struct batch_output *output, struct error *err)
                                                                      : batch->options.output;
     merge->log = (struct log){ write_output_log, output };
     merge->base = &batch->base;
-    if (merge_plan(merge, err) || (output->path && clones_check(merge, err)))
+    if (merge_plan(merge, err))
+        return err->code;
+    if (output->path &&
+        (batch->count > 1 ? clones_check_several(merge, err) : clones_check(merge, err)))
         return err->code;
     merge->options.output = output->path;
     return 0;

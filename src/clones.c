@@ -39,6 +39,26 @@ static void cannot_share(struct lorafold_merge *merge, const char *sentence)
               merge->options.output, sentence);
 }
 
+/* Can two files where the output will be share a page?  0 or an errno value. */
+static int try_outputs(const char *output)
+{
+    static const char page[PAGE_BYTES];
+    const atomic_int cancelled = 0;
+    struct error ignored = { 0 };
+    int from = -1, to = -1;
+    int status = EOPNOTSUPP;
+
+    if (outdir_open_unnamed(&from, output, &ignored) == 0 &&
+        outdir_open_unnamed(&to, output, &ignored) == 0 &&
+        pwrite(from, page, sizeof(page), 0) == sizeof(page))
+        status = clone_range(from, 0, to, 0, PAGE_BYTES, &cancelled);
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return status;
+}
+
 static int try_shards(struct lorafold_merge *merge, int fd, struct error *err)
 {
     bool *shareable = calloc(merge->base->model.shard_count + 1, sizeof(*shareable));
@@ -61,6 +81,7 @@ static int try_shards(struct lorafold_merge *merge, int fd, struct error *err)
         any |= shareable[i];
         if (result == 0)
             continue;
+        merge->base_elsewhere = true;
         error_quote(quoted, sizeof(quoted), shard->name, strlen(shard->name));
         snprintf(sentence, sizeof(sentence), "'%s': %s", quoted,
                  strerror_r(result, reason, sizeof(reason)));
@@ -102,6 +123,15 @@ int clones_check(const struct lorafold_merge *merge, struct error *err)
     if (merge->options.clone != LORAFOLD_CLONE_ALWAYS || !merge->clone_refusal.code)
         return 0;
     *err = merge->clone_refusal;
+    return err->code;
+}
+
+int clones_check_several(const struct lorafold_merge *merge, struct error *err)
+{
+    if (clones_check(merge, err) == 0)
+        return 0;
+    if (merge->base_elsewhere && try_outputs(merge->options.output) == 0)
+        *err = (struct error){ 0 };
     return err->code;
 }
 

@@ -133,6 +133,7 @@ struct lorafold_merge {
     enum ring_kind ring;
     enum file_direct direct;
     struct error clone_refusal; /* why some of the base cannot be cloned; code 0: it can */
+    bool base_elsewhere;        /* it is because of where the base is */
     struct machine machine;
     struct pipeline_stop stop;
     struct pipeline_output order;
@@ -283,6 +284,8 @@ int clones_list(const struct lorafold_merge *merge, size_t index, struct output_
                 size_t *count, struct error *err);
 /* ERR_USAGE if all of the base must be shareable and is not. */
 int clones_check(const struct lorafold_merge *merge, struct error *err);
+/* The same for one of several outputs: if the base is elsewhere, they may share with each other. */
+int clones_check_several(const struct lorafold_merge *merge, struct error *err);
 
 /* ---- card.c ---- */
 

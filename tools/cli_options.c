@@ -146,7 +146,7 @@ const struct cli_option cli_options[] = {
     { "clone", 0, CLI_CHOICE, false, "WHEN", MERGING, MEMBER(clone), clone_rules,
       "what no adapter touches shares the storage of the base where the file system can do that "
       "(XFS, btrfs): auto (default) where it works, never, or always, which is an error where it "
-      "does not work" },
+      "does not work. Several outputs share what they have alike with each other, too" },
     { "overwrite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(overwrite), NULL,
       "replace OUT if it exists, in one step when the new model is complete" },
     { "allow-unused", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_unused), NULL,

@@ -95,8 +95,8 @@ struct pipeline_output {
     bool allow_nonfinite;
     bool shares_base;                     /* its shards are those of every output that says so */
     const struct pipeline_outlet *outlet; /* or NULL */
-    bool clone_always; /* a run of the plan that cannot be cloned is an error, otherwise its file is
-                          written in full */
+    bool clone_always; /* a run of the plan, or what another output has alike, that cannot be cloned
+                          is an error, otherwise it is written in full */
     /* What came of it. */
     uint64_t bytes_written;
     uint64_t bytes_cloned;  /* beside those */

@@ -174,7 +174,7 @@ static void block_shared(struct control *control, struct destination *to)
     }
     if (to->status == ECANCELED)
         return; /* the loop sees it, too */
-    if (clone_is_refused(to->status)) {
+    if (clone_is_refused(to->status) && !to->output->order->clone_always) {
         if (control->shares)
             log_say(control->options->log, LOG_DETAIL,
                     "nothing is cloned between outputs: '%s': %s", name,

@@ -29,10 +29,11 @@ enum act { ACT_CLONE, ACT_FAIL, ACT_CANCEL, ACT_KILL, ACT_CHANGE_BASE };
 static struct {
     enum act act;
     unsigned number;
-    int error;      /* of ACT_FAIL */
-    bool lasting;   /* ACT_FAIL: also all calls behind it */
-    unsigned until; /* ...up to this one, if it is not 0 */
-    unsigned then;  /* this one fails as well, if it is not 0 */
+    int error;           /* of ACT_FAIL */
+    bool lasting;        /* ACT_FAIL: also all calls behind it */
+    unsigned until;      /* ...up to this one, if it is not 0 */
+    bool base_elsewhere; /* all from it are refused as well, and not counted */
+    unsigned then;       /* this one fails as well, if it is not 0 */
     int then_error;
     struct lorafold_merge *job;
 } plot;
@@ -80,6 +81,21 @@ static int copy_range(const struct file_clone_range *range, int to_fd)
     return 0;
 }
 
+static char base[600];
+
+/* Is the base on another file system, and this a file of it? */
+static bool is_elsewhere(int fd)
+{
+    char link[64], path[1024];
+    ssize_t bytes;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    bytes = readlink(link, path, sizeof(path) - 1);
+    CHECK(bytes > 0, "%s", link);
+    path[bytes] = '\0';
+    return plot.base_elsewhere && strstr(path, strrchr(base, '/') + 1) && strstr(path, "/base/");
+}
+
 static void change_source(int fd)
 {
     char path[64];
@@ -102,6 +118,10 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     range = va_arg(args, const struct file_clone_range *);
     va_end(args);
     CHECK(request == FICLONERANGE, "ioctl %lu", request);
+    if (is_elsewhere((int)range->src_fd)) {
+        errno = EXDEV;
+        return -1;
+    }
     number = atomic_fetch_add(&calls, 1) + 1;
     if (plot.then && number == plot.then) {
         errno = plot.then_error;
@@ -136,7 +156,6 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 
 /* ---- merges ---- */
 
-static char base[600];
 static char adapter_path[600];
 static char output[600];
 static char written[600]; /* the same output without clones */
@@ -479,8 +498,8 @@ static void check_kills(void)
 
 #define OUTPUTS 3
 
-static int merge_batch(const char *out, struct lorafold_batch_report *report,
-                       struct lorafold_error *err)
+static int merge_batch(const char *out, enum lorafold_clone clone,
+                       struct lorafold_batch_report *report, struct lorafold_error *err)
 {
     struct lorafold_merge_options common;
     const struct lorafold_adapter adapter = { adapter_path, 1.0 };
@@ -493,6 +512,7 @@ static int merge_batch(const char *out, struct lorafold_batch_report *report,
     common.base = base;
     common.output = out;
     common.threads = 2;
+    common.clone = clone;
     status = lorafold_batch_create(&batch, &common, 0, err);
     for (int i = 0; i < OUTPUTS && !status; i++) {
         struct lorafold_merge_options options = common;
@@ -552,7 +572,7 @@ static void check_sharing(void)
             plot.until = tries;
             plot.then = errors[e] ? number : 0;
             plot.then_error = errors[e];
-            status = merge_batch(output, &report, &err);
+            status = merge_batch(output, LORAFOLD_CLONE_AUTO, &report, &err);
             if (errors[e] == EIO && calls >= number) {
                 CHECK(status == LORAFOLD_FAILED && report.complete == OUTPUTS - 1, "%s", err.text);
             } else {
@@ -570,6 +590,48 @@ static void check_sharing(void)
     }
     plot.until = 0;
     plot.then = 0;
+}
+
+/*
+ * --clone always: that outputs can share with each other is enough, which each of them tries first;
+ * one that may not after all fails, and so do all if none may.
+ */
+static void check_sharing_always(void)
+{
+    const struct {
+        unsigned then;
+        size_t complete;
+        int status;
+    } cases[] = { { 0, OUTPUTS, 0 },
+                  { OUTPUTS + 1, OUTPUTS - 1, LORAFOLD_FAILED },
+                  { 1, OUTPUTS - 1, LORAFOLD_FAILED } };
+    struct lorafold_batch_report report;
+    struct lorafold_error err;
+
+    plot.act = ACT_CLONE;
+    plot.base_elsewhere = true;
+    plot.then_error = EXDEV;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        plot.then = cases[i].then;
+        CHECK(merge_batch(output, LORAFOLD_CLONE_ALWAYS, &report, &err) == cases[i].status,
+              "case %zu: %s", i, err.text);
+        CHECK(report.complete == cases[i].complete, "case %zu: %zu", i, report.complete);
+        CHECK(i > 0 || report.bytes_cloned == (OUTPUTS - 1) * expected_clones(), "cloned");
+        check_batch(output, false);
+        made_remove(output);
+    }
+    plot.then = 0;
+    plot.act = ACT_FAIL;
+    plot.number = 1;
+    plot.lasting = true;
+    plot.error = EXDEV;
+    CHECK(merge_batch(output, LORAFOLD_CLONE_ALWAYS, &report, &err) == LORAFOLD_USAGE &&
+              strstr(err.text, "--clone always") && !is_left(),
+          "%s", err.text);
+    plot.act = ACT_CLONE;
+    CHECK(merge(output, LORAFOLD_CLONE_ALWAYS, NULL, &err) == LORAFOLD_USAGE && !is_left(),
+          "one output has nothing to share with: %s", err.text);
+    plot.base_elsewhere = false;
 }
 
 static void check_changed_base(void)
@@ -613,6 +675,7 @@ int main(void)
     check_failures(ACT_CANCEL, 0, LORAFOLD_CANCELLED, "stopped");
     check_kills();
     check_sharing();
+    check_sharing_always();
     check_changed_base(); /* the last one: the base is another then */
     made_remove(model.directory);
     made_release(&model);

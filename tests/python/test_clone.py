@@ -384,6 +384,15 @@ def test_outputs_share_what_the_base_cannot(disk: Disk, out: Path, lorafold: Run
         assert all((out / name / one.name).read_bytes() == one.read_bytes() for one in (tmp_path / "alone").iterdir())
         assert verify(lorafold, out / name)["bytes_unread"] == 0
     shutil.rmtree(out)
+    assert json.loads(lorafold(*words, "--clone", "always").stdout.splitlines()[-1])["bytes_cloned"] == report["bytes_cloned"]
+    shutil.rmtree(out)
+    kinds = ["--dtype", "f16", "--clone", "always"]  # nothing of it can be the base's
+    report = json.loads(lorafold(*words, *kinds).stdout.splitlines()[-1])
+    assert report["bytes_cloned"] > 0.9 * report["bytes_alike"] > 0.45 * 2 * whole
+    for name in names:
+        lorafold("merge", base, "-a", tmp_path / name, "-o", tmp_path / "alone", "--overwrite", "--dtype", "f16")
+        assert all((out / name / one.name).read_bytes() == one.read_bytes() for one in (tmp_path / "alone").iterdir())
+    shutil.rmtree(out)
     assert json.loads(lorafold(*words, "--clone", "never").stdout.splitlines()[-1])["bytes_cloned"] == 0
     assert all(not is_shared(path) for path in out.rglob("*.safetensors"))
 
