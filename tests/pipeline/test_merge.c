@@ -1,7 +1,7 @@
 /*
  * Random bases and adapters through the whole library, against the scalar
  * definition computed tensor by tensor; and every way of doing I/O and
- * arithmetic against every other: the same bytes.
+ * arithmetic against every other, a device too: the same bytes.
  *
  * usage: test_merge [seed]
  */
@@ -11,6 +11,7 @@
 
 #include "cpu/cpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct way {
@@ -20,6 +21,7 @@ struct way {
     unsigned threads;
     uint64_t memory_bytes;
     bool torch;
+    const char *device; /* NULL: auto */
 };
 
 static void print_message(void *context, enum lorafold_level level, const char *sentence)
@@ -58,6 +60,7 @@ static int merge(const struct made_model *model, const char *output, enum lorafo
     options.threads = way->threads;
     options.memory_bytes = way->memory_bytes;
     options.safe_serialization = !way->torch;
+    options.device = way->device;
     options.message = print_message;
     CHECK(lorafold_merge_open(&job, &options, &err) == 0, "%s", err.text);
     plan = lorafold_merge_describe(job, LORAFOLD_JSON);
@@ -128,18 +131,20 @@ static void check_seed(uint64_t seed)
                                                   LORAFOLD_DTYPE_F16, LORAFOLD_DTYPE_F32 };
     static const enum dtype inner[] = { DTYPE_BF16, DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
     const struct way plain = { .threads = 2, .memory_bytes = UINT64_C(128) << 20 };
+    const char *device = getenv("LORAFOLD_TEST_DEVICE"); /* tests/gpu */
     const struct way torch = { .threads = 2, .memory_bytes = UINT64_C(128) << 20, .torch = true };
     struct way way;
     const struct way others[] = {
-        { "threads", "off", "scalar", 3, UINT64_C(200) << 20, false },
-        { "threads", "on", NULL, 1, UINT64_C(48) << 20, false }, /* little memory: panels */
-        { NULL, "off", NULL, 2, UINT64_C(64) << 20, false },
+        { "threads", "off", "scalar", 3, UINT64_C(200) << 20, false, NULL },
+        { "threads", "on", NULL, 1, UINT64_C(48) << 20, false, NULL }, /* little memory: panels */
+        { NULL, "off", NULL, 2, UINT64_C(64) << 20, false, NULL },
     };
     struct made_model model = { 0 };
     uint64_t max_shard_bytes = seed % 4 == 1 ? 3000000 : 5000000000;
     unsigned d = (unsigned)(seed % 4);
     char first[600];
     char second[600];
+    char simulated[8];
 
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
@@ -152,6 +157,12 @@ static void check_seed(uint64_t seed)
     made_check(&model, first, d != 0, inner[d]);
     merge(&model, second, dtypes[d], max_shard_bytes, &others[seed % 3]);
     made_check_same(first, second);
+    made_remove(second);
+    way = plain;
+    snprintf(simulated, sizeof(simulated), "sim:%u", (unsigned)(seed % 9)); /* 0: without delays */
+    way.device = device ? device : simulated;
+    merge(&model, second, dtypes[d], max_shard_bytes, &way);
+    made_check_same(first, second);
     /* The same tensors in files of torch.save(), with little memory and with much. */
     made_remove(first);
     made_remove(second);
@@ -159,6 +170,10 @@ static void check_seed(uint64_t seed)
     made_check(&model, first, d != 0, inner[d]);
     way = others[seed % 3];
     way.torch = true;
+    merge(&model, second, dtypes[d], max_shard_bytes, &way);
+    made_check_same(first, second);
+    made_remove(second);
+    way.device = device ? device : simulated;
     merge(&model, second, dtypes[d], max_shard_bytes, &way);
     made_check_same(first, second);
     made_remove(model.directory);
