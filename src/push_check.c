@@ -27,16 +27,6 @@ int push_open_file(const struct push *push, const struct push_file *file, int *f
     return *fd < 0 ? error_set_errno(err, "'%s' cannot be opened to be pushed", file->name) : 0;
 }
 
-static bool is_given_up(struct push *push)
-{
-    bool given_up;
-
-    pthread_mutex_lock(&push->mutex);
-    given_up = push->giving_up;
-    pthread_mutex_unlock(&push->mutex);
-    return given_up;
-}
-
 static bool is_same(struct digest x, struct digest y)
 {
     return x.half[0] == y.half[0] && x.half[1] == y.half[1];
@@ -57,7 +47,7 @@ static int check_blocks(struct push *push, const struct push_file *file, const s
 
         if (is_same(file->blocks[i], (struct digest){ 0 }))
             continue; /* a piece of the base that was cloned */
-        if (is_given_up(push))
+        if (push_is_given_up(push))
             return error_set(err, ERR_CANCELLED, "cancelled");
         got = verify_read(opened, push->buffer, bytes, offset);
         if (got < 0)

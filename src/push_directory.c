@@ -2,6 +2,7 @@
 #include "push_internal.h"
 
 #include "base/array.h"
+#include "base/text.h"
 #include "format/names.h"
 #include "io/file.h"
 
@@ -99,17 +100,9 @@ static int list_files(struct listing *files, int directory_fd, const char *insid
     return status;
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t bytes = strlen(name);
-    size_t end_bytes = strlen(end);
-
-    return bytes >= end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
-}
-
 static bool is_weights(const char *name)
 {
-    return ends_with(name, ".safetensors") || ends_with(name, ".bin");
+    return text_ends_with(name, ".safetensors") || text_ends_with(name, ".bin");
 }
 
 /* By size, the largest first: what takes long begins early, and the commit waits for no straggler.

@@ -72,6 +72,9 @@ struct push {
 
 void *push_thread_main(void *push);
 
+/* Under the mutex, which the caller does not hold. */
+bool push_is_given_up(struct push *push);
+
 /*
  * Read a file again and compare it with its blocks.  ERR_DIFFERENT names the first one that
  * differs. ERR_CANCELLED when the push is given up.

@@ -265,7 +265,7 @@ static enum turn wait_for_files(struct push *push)
     return turn;
 }
 
-static bool is_given_up(struct push *push)
+bool push_is_given_up(struct push *push)
 {
     bool given_up;
 
@@ -283,7 +283,7 @@ static int work(struct push *push, struct error *err)
     int status = 0;
 
     while (!status && !done) {
-        if (is_given_up(push))
+        if (push_is_given_up(push))
             return error_set(err, ERR_CANCELLED, "cancelled");
         if (take_file(push, &send))
             status = store(push, send, err);

@@ -44,19 +44,11 @@ static bool index_is_whole(const char *directory)
     return whole;
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t bytes = strlen(name);
-    size_t end_bytes = strlen(end);
-
-    return bytes >= end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
-}
-
 /* A file of weights, or a checkpoint of a trainer, which holds one. */
 static bool holds_weights(const char *name)
 {
     return name[0] != '.' &&
-           (ends_with(name, ".safetensors") || strcmp(name, "adapter_model.bin") == 0 ||
+           (text_ends_with(name, ".safetensors") || strcmp(name, "adapter_model.bin") == 0 ||
             strncmp(name, "checkpoint-", 11) == 0);
 }
 
@@ -95,7 +87,7 @@ static bool has_other_weights(const char *directory)
 
     while (stream && (entry = readdir(stream))) {
         for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-            any |= ends_with(entry->d_name, ends[i]);
+            any |= text_ends_with(entry->d_name, ends[i]);
     }
     if (stream)
         closedir(stream);

@@ -100,6 +100,14 @@ double text_to_number(const char *text, char **end)
     return value;
 }
 
+bool text_ends_with(const char *text, const char *end)
+{
+    size_t bytes = strlen(text);
+    size_t end_bytes = strlen(end);
+
+    return bytes >= end_bytes && strcmp(text + bytes - end_bytes, end) == 0;
+}
+
 static int format_plain(char *out, size_t bytes, const char *format, va_list args)
 {
     locale_t before = enter_c_locale();

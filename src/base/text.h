@@ -34,6 +34,8 @@ void text_addf(struct text *text, const char *format, ...) __attribute__((format
 /* strtod() in the C locale, whatever the host program has set. */
 double text_to_number(const char *text, char **end);
 
+bool text_ends_with(const char *text, const char *end);
+
 /* Length of the valid UTF-8 sequence that begins at `bytes` and ends before `count`, or 0. */
 size_t text_utf8_length(const char *bytes, size_t count);
 

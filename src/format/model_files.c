@@ -16,19 +16,11 @@ static bool begins_with(const char *name, const char *begin)
     return strncmp(name, begin, strlen(begin)) == 0;
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t length = strlen(name);
-    size_t end_length = strlen(end);
-
-    return length >= end_length && strcmp(name + length - end_length, end) == 0;
-}
-
 enum weight_kind weight_kind_of(const char *name)
 {
-    bool tensors = ends_with(name, ".safetensors");
-    bool pickle = ends_with(name, ".bin") || ends_with(name, ".pth") || ends_with(name, ".pt") ||
-                  ends_with(name, ".ckpt");
+    bool tensors = text_ends_with(name, ".safetensors");
+    bool pickle = text_ends_with(name, ".bin") || text_ends_with(name, ".pth") ||
+                  text_ends_with(name, ".pt") || text_ends_with(name, ".ckpt");
 
     if (name[0] == '.')
         return WEIGHT_NONE;
@@ -40,7 +32,7 @@ enum weight_kind weight_kind_of(const char *name)
         return WEIGHT_SAFETENSORS;
     if (pickle)
         return WEIGHT_PICKLE;
-    return ends_with(name, ".gguf") ? WEIGHT_GGUF : WEIGHT_NONE;
+    return text_ends_with(name, ".gguf") ? WEIGHT_GGUF : WEIGHT_NONE;
 }
 
 void weight_files_release(struct weight_files *files)
@@ -192,7 +184,7 @@ int weight_file_refuse(const char *path, const char *name, struct error *err)
     char quoted[512];
 
     error_quote(quoted, sizeof(quoted), path, strlen(path));
-    if (ends_with(name, ".json"))
+    if (text_ends_with(name, ".json"))
         return error_set(err, ERR_FORMAT,
                          "'%s' holds no weights; give the directory that it lies in", quoted);
     switch (weight_kind_of(name)) {
