@@ -267,6 +267,20 @@ static const char **list_inputs(const struct lorafold_batch *batch, size_t *coun
     return all;
 }
 
+/* A link would lead out of the directory that was given. */
+static int refuse_link(const struct batch_output *output, struct error *err)
+{
+    char quoted[QUOTED_BYTES];
+    struct stat st;
+
+    if (lstat(output->path, &st) < 0 || !S_ISLNK(st.st_mode))
+        return 0;
+    return error_set(err, ERR_USAGE,
+                     "'%s' is a symbolic link, and what it leads to is not touched: remove the "
+                     "link, or give the output another name with --jobs",
+                     error_quote(quoted, sizeof(quoted), output->path, strlen(output->path)));
+}
+
 /* Can every output be written where it is to be?  Nothing is left out while `inputs` are used. */
 static int check_places(struct lorafold_batch *batch, struct error *err)
 {
@@ -286,8 +300,9 @@ static int check_places(struct lorafold_batch *batch, struct error *err)
     for (size_t i = 0; i < batch->count && !status && stat(directory, &st) == 0; i++) {
         struct batch_output *output = &batch->outputs[i];
 
-        if (!output->merge || outdir_check(output->path, batch->options.overwrite, inputs, count,
-                                           &output->error) == 0)
+        if (!output->merge || (refuse_link(output, &output->error) == 0 &&
+                               outdir_check(output->path, batch->options.overwrite, inputs, count,
+                                            &output->error) == 0))
             continue;
         if (batch->options.strict) {
             *err = output->error;
@@ -549,7 +564,8 @@ static int open_outdirs(struct lorafold_batch *batch, struct error *err)
             .shares_base = !writes_adapter(output->merge),
             .clone_always = batch->options.clone == LORAFOLD_CLONE_ALWAYS,
         };
-        if (outdir_open(&output->outdir, output->path, batch->options.overwrite, inputs, count,
+        if (refuse_link(output, &inner) ||
+            outdir_open(&output->outdir, output->path, batch->options.overwrite, inputs, count,
                         &output->merge->log, &inner)) {
             output->outdir = NULL;
             batch->orders[i].error = inner;

@@ -148,7 +148,8 @@ const struct cli_option cli_options[] = {
       "(XFS, btrfs): auto (default) where it works, never, or always, which is an error where it "
       "does not work. Several outputs share what they have alike with each other, too" },
     { "overwrite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(overwrite), NULL,
-      "replace OUT if it exists, in one step when the new model is complete" },
+      "replace OUT if it exists, in one step when the new model is complete; where OUT is a link, "
+      "the directory that it leads to" },
     { "allow-unused", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_unused), NULL,
       "list adapter tensors that cannot be folded and go on without them" },
     { "allow-nonfinite", 0, CLI_FLAG, false, NULL, MERGING, MEMBER(allow_nonfinite), NULL,

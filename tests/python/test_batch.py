@@ -202,6 +202,45 @@ def test_what_exists_is_refused_kept_or_replaced(lorafold: Run, four: tuple[Path
     lorafold("merge", base, "-a", adapters[0], "--each", "-o", tmp_path / "alone", status=2)
 
 
+def test_a_link_in_the_place_of_an_output_is_refused(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    (tmp_path / "out").mkdir()
+    (tmp_path / "empty").mkdir()
+    lorafold("merge", base, "-a", adapters[2], "-o", tmp_path / "mine")
+    shutil.copytree(tmp_path / "mine", tmp_path / "kept")
+    words = ["merge", base, *(word for adapter in adapters[:3] for word in ("-a", adapter)), "--each", "-o", tmp_path / "out"]
+    for name, target in (("a0", "mine"), ("a1", "empty"), ("a2", "nowhere")):
+        (tmp_path / "out" / name).symlink_to(Path("..") / target)
+    done = lorafold(*words, "--overwrite", status=2)
+    assert "is a symbolic link" in done.stderr and "a0" in done.stderr
+    (tmp_path / "out" / "a2").unlink()
+    done = lorafold(*words, "--overwrite", status=1)
+    assert done.stderr.count("is a symbolic link") >= 2 and "'a1'" in done.stderr
+    same_directory(tmp_path / "kept", tmp_path / "mine")
+    assert not list((tmp_path / "empty").iterdir()) and (tmp_path / "out" / "a2" / "lorafold.json").is_file()
+    assert (tmp_path / "out" / "a0").is_symlink() and (tmp_path / "out" / "a1").is_symlink()
+    done = lorafold(*words, "--skip-existing", status=1)  # what a link leads to is there, and is only looked at
+    assert "2 were there" in done.stdout and "'a1'" in done.stderr
+
+
+def test_a_link_as_the_output_of_one_merge_stays(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    lorafold("merge", base, "-a", adapters[0], "-o", tmp_path / "alone")
+    lorafold("merge", base, "-a", adapters[1], "-o", tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    words = ["merge", base, "-a", adapters[0], "-o", tmp_path / "link"]
+    lorafold(*words, status=2)
+    lorafold(*words, "--overwrite")
+    assert (tmp_path / "link").is_symlink()
+    same_directory(tmp_path / "alone", tmp_path / "real")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("no model")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("notes")
+    assert "does not look like a model" in lorafold(*words, "--overwrite", status=2).stderr
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "no model"
+
+
 def test_names_never_leave_the_directory(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
     base, adapters = four
     for name in ["../x", "a/b", ".", "..", "", ".hidden", "a.partial", "a.lorafold-old", "x" * 250, "a\nb", "a\\b"]:
