@@ -194,6 +194,16 @@ static int check_batch(const struct cli_arguments *out, struct lorafold_error *e
     return 0;
 }
 
+static int check_device(const struct cli_arguments *out, struct lorafold_error *err)
+{
+    bool limited = out->gpu_memory.bytes > 0 || out->gpu_memory.fraction > 0;
+
+    if (limited && out->device && strcmp(out->device, "cpu") == 0)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--gpu-memory' is for a GPU, and '--device cpu' uses none");
+    return 0;
+}
+
 static int check_push(const struct cli_arguments *out, struct lorafold_error *err)
 {
     bool is_push = out->push_to_hub || out->command->bit == CLI_PUSH;
@@ -243,7 +253,7 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         return cli_fail(err, LORAFOLD_USAGE, "the base is given twice, as argument and as option");
     if (out->positional)
         out->base = out->positional;
-    if (check_batch(out, err))
+    if (check_batch(out, err) || check_device(out, err))
         return err->code;
     if (!out->adapter_count && !out->adapters_dir && !out->jobs)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");

@@ -4,8 +4,11 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 struct trace {
     FILE *file;
@@ -26,10 +29,36 @@ static const struct {
 };
 static const char *const groups[] = { "slot", "worker", "stream" };
 
+#define BEGINNING "{\"displayTimeUnit\":\"ms\",\"traceEvents\":["
+
+/* A file that is there is written over if it is an earlier trace: it may be somebody's weights. */
+static bool is_something_else(const char *path)
+{
+    char begin[sizeof(BEGINNING)] = "";
+    FILE *file;
+    struct stat st;
+    size_t count;
+
+    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+        return false;
+    file = fopen(path, "re");
+    if (!file)
+        return true;
+    count = fread(begin, 1, sizeof(BEGINNING) - 1, file);
+    fclose(file);
+    return count < sizeof(BEGINNING) - 1 || memcmp(begin, BEGINNING, count) != 0;
+}
+
 int trace_open(struct trace **out, const char *path, struct error *err)
 {
-    struct trace *trace = calloc(1, sizeof(*trace));
+    struct trace *trace;
 
+    if (is_something_else(path))
+        return error_set(err, ERR_USAGE,
+                         "--trace: '%s' is there and is no trace of an earlier run: name another "
+                         "file, or remove it",
+                         path);
+    trace = calloc(1, sizeof(*trace));
     if (!trace)
         return error_no_memory(err, "the trace");
     trace->file = fopen(path, "we");
@@ -40,7 +69,7 @@ int trace_open(struct trace **out, const char *path, struct error *err)
     }
     pthread_mutex_init(&trace->mutex, NULL);
     trace->opened = clock_seconds();
-    fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", trace->file);
+    fputs(BEGINNING, trace->file);
     for (int i = 0; i < 3; i++)
         fprintf(
             trace->file,

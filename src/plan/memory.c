@@ -127,19 +127,30 @@ static uint64_t worker_bytes(const struct plan_memory *memory)
            (quants ? 2 * PLAN_COMPANION_BYTES : 0);
 }
 
+/* Of a budget that somebody has given. */
+static const char *describe_budget(char out[32], uint64_t bytes)
+{
+    if (bytes < MIB)
+        snprintf(out, 32, "%" PRIu64 " bytes", bytes);
+    else
+        snprintf(out, 32, "%.1f MiB", (double)bytes / (double)MIB);
+    return out;
+}
+
 static int too_small(const struct plan_memory *memory, struct error *err)
 {
     uint64_t least_mib = (memory->least_bytes + MIB - 1) / MIB;
     char windows[64] = "";
+    char given[32];
 
     if (memory->window_count)
         snprintf(windows, sizeof(windows), "%u pieces of %.1f MiB of the base, ",
                  memory->window_count, (double)WINDOW_BYTES / (double)MIB);
     return error_set(err, ERR_USAGE,
-                     "--memory of %.1f MiB is too small for this merge: it needs at least "
+                     "--memory of %s is too small for this merge: it needs at least "
                      "%" PRIu64 "MiB (%" PRIu64 " MiB for headers and the program, %u blocks of "
                      "%.1f MiB, %sone worker)",
-                     (double)memory->budget_bytes / (double)MIB, least_mib,
+                     describe_budget(given, memory->budget_bytes), least_mib,
                      (memory->fixed_bytes + MIB - 1) / MIB, SLOTS_MIN,
                      (double)memory->slot_bytes / (double)MIB, windows);
 }
@@ -188,14 +199,16 @@ static uint64_t device_norm_bytes(struct plan *const *plans, size_t count)
 static int check_device(struct plan_memory *memory, struct plan *const *plans, size_t count,
                         struct error *err)
 {
+    char given[32];
+
     memory->device_least_bytes = device_norm_bytes(plans, count) + lane_bytes(memory);
     if (memory->device_budget_bytes == 0 ||
         memory->device_budget_bytes >= memory->device_least_bytes)
         return 0;
     return error_set(err, ERR_USAGE,
-                     "--gpu-memory of %.1f MiB is too small for this merge: it needs at least "
+                     "--gpu-memory of %s is too small for this merge: it needs at least "
                      "%" PRIu64 "MiB (one block of %.1f MiB, and %.1f MiB to work on it)",
-                     (double)memory->device_budget_bytes / (double)MIB,
+                     describe_budget(given, memory->device_budget_bytes),
                      (memory->device_least_bytes + MIB - 1) / MIB,
                      (double)memory->slot_bytes / (double)MIB,
                      (double)(memory->device_least_bytes - memory->slot_bytes) / (double)MIB);
