@@ -132,6 +132,31 @@ static void test_outdir_crash__killed_anywhere_in_an_overwrite(void **state)
     }
 }
 
+/* Killed when published, twice: the marker of the first does not make its output a leftover. */
+static void test_outdir_crash__what_was_published_is_no_leftover(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const char *old = i ? "out.lorafold-old" : "out.partial";
+        struct outdir *outdir = NULL;
+        struct error err = { 0 };
+        char path[100];
+
+        outdir_hooks.no_exchange = i;
+        assert_true(run_and_kill("out", false, OUTDIR_STEP_PLACED));
+        put("out/first", "published");
+        assert_true(exists("out/.lorafold-work"));
+        assert_true(run_and_kill("out", true, OUTDIR_STEP_PLACED));
+        assert_true(!exists("out/first") && exists("out/.lorafold-work"));
+        assert_int_not_equal(try_open(&outdir, "out", true, &err), 0);
+        print_message("%s\n", err.text);
+        snprintf(path, sizeof(path), "%s/first", old);
+        assert_true(holds(path, "published"));
+        temp_remove(realpath(old, NULL));
+        temp_remove(realpath("out", NULL));
+    }
+}
+
 static void test_outdir_crash__killed_while_moving_in(void **state)
 {
     (void)state;
@@ -311,6 +336,7 @@ int main(void)
         TEST(killed_when_published),
         TEST(killed_between_the_renames),
         TEST(killed_anywhere_in_an_overwrite),
+        TEST(what_was_published_is_no_leftover),
         TEST(killed_while_moving_in),
         TEST(killed_inside_before_moving),
         TEST(stale_links_are_not_followed),
