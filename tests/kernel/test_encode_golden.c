@@ -8,9 +8,8 @@
  */
 
 #include "cpu/cpu.h"
-#include "kernel/kernel_check.h"
+#include "kernel/golden_files.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 
 enum operation { BNB4, ROUND_TRIP, NESTED, SCALED, MXFP4, TIES };
@@ -34,27 +33,22 @@ static void *read_some(FILE *file, size_t bytes, const char *path)
     void *memory = malloc(bytes + 1);
 
     CHECK(memory, "no memory");
-    CHECK(bytes == 0 || fread(memory, bytes, 1, file) == 1, "'%s' is short", path);
+    golden_bytes(file, memory, bytes, path);
     return memory;
 }
 
 static void golden_read(struct golden *golden, const char *path)
 {
-    FILE *file = fopen(path, "rb");
-    char magic[8];
+    FILE *file = golden_open(path, "LFENCOD1");
     uint64_t numbers[7];
 
-    CHECK(file, "'%s'", path);
-    CHECK(fread(magic, sizeof(magic), 1, file) == 1 && memcmp(magic, "LFENCOD1", 8) == 0, "'%s'",
-          path);
-    CHECK(fread(numbers, sizeof(numbers), 1, file) == 1, "'%s'", path);
+    golden_bytes(file, numbers, sizeof(numbers), path);
     *golden = (struct golden){ numbers[0], numbers[1], numbers[2], numbers[3],
                                numbers[4], numbers[5], numbers[6], .path = path };
     golden->src = read_some(file, golden->src_count * sizeof(float), path);
     golden->floats = read_some(file, golden->float_count * sizeof(float), path);
     golden->bytes = read_some(file, golden->byte_count, path);
-    CHECK(fgetc(file) == EOF, "'%s' is long", path);
-    fclose(file);
+    golden_close(file, path);
 }
 
 static void same_floats(const struct golden *golden, const char *table, const float *actual,
@@ -157,25 +151,8 @@ static void check_map(const char *directory)
 int main(int argc, char **argv)
 {
     const char *directory = argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden/encode";
-    DIR *dir = opendir(directory);
-    struct fold_environment environment;
-    struct dirent *entry;
-    unsigned count = 0;
-    char path[1024];
 
-    CHECK(dir, "'%s'", directory);
-    fold_environment_enter(&environment);
     check_map(directory);
-    while ((entry = readdir(dir))) {
-        if (strchr(entry->d_name, '.'))
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-        check_file(path);
-        count++;
-    }
-    fold_environment_leave(&environment);
-    closedir(dir);
-    printf("%u files\n", count);
-    CHECK(count >= 20, "the golden files are there");
+    golden_each(directory, 37, check_file);
     return 0;
 }

@@ -8,9 +8,8 @@
  */
 
 #include "cpu/cpu.h"
+#include "kernel/golden_files.h"
 #include "kernel/quant_case.h"
-
-#include <dirent.h>
 
 #define FIELDS 21 /* of the head, after LFQUANT1 */
 
@@ -19,23 +18,14 @@ struct golden {
     unsigned char *expected; /* in the result dtype */
 };
 
-static void read_bytes(FILE *file, void *out, size_t bytes, const char *path)
-{
-    CHECK(bytes == 0 || fread(out, bytes, 1, file) == 1, "'%s' is short", path);
-}
-
 static void golden_read(struct golden *golden, const char *path)
 {
     struct quant_case *c = &golden->c;
-    FILE *file = fopen(path, "rb");
+    FILE *file = golden_open(path, "LFQUANT1");
     uint64_t field[FIELDS];
-    char magic[8];
     uint64_t count;
 
-    CHECK(file, "'%s'", path);
-    read_bytes(file, magic, sizeof(magic), path);
-    CHECK(memcmp(magic, "LFQUANT1", sizeof(magic)) == 0, "'%s'", path);
-    read_bytes(file, field, sizeof(field), path);
+    golden_bytes(file, field, sizeof(field), path);
     *c = (struct quant_case){
         .matrix = { .matrices = field[0],
                     .rows = field[1],
@@ -56,21 +46,20 @@ static void golden_read(struct golden *golden, const char *path)
     case_alloc(c);
     for (int part = 0; part < QUANT_PART_COUNT; part++) {
         CHECK(c->part_bytes[part] == field[18 + part], "'%s': part %d", path, part);
-        read_bytes(file, c->parts[part], c->part_bytes[part], path);
+        golden_bytes(file, c->parts[part], c->part_bytes[part], path);
     }
     if (field[17])
-        read_bytes(file, c->whole.map, sizeof(c->whole.map), path);
+        golden_bytes(file, c->whole.map, sizeof(c->whole.map), path);
     CHECK(field[15] == 0 || field[15] == c->nested_count, "'%s': nested", path);
-    read_bytes(file, c->nested, field[15] * sizeof(float), path);
+    golden_bytes(file, c->nested, field[15] * sizeof(float), path);
     CHECK(field[16] == 0 || field[16] == c->matrix.cols, "'%s': groups", path);
-    read_bytes(file, c->group_of, field[16] * sizeof(uint32_t), path);
+    golden_bytes(file, c->group_of, field[16] * sizeof(uint32_t), path);
     if (field[16])
         c->whole.group_of = c->group_of;
     count = c->elements * c->ranges;
     golden->expected = test_alloc(count * dtype_bytes(c->matrix.result_dtype));
-    read_bytes(file, golden->expected, count * dtype_bytes(c->matrix.result_dtype), path);
-    CHECK(fgetc(file) == EOF, "'%s' is long", path);
-    fclose(file);
+    golden_bytes(file, golden->expected, count * dtype_bytes(c->matrix.result_dtype), path);
+    golden_close(file, path);
 }
 
 /* What the package gives as fp32, a NaN as the canonical one. */
@@ -128,25 +117,6 @@ static void check_file(const char *path)
 
 int main(int argc, char **argv)
 {
-    const char *directory = argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden/quant";
-    DIR *dir = opendir(directory);
-    struct fold_environment environment;
-    struct dirent *entry;
-    char path[4096];
-    int count = 0;
-
-    CHECK(dir, "'%s'", directory);
-    fold_environment_enter(&environment);
-    while ((entry = readdir(dir))) {
-        if (strchr(entry->d_name, '.'))
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-        check_file(path);
-        count++;
-    }
-    fold_environment_leave(&environment);
-    closedir(dir);
-    CHECK(count > 0, "there are no cases");
-    printf("%d tensors\n", count);
+    golden_each(argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden/quant", 70, check_file);
     return 0;
 }

@@ -3,27 +3,11 @@
 
 #include "adapter/adapter.h"
 #include "adapter/pairs.h"
-#include "base/text.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "made_header.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define P "base_model.model."
 #define NONE ADAPTER_NO_TENSOR
-
-/* Name, shape of up to five dimensions that ends in 0, and F32 unless said. */
-struct made {
-    const char *name;
-    uint64_t shape[6];
-    enum dtype dtype;
-};
 
 /* What has to come out of a set of tensors. */
 struct wanted {
@@ -31,39 +15,6 @@ struct wanted {
     struct adapter_saved saved[8];
     size_t unused_count;
 };
-
-static void parse_header(struct st_header *header, const struct made *tensors, size_t count)
-{
-    struct text json = { 0 };
-    struct error err = { 0 };
-    uint64_t offset = 0;
-
-    st_emit_begin(&json, NULL, 0);
-    for (size_t i = 0; i < count; i++) {
-        enum dtype dtype = tensors[i].dtype ? tensors[i].dtype : DTYPE_F32;
-        uint64_t bytes = dtype_bytes(dtype);
-        size_t dimensions = 0;
-
-        for (; tensors[i].shape[dimensions]; dimensions++)
-            bytes *= tensors[i].shape[dimensions];
-        st_emit_tensor(&json, tensors[i].name, strlen(tensors[i].name), dtype, tensors[i].shape,
-                       dimensions, offset, bytes);
-        offset += bytes;
-    }
-    st_emit_end(&json, 0, 8);
-    assert_false(json.failed);
-    assert_int_equal(st_header_parse(header, json.data, json.bytes, offset, &err), 0);
-    text_release(&json);
-}
-
-static size_t made_count(const struct made *tensors, size_t limit)
-{
-    size_t count = 0;
-
-    while (count < limit && tensors[count].name)
-        count++;
-    return count;
-}
 
 static void keep_sentence(void *context, enum log_level level, const char *sentence)
 {
@@ -84,7 +35,7 @@ static int build(struct adapter *adapter, const struct adapter_config *config,
     adapter->config.alpha = config->alpha != 0 ? config->alpha : 4;
     adapter->name = strdup("a");
     *err = (struct error){ 0 };
-    parse_header(&adapter->header, tensors, count);
+    made_parse(&adapter->header, tensors, count);
     status = adapter_build_pairs(adapter, allow_unused, said ? &log : NULL, err);
     adapter->config = (struct adapter_config){ 0 };
     return status;

@@ -348,6 +348,17 @@ static void test_awq(void **state)
     made_refuses(&base, "'m.q.qweight'", "[64, 4]", "[2, 16]", NULL);
 }
 
+static void test_companion__of_two_tensors(void **state)
+{
+    struct made_base base = { 0 };
+
+    (void)state;
+    made_add(&base, (struct made){ "m.q.weight", DTYPE_F8_E4M3, 2, { 16, 64 }, NULL, 0 });
+    made_add(&base, (struct made){ "m.q.weight_packed", DTYPE_U8, 2, { 16, 32 }, NULL, 0 });
+    made_add(&base, (struct made){ "m.q.weight_scale", DTYPE_U8, 2, { 16, 2 }, NULL, 1 });
+    made_refuses(&base, "'m.q.weight_scale'", "belongs to another quantised tensor", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_awq),
+        cmocka_unit_test(test_companion__of_two_tensors),
     };
 
     return cmocka_run_group_tests(tests, made_set_up, made_tear_down);

@@ -2,58 +2,11 @@
 #include "adapter/spelling.h"
 
 #include "adapter/pairs.h"
-#include "base/text.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "made_header.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define P "base_model.model."
 #define TENSORS_MAX 8
-
-/* Name and shape of up to two dimensions that ends in 0. */
-struct made {
-    const char *name;
-    uint64_t shape[3];
-};
-
-static void parse_header(struct st_header *header, const struct made *tensors, size_t count)
-{
-    struct text json = { 0 };
-    struct error err = { 0 };
-    uint64_t offset = 0;
-
-    st_emit_begin(&json, NULL, 0);
-    for (size_t i = 0; i < count; i++) {
-        size_t dimensions = tensors[i].shape[0] == 0 ? 0 : tensors[i].shape[1] == 0 ? 1 : 2;
-        uint64_t bytes = 4;
-
-        for (size_t d = 0; d < dimensions; d++)
-            bytes *= tensors[i].shape[d];
-        st_emit_tensor(&json, tensors[i].name, strlen(tensors[i].name), DTYPE_F32, tensors[i].shape,
-                       dimensions, offset, bytes);
-        offset += bytes;
-    }
-    st_emit_end(&json, 0, 8);
-    assert_false(json.failed);
-    assert_int_equal(st_header_parse(header, json.data, json.bytes, offset, &err), 0);
-    text_release(&json);
-}
-
-static size_t made_count(const struct made *tensors)
-{
-    size_t count = 0;
-
-    while (count < TENSORS_MAX && tensors[count].name)
-        count++;
-    return count;
-}
 
 /* The configuration stays the caller's: adapter_release() must not free it. */
 static void build(struct adapter *adapter, const struct adapter_config *config,
@@ -64,7 +17,7 @@ static void build(struct adapter *adapter, const struct adapter_config *config,
     *adapter = (struct adapter){ .config = *config, .name = strdup("a") };
     adapter->config.rank = 2;
     adapter->config.alpha = 4;
-    parse_header(&adapter->header, tensors, made_count(tensors));
+    made_parse(&adapter->header, tensors, made_count(tensors, TENSORS_MAX));
     if (adapter_build_pairs(adapter, true, NULL, &err))
         fail_msg("%s", err.text);
 }
@@ -176,7 +129,7 @@ static void test_spelling__names(void **state)
         build(&adapter, &cases[i].config, cases[i].tensors);
         if (adapter_spell(&list, &count, &adapter, &err))
             fail_msg("%s: %s", cases[i].what, err.text);
-        for (size_t t = 0; t < made_count(cases[i].tensors); t++) {
+        for (size_t t = 0; t < made_count(cases[i].tensors, TENSORS_MAX); t++) {
             if (!cases[i].names[t])
                 continue;
             if (next == count || strcmp(list[next].name, cases[i].names[t]) != 0)
