@@ -46,6 +46,13 @@ static void test_fp8__blocks(void **state)
     base.tensors[1].dtype = DTYPE_U8;
     base.tensors[1].name = "m.q.scale";
     blocks_are(&base, SCHEME_FP8_BLOCK, 128, 128, DTYPE_F8_E8M0, DTYPE_BF16);
+    base.tensors[1].rank = 3; /* one matrix, written as such */
+    base.tensors[1].shape[0] = 1;
+    base.tensors[1].shape[1] = 2;
+    base.tensors[1].shape[2] = 3;
+    blocks_are(&base, SCHEME_FP8_BLOCK, 128, 128, DTYPE_F8_E8M0, DTYPE_BF16);
+    base.tensors[1].shape[0] = 2;
+    made_refuses(&base, "'m.q.scale'", "[2, 2, 3]", "makes no blocks", NULL);
     base = fp8(mx, "m.q.weight_scale", DTYPE_F8_E8M0, 2, 192, 10);
     blocks_are(&base, SCHEME_FP8_BLOCK, 1, 32, DTYPE_F8_E8M0, DTYPE_BF16);
     base = fp8(NULL, "m.q.weight_scale", DTYPE_BF16, 2, 192, 20);
