@@ -19,12 +19,13 @@ int find_init(struct scheme_find *find, const struct model *model, const struct 
     find->first = calloc(model->shard_count + 1, sizeof(*find->first));
     find->files = calloc(model->shard_count + 1, sizeof(*find->files));
     find->item_of = calloc(model->tensor_count + 1, sizeof(*find->item_of));
+    for (size_t i = 0; find->files && i < model->shard_count; i++)
+        find->files[i] = FILE_CLOSED; /* also where something else is missing: 0 is a descriptor */
     if (!find->first || !find->files || !find->item_of)
         return error_no_memory(err, "the quantised tensors");
     for (size_t i = 0; i < model->tensor_count; i++)
         find->item_of[i] = FIND_FREE;
     for (size_t i = 0; i < model->shard_count; i++) {
-        find->files[i] = FILE_CLOSED;
         find->first[i] = place;
         place += model->shards[i].header.tensor_count;
     }

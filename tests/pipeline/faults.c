@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -12,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 const char *const fault_names[FAULT_KINDS] = {
     "memory", "read", "write", "file", "thread", "wait"
@@ -91,6 +94,14 @@ FAULT(FAULT_MEMORY, char *, strndup, (const char *s, size_t n), (s, n), NULL, EN
 FAULT(FAULT_MEMORY, void *, mmap, (void *p, size_t n, int a, int b, int c, off_t d),
       (p, n, a, b, c, d), MAP_FAILED, ENOMEM)
 FAULT(FAULT_READ, ssize_t, pread, (int f, void *p, size_t n, off_t o), (f, p, n, o), -1, EIO)
+FAULT(FAULT_READ, ssize_t, read, (int f, void *p, size_t n), (f, p, n), -1, EIO)
+FAULT(FAULT_WRITE, ssize_t, send, (int f, const void *p, size_t n, int a), (f, p, n, a), -1, ENOBUFS)
+FAULT(FAULT_FILE, int, socketpair, (int d, int t, int p, int *f), (d, t, p, f), -1, EMFILE)
+FAULT(FAULT_FILE, int, pipe2, (int *f, int a), (f, a), -1, EMFILE)
+FAULT(FAULT_FILE, int, posix_spawnp,
+      (pid_t * p, const char *n, const posix_spawn_file_actions_t *f, const posix_spawnattr_t *a,
+       char *const *v, char *const *e),
+      (p, n, f, a, v, e), EAGAIN, EAGAIN)
 FAULT(FAULT_WRITE, ssize_t, pwrite, (int f, const void *p, size_t n, off_t o), (f, p, n, o), -1,
       ENOSPC)
 FAULT(FAULT_FILE, int, fstat, (int f, struct stat *s), (f, s), -1, EIO)

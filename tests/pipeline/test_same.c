@@ -182,6 +182,7 @@ static void check_end(int status, const struct lorafold_error *err, const char *
         CHECK(err->text[0] && !strchr(err->text, '\n'), "%s %u: '%s'", what, number, err->text);
         CHECK(!exists("out"), "%s %u (%s): something is left", what, number, err->text);
     } else {
+        remove(path_of("out/.lorafold-work")); /* it stays, spent, if its removal was the fault */
         made_check_same(path_of("reference"), path_of("out"));
     }
     made_remove(path_of("out.partial")); /* a removal that failed is a fault too */
