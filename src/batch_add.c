@@ -10,10 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 /* What stands beside an output while it is made (io/outdir.h). */
 static const char *const taken_endings[] = { ".partial", ".lorafold-old" };
+
+/* What would make the directory for all look like a model, and its list. */
+static const char *const taken_names[] = { MANIFEST_NAME, "config.json", BATCH_LIST_NAME };
 
 /* Directories below each other in which adapters are looked for. */
 #define DEPTH_MAX 8
@@ -66,6 +70,11 @@ int batch_check_name(const char *name, struct error *err)
                              "'%s' cannot be the name of an output: what ends in '%s' stands "
                              "beside outputs while they are made",
                              quoted, taken_endings[i]);
+    }
+    for (size_t i = 0; i < sizeof(taken_names) / sizeof(taken_names[0]); i++) {
+        if (strcasecmp(name, taken_names[i]) == 0)
+            return error_set(err, ERR_USAGE,
+                             "'%s' cannot be the name of an output: a file is called so", quoted);
     }
     if (bytes + sizeof(".lorafold-old") > NAME_MAX)
         return error_set(err, ERR_USAGE, "'%s' is too long for the name of an output: %zu bytes",
@@ -236,13 +245,39 @@ static int add_adapter(struct lorafold_batch *batch, const char *path, struct er
     return batch_add(batch, NULL, &options, err);
 }
 
+/* A directory that is looked through, and those that led there. */
+struct trail {
+    const struct trail *above; /* NULL: it is the one that was given */
+    dev_t device;
+    ino_t inode;
+};
+
+/* Has a link led back? */
+static bool was_here(const struct trail *here)
+{
+    for (const struct trail *at = here->above; at; at = at->above) {
+        if (at->device == here->device && at->inode == here->inode)
+            return true;
+    }
+    return false;
+}
+
 static int add_below(struct lorafold_batch *batch, const char *directory, int depth,
-                     struct error *err)
+                     const struct trail *above, struct error *err)
 {
     struct found found = { 0 };
-    int status = list_directories(&found, directory, err);
+    struct trail here = { .above = above };
     bool trainer = false;
+    struct stat st;
+    int status;
 
+    if (stat(directory, &st) < 0)
+        return error_set_errno(err, "cannot look into '%s'", directory);
+    here.device = st.st_dev;
+    here.inode = st.st_ino;
+    if (was_here(&here))
+        return 0;
+    status = list_directories(&found, directory, err);
     /* A trainer's directory is one adapter: its last checkpoint. */
     for (size_t i = 0; i < found.count && depth > 0; i++)
         trainer |= strncmp(strrchr(found.paths[i], '/') + 1, "checkpoint-", 11) == 0 &&
@@ -254,7 +289,7 @@ static int add_below(struct lorafold_batch *batch, const char *directory, int de
             if (is_adapter(found.paths[i]))
                 status = add_adapter(batch, found.paths[i], err);
             else if (depth < DEPTH_MAX)
-                status = add_below(batch, found.paths[i], depth + 1, err);
+                status = add_below(batch, found.paths[i], depth + 1, &here, err);
         }
     }
     found_release(&found);
@@ -285,7 +320,7 @@ int lorafold_batch_add_directory(struct lorafold_batch *batch, const char *direc
                            "holds it, or -a",
                            directory);
     else
-        status = add_below(batch, directory, 0, &inner);
+        status = add_below(batch, directory, 0, NULL, &inner);
     if (!status && batch->count == before)
         status = error_set(&inner, ERR_USAGE, "there is no adapter below '%s'", directory);
     return status ? give_error(err, &inner) : 0;

@@ -158,6 +158,16 @@ def test_each_and_adapters_dir_take_the_names_of_adapters(lorafold: Run, four: t
     same_directory(tmp_path / "half", tmp_path / "each" / "a1")
 
 
+def test_links_in_a_circle_lead_to_no_adapter_twice(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
+    base, adapters = four
+    (tmp_path / "adapters" / "loop").symlink_to(".")
+    (tmp_path / "adapters" / "deep").mkdir()
+    (tmp_path / "adapters" / "deep" / "up").symlink_to("../..")
+    (adapters[0] / "self").symlink_to(".")
+    lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "out")
+    assert outputs_in(tmp_path / "out") == ["a0", "a1", "a2", "a3"]
+
+
 def test_a_broken_adapter_is_left_out(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
     base, adapters = four
     (adapters[1] / "adapter_config.json").write_text("{")
@@ -243,7 +253,8 @@ def test_a_link_as_the_output_of_one_merge_stays(lorafold: Run, four: tuple[Path
 
 def test_names_never_leave_the_directory(lorafold: Run, four: tuple[Path, list[Path]], tmp_path: Path):
     base, adapters = four
-    for name in ["../x", "a/b", ".", "..", "", ".hidden", "a.partial", "a.lorafold-old", "x" * 250, "a\nb", "a\\b"]:
+    for name in ["../x", "a/b", ".", "..", "", ".hidden", "a.partial", "a.lorafold-old", "x" * 250, "a\nb", "a\\b", "lorafold.batch.json", "Config.json",
+                 "lorafold.json"]:
         file = write_jobs(tmp_path / "jobs.json", [job(name, [adapters[0]], [])])
         lorafold("merge", base, "--jobs", file, "-o", tmp_path / "out", status=3)
     file = write_jobs(tmp_path / "jobs.json", [job("x", [adapters[0]], []), job("x", [adapters[1]], [])])
