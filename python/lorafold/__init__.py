@@ -14,6 +14,8 @@ transformers; they are used only where a live model is passed.  docs/PYTHON.md s
 
 TYPE_CHECKING = False  # that of typing, without the time that typing takes; checkers know the name
 if TYPE_CHECKING:
+    from lorafold._batch import merge_many as merge_many
+    from lorafold._errors import BatchError as BatchError
     from lorafold._errors import Cancelled as Cancelled
     from lorafold._errors import DifferenceError as DifferenceError
     from lorafold._errors import FormatError as FormatError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from lorafold._patch import attach as attach
     from lorafold._patch import patch as patch
     from lorafold._progress import Progress as Progress
+    from lorafold._records import BatchReport as BatchReport
     from lorafold._records import Plan as Plan
     from lorafold._records import Report as Report
     from lorafold._records import VerifyReport as VerifyReport
@@ -39,6 +42,8 @@ __version__ = "0.1.0"
 
 # Where each name is, so that importing the package takes no time until something of it is used.
 _MODULES = {
+    "BatchError": "_errors",
+    "BatchReport": "_records",
     "Cancelled": "_errors",
     "DifferenceError": "_errors",
     "FormatError": "_errors",
@@ -54,6 +59,7 @@ _MODULES = {
     "fetch": "_hub",
     "inspect": "_verify",
     "merge": "_merge",
+    "merge_many": "_batch",
     "patch": "_patch",
     "plan": "_merge",
     "push_to_hub_merged": "_save",

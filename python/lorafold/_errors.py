@@ -2,7 +2,12 @@
 
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from lorafold._records import BatchReport
 
 
 class LorafoldError(Exception):
@@ -16,6 +21,14 @@ class LorafoldError(Exception):
 
 class MachineError(LorafoldError):
     """The machine or the network failed: I/O, no space, no memory, the Hub.  A retry may help."""
+
+
+class BatchError(MachineError):
+    """Not all outputs of merge_many() are complete: report.outputs says which, and why not."""
+
+    def __init__(self, sentence: str, report: BatchReport) -> None:
+        super().__init__(sentence)
+        self.report = report
 
 
 class UsageError(LorafoldError, ValueError):

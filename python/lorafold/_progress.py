@@ -20,6 +20,7 @@ class Progress:
     limit: "read", "compute" or "write", what holds the work up at the moment; "prepare", "download" or
         "upload": the bytes are those of what is made first, or of what comes from the Hub or goes there.
     file: the file of the newest block.
+    outputs_done, outputs_total: of merge_many(); 0 of 0 elsewhere.
     """
 
     bytes_done: int
@@ -27,6 +28,8 @@ class Progress:
     seconds: float
     limit: str
     file: str
+    outputs_done: int = 0
+    outputs_total: int = 0
 
 
 ProgressFunction = Callable[[Progress], object]

@@ -120,12 +120,47 @@ class Report(Record):
         return dataclasses.replace(self, raw=raw, text=text, output=after)
 
 
+@dataclass(frozen=True, eq=False)
+class BatchReport(Record):
+    """What merge_many() did.
+
+    str(report) is the closing text of `lorafold merge --each`.  Sizes are in bytes, times in seconds.
+
+    output: the directory of all.
+    outputs: one object each, with "name", "state" ("complete", "exists", "left out", "failed"), and
+    "code" and "text" of what went wrong; what is made also with "save_method", "tensors_folded",
+    "bytes_out", "bytes_cloned" and "adapters".
+    outputs_complete, outputs_existing, outputs_failed: how many; the last are also those left out.
+    bytes_read: of the base, once for all of them.
+    bytes_alike: the same in several outputs, and computed for one of them.
+    """
+
+    output: str
+    outputs: list[dict[str, Any]]
+    outputs_complete: int
+    outputs_existing: int
+    outputs_failed: int
+    bytes_read: int
+    bytes_written: int
+    bytes_cloned: int
+    bytes_alike: int
+    seconds: float
+    seconds_planning: float
+    share_read: float
+    share_compute: float
+    share_write: float
+    memory_peak_bytes: int
+    kernels: str
+    workers: int
+
+
 @dataclass(frozen=True)
 class VerifyReport:
     """What was compared: number of files, their bytes, and how long it took in seconds.
 
     bytes_shared: of these bytes, those that were compared with the base (deep).
     bytes_unread: bytes beside them that were cloned from the base and not read (without deep).
+    output_count: models in the directory; several after merge_many().
     """
 
     file_count: int
@@ -133,3 +168,4 @@ class VerifyReport:
     seconds: float
     bytes_shared: int = 0
     bytes_unread: int = 0
+    output_count: int = 1

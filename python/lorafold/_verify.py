@@ -48,7 +48,7 @@ def verify(
     def work() -> VerifyReport:
         lib.check(library.lorafold_verify(encode(out, "directory"), options, report, error), error)
         return VerifyReport(
-            report.file_count, report.bytes, report.seconds, report.bytes_shared, report.bytes_unread
+            report.file_count, report.bytes, report.seconds, report.bytes_shared, report.bytes_unread, report.output_count
         )
 
     def stop() -> None:

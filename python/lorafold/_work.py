@@ -43,7 +43,8 @@ class Callbacks:
     def _progress(self, _context: object, pointer: Any) -> None:
         now = pointer.contents
         limit, file = lib.LIMITS[now.limit], lib.decode(now.file)
-        self.events.put(Progress(now.bytes_done, now.bytes_total, now.seconds, limit, file))
+        outputs = now.outputs_done, now.outputs_total
+        self.events.put(Progress(now.bytes_done, now.bytes_total, now.seconds, limit, file, *outputs))
 
     def put_into(self, options: ctypes.Structure) -> None:
         options.message, options.progress = self.message, self.progress
