@@ -1,8 +1,8 @@
 /*
  * batch.h - several outputs of one base; only src/batch*.c include it
  *
- * batch.c opens, runs and closes; batch_add.c collects the outputs and their names;
- * batch_jobs.c reads them from a file; batch_list.c writes which ones there are;
+ * batch.c opens and closes; batch_run.c makes them; batch_add.c collects the outputs and their
+ * names; batch_jobs.c reads them from a file; batch_list.c writes which ones there are;
  * batch_describe.c prints.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -61,6 +61,13 @@ int batch_check_name(const char *name, struct error *err);
 /* A new output; ERR_USAGE if its name is taken or cannot be one. */
 int batch_add(struct lorafold_batch *batch, const char *name,
               const struct lorafold_merge_options *options, struct error *err);
+
+/* ---- batch.c ---- */
+/* The inputs of all outputs, each once, in a list that the caller frees. */
+const char **batch_list_inputs(const struct lorafold_batch *batch, size_t *count);
+
+/* ERR_USAGE where a link would lead out of the directory for all. */
+int batch_refuse_link(const struct batch_output *output, struct error *err);
 
 /* ---- batch_list.c ---- */
 /* Add the outputs of this batch, as they ended, to the list in the directory for all. */

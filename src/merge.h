@@ -1,7 +1,7 @@
 /*
  * merge.h - what the parts of a merge share; only files directly in src/ include it
  *
- * merge.c opens, runs and closes; inputs.c finds base and adapters; sidefiles.c
+ * merge.c opens and closes; merge_run.c does the work; inputs.c finds base and adapters; sidefiles.c
  * copies what is not a weight; card.c writes the model card; manifest.c writes and
  * reads lorafold.json; describe.c prints; clones.c finds what shares the base's storage;
  * lora.c is for outputs that are an adapter.
@@ -164,6 +164,10 @@ struct machine_request merge_machine_request(const struct lorafold_merge_options
 /* Held while a merge runs, beside its plan. */
 uint64_t base_memory(const struct base *base);
 uint64_t merge_memory(const struct lorafold_merge *merge);
+
+/* What the pipeline is told of a merge; log, progress and what ends are the caller's. */
+struct pipeline_options merge_pipeline_options(const struct lorafold_merge *merge,
+                                               const struct machine *machine);
 
 /* Write what is not weights, and publish; merge->order says what the pipeline has written. */
 int merge_finish(struct lorafold_merge *merge, struct outdir *outdir, const atomic_int *cancelled,
