@@ -20,6 +20,8 @@ def how_to_install() -> str:
     python = shlex.quote(sys.executable or "python3")
     is_alone = sys.prefix != sys.base_prefix  # a virtual environment
     marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+    if importlib.util.find_spec("pip") is None:
+        return f"install it into an environment and use that: {python} -m venv hub && . hub/bin/activate && pip install {PACKAGE}"
     if is_alone or not os.path.exists(marker):
         return f"install it with: {python} -m pip install {PACKAGE}"
     return (f"install it for yourself with: {python} -m pip install --user --break-system-packages {PACKAGE} (this Python belongs "

@@ -81,7 +81,7 @@ def test_without_huggingface_hub(hub: TestHub, tmp_path: Path) -> None:
     program.chmod(0o755)
     status, lines, _ = probe(hub, program)
     assert status == 2 and lines[0].startswith("2 the Python package 'huggingface_hub' is missing; install it ")
-    assert f"{sys.executable} -m pip install" in lines[0]
+    assert f"{sys.executable} -m venv hub && " in lines[0]  # pip is one of them
 
 
 @pytest.mark.parametrize(("is_environment", "is_managed"), [(True, True), (True, False), (False, True), (False, False)])
@@ -96,6 +96,9 @@ def test_what_to_install_where(is_environment: bool, is_managed: bool, tmp_path:
     monkeypatch.setattr(sys, "prefix", "/there")
     monkeypatch.setattr(sys, "base_prefix", "/usr" if is_environment else "/there")
     monkeypatch.setattr(sys, "executable", "/there/a b/python3")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert "'/there/a b/python3' -m venv" in how_to_install() and how_to_install().endswith("pip install huggingface_hub")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
     hint = how_to_install()
     assert "'/there/a b/python3' -m pip install" in hint and hint.count("huggingface_hub") == 1
     assert ("--break-system-packages" in hint) == (is_managed and not is_environment)
