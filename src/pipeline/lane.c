@@ -6,8 +6,11 @@
 #include "compute/quant_layout.h"
 #include "pipeline/internal.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
+
+static_assert(PLAN_DELTAS_MAX <= DEVICE_DELTAS_MAX, "a task has all deltas of a target");
 
 static int result_not_finite(const struct lane_check *check, uint64_t element, enum device_bad bad,
                              struct error *err)

@@ -12,6 +12,9 @@
 
 static_assert(PLAN_LANE_DEVICE_BYTES == LANE_CHECKS_MAX * sizeof(uint64_t), "one word each");
 
+static_assert(PLAN_ENCODED_ELEMENTS / PLAN_ENCODING_BLOCK * sizeof(float) <= LANE_STAGING_BYTES,
+              "absmax of a piece, the most that lane_write() is called with");
+
 #define MARK_END 0u /* of everything; the marks behind it are those of the trace */
 
 static int take_mirror(struct lane *lane, struct device *device, enum lane_memory which,

@@ -70,4 +70,5 @@ def main():
     (adapter / "adapter_config.json").write_text(json.dumps(config, indent=2))
 
 
-main()
+if __name__ == "__main__":
+    main()
