@@ -287,6 +287,19 @@ static void test_bnb__conv1d(void **state)
     made_refuses(&base, "'h.c_fc.weight'", "Conv1D", "96 inputs", NULL);
 }
 
+/* What is read of a companion must be of the file whose header was read. */
+static void test_bnb4__refuses_a_shard_that_changes(void **state)
+{
+    struct made_base base = plain();
+    struct scheme_base out = { 0 };
+    struct error err = { 0 };
+
+    (void)state;
+    base.grows = true;
+    assert_int_equal(made_read(&out, &base, &err), ERR_FAILED);
+    assert_non_null(strstr(err.text, "b.safetensors' changed while it was read"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_bnb4__refuses_other_nested_states),
         cmocka_unit_test(test_bnb8),
         cmocka_unit_test(test_bnb__conv1d),
+        cmocka_unit_test(test_bnb4__refuses_a_shard_that_changes),
     };
 
     return cmocka_run_group_tests(tests, made_set_up, made_tear_down);
