@@ -2,27 +2,13 @@
  */
 #include "plan/plan_internal.h"
 
-/* Is this part of a tensor the base's, as it is or converted? */
-static bool is_of_base(const struct plan *plan, const struct plan_tensor *tensor,
-                       struct plan_part part)
+/* Is a tensor the base's, as it is or converted?  What lies between edits is not looked for. */
+static bool is_of_base(const struct plan *plan, const struct plan_tensor *tensor)
 {
-    struct plan_elements elements;
-    uint32_t next;
-    uint64_t cols;
-
-    if (tensor->input >= plan->shard_count || tensor->patch_count)
+    if (tensor->input >= plan->shard_count || tensor->patch_count || tensor->target_count)
         return false;
-    if (tensor->action == PLAN_COPY || tensor->action == PLAN_CONVERT)
-        return true;
-    if (tensor->action != PLAN_FOLD && (tensor->action != PLAN_ENCODE || tensor->encoding->same))
-        return false;
-    if (tensor->target_count == 0)
-        return tensor->action == PLAN_ENCODE;
-    elements = plan_part_elements(tensor, part);
-    cols = plan->targets[tensor->target_first].cols;
-    next = plan_find_target(plan, tensor, elements.first / cols);
-    return next == tensor->target_first + tensor->target_count ||
-           plan->targets[next].row_first * cols >= elements.end;
+    return tensor->action == PLAN_COPY || tensor->action == PLAN_CONVERT ||
+           (tensor->action == PLAN_ENCODE && !tensor->encoding->same);
 }
 
 bool plan_block_is_of_base(const struct plan *plan, const struct plan_block *block)
@@ -34,7 +20,7 @@ bool plan_block_is_of_base(const struct plan *plan, const struct plan_block *blo
         const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
         struct plan_part part = plan_block_part(block, tensor);
 
-        if (part.first < part.end && !is_of_base(plan, tensor, part))
+        if (part.first < part.end && !is_of_base(plan, tensor))
             return false;
     }
     return true;

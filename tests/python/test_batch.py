@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import models
 import moe_models
@@ -118,6 +119,20 @@ def test_a_tied_head_beside_outputs_that_stay_tied(lorafold: Run, tmp_path: Path
     base, adapter, _ = make_tied(tmp_path)
     other = make_adapters(base, tmp_path, [linear(3, "v_proj")])[0]
     check(lorafold, base, tmp_path, [("untied", [adapter], []), ("tied", [other], []), ("again", [adapter], ["--dtype", "bf16"])])
+
+
+def test_rows_of_tokens_in_a_tensor_of_several_blocks(lorafold: Run, tmp_path: Path):
+    """Only the block with the rows differs between these outputs; the others of the tensor are alike."""
+    base = tmp_path / "base"
+    models.tiny_llama(torch.bfloat16, 64, 112, 100000, 1).save_pretrained(base)
+    adapters = make_adapters(base, tmp_path, [linear(2, "q_proj", trainable_token_indices=[40000]) for _ in range(2)])
+    for number, adapter in enumerate(adapters):
+        path = adapter / "adapter_model.safetensors"
+        tensors = load_file(path)
+        (name,) = [name for name in tensors if "token_adapter" in name]
+        tensors[name] = torch.full_like(tensors[name], 1 + number)
+        save_file(tensors, path, metadata={"format": "pt"})
+    check(lorafold, base, tmp_path, [(f"j{number}", [adapter], ["--dtype", "f32"]) for number, adapter in enumerate(adapters)])
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
