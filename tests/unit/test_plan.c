@@ -616,23 +616,27 @@ static void test_plan__factors_of_large_targets_are_resident(void **state)
     end(fixture);
 }
 
-/* fold() takes so many deltas at once; a target with more goes panel by panel and needs tiles. */
+/*
+ * fold() takes so many deltas at once; a target with more goes panel by panel and needs tiles, and
+ * its factors are resident for nobody.
+ */
 static void test_plan__workers_have_tiles_for_a_target_of_many_adapters(void **state)
 {
     struct fixture *fixture = begin();
     struct made_file base = { 0 };
 
     (void)state;
-    add(&base, "a.proj.weight", DTYPE_BF16, 8, 8);
+    add(&base, "a.proj.weight", DTYPE_BF16, 2048, 4096);
     make_base(fixture, &base, 8);
     for (int i = 0; i < 65; i++) {
         struct made_file adapter = { 0 };
         uint64_t scratch_before = fixture->plan.memory.scratch_bytes;
 
-        add_pair(&adapter, "a.proj", 8, 8);
+        add_pair(&adapter, "a.proj", 2048, 4096);
         make_adapter(fixture, &adapter, CONFIG("[\"proj\"]"));
         assert_int_equal(make_plan(fixture, &keep, -1), 0);
         assert_int_equal(fit(fixture, 128 * MIB, 1), 0);
+        assert_int_equal(fixture->plan.resident_count, i < 64);
         if (i == 64)
             assert_true(fixture->plan.memory.scratch_bytes > scratch_before + MIB);
         else if (i > 0)
