@@ -645,6 +645,23 @@ static void test_plan__workers_have_tiles_for_a_target_of_many_adapters(void **s
     end(fixture);
 }
 
+/* A row of blocks of a weight that goes back into its base's scheme: their largest elements. */
+static void test_plan__workers_have_room_for_a_row_of_scales(void **state)
+{
+    struct fixture *fixture = two_targets(8);
+    uint64_t scratch_before;
+
+    (void)state;
+    assert_int_equal(make_plan(fixture, &keep, -1), 0);
+    fixture->plan.encoded = 1;
+    assert_int_equal(fit(fixture, 128 * MIB, 1), 0);
+    scratch_before = fixture->plan.memory.scratch_bytes;
+    fixture->plan.scale_count = MIB;
+    assert_int_equal(fit(fixture, 128 * MIB, 1), 0);
+    assert_int_equal(fixture->plan.memory.scratch_bytes, scratch_before + MIB * sizeof(float));
+    end(fixture);
+}
+
 /* ---- repeated layers ---- */
 
 /* Names are copied for them; memory that was used before shows where they end. */
@@ -794,6 +811,7 @@ int main(void)
         cmocka_unit_test(test_plan__the_smallest_budget_works_and_one_byte_less_is_refused),
         cmocka_unit_test(test_plan__factors_of_large_targets_are_resident),
         cmocka_unit_test(test_plan__workers_have_tiles_for_a_target_of_many_adapters),
+        cmocka_unit_test(test_plan__workers_have_room_for_a_row_of_scales),
         cmocka_unit_test(test_plan__names_of_repeated_layers_are_strings),
         cmocka_unit_test(test_plan__layers_are_not_repeated_without_end),
     };
