@@ -498,6 +498,8 @@ static void check_kills(void)
 
 #define OUTPUTS 3
 
+static bool torch_files;
+
 static int merge_batch(const char *out, enum lorafold_clone clone,
                        struct lorafold_batch_report *report, struct lorafold_error *err)
 {
@@ -513,6 +515,7 @@ static int merge_batch(const char *out, enum lorafold_clone clone,
     common.output = out;
     common.threads = 2;
     common.clone = clone;
+    common.safe_serialization = !torch_files;
     status = lorafold_batch_create(&batch, &common, 0, err);
     for (int i = 0; i < OUTPUTS && !status; i++) {
         struct lorafold_merge_options options = common;
@@ -629,6 +632,11 @@ static void check_sharing_always(void)
               strstr(err.text, "--clone always") && !is_left(),
           "%s", err.text);
     plot.act = ACT_CLONE;
+    torch_files = true;
+    CHECK(merge_batch(output, LORAFOLD_CLONE_ALWAYS, &report, &err) == LORAFOLD_USAGE &&
+              strstr(err.text, "files of torch") && !is_left(),
+          "they share with nothing: %s", err.text);
+    torch_files = false;
     CHECK(merge(output, LORAFOLD_CLONE_ALWAYS, NULL, &err) == LORAFOLD_USAGE && !is_left(),
           "one output has nothing to share with: %s", err.text);
     plot.base_elsewhere = false;
