@@ -87,7 +87,8 @@ COMPUTE_SHARED void quant_decode_transposed(const struct quant_work *work,
     const uint64_t element = matrix * elements + row * work->matrix.cols + col;
     struct quant_place place;
 
-    if (col >= work->matrix.cols || element < work->first || element - work->first >= work->count)
+    /* Before the first it wraps round, and is beyond the last. */
+    if (col >= work->matrix.cols || element - work->first >= work->count)
         return;
     place = quant_place_at(&work->grid, &work->whole, matrix, col, row);
     quant_decode_at(work, shared, &place, element - work->first, bad);

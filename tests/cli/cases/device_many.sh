@@ -21,7 +21,7 @@ def make(name, weights, target):
 layer = "model.layers.{}.mlp.up_proj"
 make("tensors", {layer.format(i) + ".weight": ("BF16", [2, 3], bf16([i, 0.5, -i, 1, 2, 3])) for i in range(1500)},
      layer.format(7))
-make("infinite", {layer.format(i) + ".weight": ("BF16", [2, 3], bf16([1e30 if i == 3 else 1] * 6)) for i in range(1500)},
+make("infinite", {layer.format(i) + ".weight": ("BF16", [2, 3], bf16([1, 1, 1, 1, float("inf") if i == 3 else 1, 1])) for i in range(1500)},
      layer.format(7))
 pieces = bf16([(i % 251 - 125) / 64 for i in range(4099)])
 make("pieces", {layer.format(0) + ".weight": ("BF16", [4099, 2048], pieces * 2048)}, layer.format(0))
@@ -30,6 +30,8 @@ for device in cpu sim; do
     "$LORAFOLD" merge tensors -a tensors-adapter -o "tensors-$device" -q --device $device --dtype f16
     "$LORAFOLD" merge infinite -a infinite-adapter -o out -q --device $device --dtype f16
     "$LORAFOLD" merge infinite -a infinite-adapter -o "infinite-$device" -q --device $device --dtype f16 --allow-nonfinite
-    "$LORAFOLD" merge pieces -a pieces-adapter -o "pieces-$device" -q --device $device --save-method merged_4bit
+    "$LORAFOLD" merge pieces -a pieces-adapter -o "pieces-$device" -q --device $device --save-method merged_4bit \
+        --trace trace.json
+    "$LORAFOLD" merge infinite -a infinite-adapter -o out -q --device $device --save-method merged_4bit
 done
 diff -r tensors-cpu tensors-sim && diff -r infinite-cpu infinite-sim && diff -r pieces-cpu pieces-sim
