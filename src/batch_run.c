@@ -39,11 +39,9 @@ static void end_output(void *context, size_t number, struct error *err)
     if (err->code == 0) {
         output->state = LORAFOLD_OUTPUT_COMPLETE;
     } else if (output->state == LORAFOLD_OUTPUT_PLANNED) {
-        if (output->outdir)
-            outdir_discard(output->outdir);
         fail(output, err);
     }
-    outdir_close(output->outdir);
+    outdir_close(output->outdir); /* discarded, unless it is published */
     output->outdir = NULL;
 }
 

@@ -191,7 +191,8 @@ def test_a_broken_adapter_is_left_out(lorafold: Run, four: tuple[Path, list[Path
     assert outputs_in(tmp_path / "out") == ["a0", "a2", "a3"]
     lorafold("verify", tmp_path / "out")
     lorafold("plan", base, "--adapters-dir", tmp_path / "adapters", status=1)
-    lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "strict", "--strict", status=3)
+    done = lorafold("merge", base, "--adapters-dir", tmp_path / "adapters", "-o", tmp_path / "strict", "--strict", status=3)
+    assert "lorafold: output 'a1': " in done.stderr
     assert not (tmp_path / "strict").exists()
 
 
@@ -221,6 +222,9 @@ def test_what_exists_is_refused_kept_or_replaced(lorafold: Run, four: tuple[Path
     lorafold(*words, "--skip-existing")
     assert (tmp_path / "out" / "a1" / "lorafold.json").stat().st_ino == before
     same_directory(tmp_path / "alone", tmp_path / "out" / "a0")
+    (tmp_path / "out" / "lorafold.batch.json").unlink()  # as if the run had been killed before it wrote that
+    lorafold(*words, "--skip-existing")
+    assert (tmp_path / "out" / "lorafold.batch.json").is_file()
     lorafold(*words, status=2)
     lorafold(*words, "--overwrite")
     assert (tmp_path / "out" / "a1" / "lorafold.json").stat().st_ino != before
