@@ -52,6 +52,7 @@ def copy_bytes(out, file, first, end):
 
 
 def convert(source, target, codes):
+    """Write one shard; the names of its tensors."""
     scales = struct.pack("<f", 2.0 ** -12) * (CHUNK // 4)
     with source.open("rb") as file, target.open("wb") as out:
         header, start = read_header(file)
@@ -71,6 +72,7 @@ def convert(source, target, codes):
                 copy_bytes(out, file, *(start + at for at in entry["data_offsets"]))
             else:
                 write_bytes(out, end - first, scales if dtype == "F32" else codes)
+    return [name for name, *_ in tensors]
 
 
 def main():
@@ -81,9 +83,10 @@ def main():
     finite = bytes(code - 1 if code in (0x7f, 0xff) else code for code in range(256))
     codes = random.Random(1).randbytes(CHUNK).translate(finite)
     out.mkdir()
+    places = {}
     for path in base.iterdir():
         if path.suffix == ".safetensors":
-            convert(path, out / path.name, codes)
+            places |= dict.fromkeys(convert(path, out / path.name, codes), path.name)
         elif path.name == "config.json":
             config = json.loads(path.read_text())
             config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3",
@@ -91,6 +94,9 @@ def main():
             (out / path.name).write_text(json.dumps(config, indent=2) + "\n")
         elif not path.name.endswith(".index.json"):
             shutil.copy(path, out)
+    if len(set(places.values())) > 1:
+        index = {"metadata": {}, "weight_map": places}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     return 0
 
 
