@@ -398,6 +398,18 @@ void made_check(const struct made_model *model, const char *output, bool convert
     model_release(&opened);
 }
 
+void made_small(struct made_model *model)
+{
+    uint64_t rng = 7;
+
+    model->shard_count = 2;
+    model->scale = 0.5f;
+    made_add(model, &rng, "a.weight", DTYPE_BF16, 2, (uint64_t[]){ 90, 70 }, 0, 3, DTYPE_F32);
+    made_add(model, &rng, "b.weight", DTYPE_F32, 2, (uint64_t[]){ 50, 40 }, 1, 9, DTYPE_BF16);
+    made_add(model, &rng, "c", DTYPE_I64, 1, (uint64_t[]){ 9 }, 1, 0, DTYPE_F32);
+    made_add(model, &rng, "d.weight", DTYPE_F16, 2, (uint64_t[]){ 60, 80 }, 0, 2, DTYPE_F16);
+}
+
 void made_check_same(const char *one, const char *other)
 {
     char command[1400];

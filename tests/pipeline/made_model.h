@@ -47,6 +47,9 @@ struct made_tensor *made_add(struct made_model *model, uint64_t *rng, const char
                              enum dtype dtype, unsigned shape_count, const uint64_t *shape,
                              unsigned shard, uint32_t rank, enum dtype factor_dtype);
 
+/* Two shards of four small tensors, three of them targets, of all dtypes that are computed with. */
+void made_small(struct made_model *model);
+
 /* The header_spaces with which the data of a shard start at a multiple of `alignment`. */
 unsigned made_spaces_to(const struct made_model *model, unsigned shard, unsigned alignment);
 

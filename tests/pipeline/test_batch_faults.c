@@ -134,18 +134,14 @@ static void check_kind(enum fault_kind kind, const char *engine)
 int main(int argc, char **argv)
 {
     enum lorafold_output_state states[OUTPUTS];
-    struct made_model model = { .shard_count = 2, .scale = 0.5f };
+    struct made_model model = { 0 };
     struct lorafold_error err = { 0 };
     unsigned survivors = 0;
-    uint64_t rng = 7;
 
     if (chdir("/dev/shm") < 0) /* thousands of merges that sync: memory is the place */
         printf("no /dev/shm: this takes longer\n");
     made_directory(model.directory, sizeof(model.directory));
-    made_add(&model, &rng, "a.weight", DTYPE_BF16, 2, (uint64_t[]){ 90, 70 }, 0, 3, DTYPE_F32);
-    made_add(&model, &rng, "b.weight", DTYPE_F32, 2, (uint64_t[]){ 50, 40 }, 1, 9, DTYPE_BF16);
-    made_add(&model, &rng, "c", DTYPE_I64, 1, (uint64_t[]){ 9 }, 1, 0, DTYPE_F32);
-    made_add(&model, &rng, "d.weight", DTYPE_F16, 2, (uint64_t[]){ 60, 80 }, 0, 2, DTYPE_F16);
+    made_small(&model);
     made_write(&model);
     snprintf(base, sizeof(base), "%s/base", model.directory);
     snprintf(adapter_path, sizeof(adapter_path), "%s/adapter", model.directory);

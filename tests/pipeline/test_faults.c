@@ -64,18 +64,6 @@ static bool exists(const char *path)
     return lstat(path, &st) == 0;
 }
 
-static void make(struct made_model *model)
-{
-    uint64_t rng = 7;
-
-    model->shard_count = 2;
-    model->scale = 0.5f;
-    made_add(model, &rng, "a.weight", DTYPE_BF16, 2, (uint64_t[]){ 90, 70 }, 0, 3, DTYPE_F32);
-    made_add(model, &rng, "b.weight", DTYPE_F32, 2, (uint64_t[]){ 50, 40 }, 1, 9, DTYPE_BF16);
-    made_add(model, &rng, "c", DTYPE_I64, 1, (uint64_t[]){ 9 }, 1, 0, DTYPE_F32);
-    made_add(model, &rng, "d.weight", DTYPE_F16, 2, (uint64_t[]){ 60, 80 }, 0, 2, DTYPE_F16);
-}
-
 /* One merge with one fault; false once the fault is behind the last call. */
 static bool check_one(enum fault_kind kind, unsigned number, const char *engine, bool overwrite)
 {
@@ -195,7 +183,7 @@ int main(int argc, char **argv)
         printf("no /dev/shm: this takes longer\n");
     made_directory(model.directory, sizeof(model.directory));
     made_directory(kinds, sizeof(kinds));
-    make(&model);
+    made_small(&model);
     made_write(&model);
     made_kinds_write(kinds);
     choose(model.directory, "adapter");
