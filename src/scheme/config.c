@@ -222,7 +222,7 @@ static void read_model_type(char *out, size_t out_bytes, const cJSON *root)
     const cJSON *type = get(root, "model_type");
 
     if (cJSON_IsString(type) && strlen(type->valuestring) < out_bytes)
-        strcpy(out, type->valuestring);
+        memcpy(out, type->valuestring, strlen(type->valuestring) + 1);
 }
 
 static int parse(cJSON **out, const char *json, size_t bytes, const char *what, struct error *err)

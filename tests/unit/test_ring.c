@@ -219,7 +219,7 @@ static void test_ring__errors_are_reported(void **state)
     struct ring *ring = open_ring(16);
     struct file closed = FILE_CLOSED, file = FILE_CLOSED;
     struct error err = { 0 };
-    static uint8_t memory[64];
+    static uint8_t memory[16][64]; /* the threads transfer at the same time */
     struct ring_request requests[] = {
         { .operation = RING_READ,
           .file = &closed,
@@ -257,7 +257,7 @@ static void test_ring__errors_are_reported(void **state)
     assert_int_equal(file_open_input(&file, "ten", FILE_DIRECT_OFF, &err), 0);
     for (int i = 0; i < COUNT; i++) {
         expected[i] = requests[i].status;
-        requests[i].memory = memory;
+        requests[i].memory = memory[i];
         requests[i].user = &expected[i];
         ring_submit(ring, &requests[i]);
     }
@@ -268,7 +268,8 @@ static void test_ring__errors_are_reported(void **state)
         if (done->status != *(int *)done->user)
             fail_msg("request %zd: %s", done - requests, strerror(done->status));
     }
-    assert_memory_equal(memory, "0123456789", 10);
+    assert_memory_equal(memory[3], "0123456789", 10);
+    assert_memory_equal(memory[4], "0123456789", 10);
     ring_close(ring);
     file_close(&file);
 }
