@@ -141,6 +141,7 @@ static void check_seed(uint64_t seed)
     };
     struct made_model model = { 0 };
     uint64_t max_shard_bytes = seed % 4 == 1 ? 3000000 : 5000000000;
+    bool torch_on_device = seed / 4 % 2; /* a simulated device takes its time: one format is enough */
     unsigned d = (unsigned)(seed % 4);
     char first[600];
     char second[600];
@@ -157,12 +158,14 @@ static void check_seed(uint64_t seed)
     made_check(&model, first, d != 0, inner[d]);
     merge(&model, second, dtypes[d], max_shard_bytes, &others[seed % 3]);
     made_check_same(first, second);
-    made_remove(second);
-    way = plain;
     snprintf(simulated, sizeof(simulated), "sim:%u", (unsigned)(seed % 9)); /* 0: without delays */
-    way.device = device ? device : simulated;
-    merge(&model, second, dtypes[d], max_shard_bytes, &way);
-    made_check_same(first, second);
+    if (device || !torch_on_device) {
+        made_remove(second);
+        way = plain;
+        way.device = device ? device : simulated;
+        merge(&model, second, dtypes[d], max_shard_bytes, &way);
+        made_check_same(first, second);
+    }
     /* The same tensors in files of torch.save(), with little memory and with much. */
     made_remove(first);
     made_remove(second);
@@ -172,10 +175,12 @@ static void check_seed(uint64_t seed)
     way.torch = true;
     merge(&model, second, dtypes[d], max_shard_bytes, &way);
     made_check_same(first, second);
-    made_remove(second);
-    way.device = device ? device : simulated;
-    merge(&model, second, dtypes[d], max_shard_bytes, &way);
-    made_check_same(first, second);
+    if (device || torch_on_device) {
+        made_remove(second);
+        way.device = device ? device : simulated;
+        merge(&model, second, dtypes[d], max_shard_bytes, &way);
+        made_check_same(first, second);
+    }
     made_remove(model.directory);
     made_release(&model);
 }
