@@ -82,11 +82,23 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     yield from disk_of(request.param, tmp_path_factory)
 
 
+def remove(path: Path):
+    """So that its space is free at once: XFS may give an unlinked file back late, btrfs waits for a sync."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in files:
+        os.truncate(file, 0)
+    if path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    os.sync()
+
+
 @pytest.fixture
 def out(disk: Disk) -> Iterator[Path]:
     path = disk.root / "out"
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove(path)
     assert not path.with_name("out.partial").exists()
 
 
@@ -219,14 +231,6 @@ def test_output_stays_when_the_base_changes_or_goes(disk: Disk, out: Path, writt
     assert (different, failed) == ([], [])
 
 
-def remove(path: Path):
-    """Emptied first: what XFS unlinks it may give back only later, in the midst of what follows."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    for file in files:
-        os.truncate(file, 0)
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def fill(disk: Disk, left: int) -> Path:
     path = disk.root / "filler"
     with path.open("wb") as file:
@@ -307,7 +311,7 @@ def test_killed_at_any_moment(disk: Disk, out: Path, program: Path, written: Pat
     start = time.monotonic()
     subprocess.run(words, check=True)
     seconds = time.monotonic() - start
-    shutil.rmtree(out)
+    remove(out)
     for _ in range(5):
         process = subprocess.Popen(words)
         try:
@@ -318,7 +322,7 @@ def test_killed_at_any_moment(disk: Disk, out: Path, program: Path, written: Pat
         if out.exists():
             (out / ".lorafold-work").unlink(missing_ok=True)  # goes after the rename has been synced
             check_same(out, written)
-            shutil.rmtree(out)
+            remove(out)
     merge(lorafold, disk, out, "--clone", "always")
     check_same(out, written)
 
@@ -347,7 +351,7 @@ def test_quantised_base_in_its_own_scheme(disk: Disk, out: Path, lorafold: Run, 
     check_same(out, tmp_path / "out")
     assert verify(lorafold, out, "--deep", base)["bytes_shared"] == report["bytes_cloned"]
     words[words.index("same")] = "merged_16bit"
-    shutil.rmtree(out)
+    remove(out)
     report = json.loads(lorafold(*words, "-o", out, "--clone", "always").stdout.splitlines()[-1])
     assert report["bytes_cloned"] == 0  # all is decoded
     shutil.rmtree(base)
@@ -383,16 +387,16 @@ def test_outputs_share_what_the_base_cannot(disk: Disk, out: Path, lorafold: Run
         lorafold("merge", base, "-a", tmp_path / name, "-o", tmp_path / "alone", "--overwrite")
         assert all((out / name / one.name).read_bytes() == one.read_bytes() for one in (tmp_path / "alone").iterdir())
         assert verify(lorafold, out / name)["bytes_unread"] == 0
-    shutil.rmtree(out)
+    remove(out)
     assert json.loads(lorafold(*words, "--clone", "always").stdout.splitlines()[-1])["bytes_cloned"] == report["bytes_cloned"]
-    shutil.rmtree(out)
+    remove(out)
     kinds = ["--dtype", "f16", "--clone", "always"]  # nothing of it can be the base's
     report = json.loads(lorafold(*words, *kinds).stdout.splitlines()[-1])
     assert report["bytes_cloned"] > 0.9 * report["bytes_alike"] > 0.45 * 2 * whole
     for name in names:
         lorafold("merge", base, "-a", tmp_path / name, "-o", tmp_path / "alone", "--overwrite", "--dtype", "f16")
         assert all((out / name / one.name).read_bytes() == one.read_bytes() for one in (tmp_path / "alone").iterdir())
-    shutil.rmtree(out)
+    remove(out)
     assert json.loads(lorafold(*words, "--clone", "never").stdout.splitlines()[-1])["bytes_cloned"] == 0
     assert all(not is_shared(path) for path in out.rglob("*.safetensors"))
 
