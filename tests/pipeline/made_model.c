@@ -410,6 +410,21 @@ void made_small(struct made_model *model)
     made_add(model, &rng, "d.weight", DTYPE_F16, 2, (uint64_t[]){ 60, 80 }, 0, 2, DTYPE_F16);
 }
 
+struct lorafold_merge_options made_options(const char *base, const struct lorafold_adapter *adapter,
+                                           const char *output)
+{
+    struct lorafold_merge_options options;
+
+    lorafold_merge_options_init(&options);
+    options.base = base;
+    options.adapters = adapter;
+    options.adapter_count = 1;
+    options.output = output;
+    options.threads = 2;
+    options.max_shard_bytes = 20000;
+    return options;
+}
+
 void made_check_same(const char *one, const char *other)
 {
     char command[1400];

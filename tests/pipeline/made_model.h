@@ -7,6 +7,8 @@
 #ifndef TESTS_MADE_MODEL_H
 #define TESTS_MADE_MODEL_H
 
+#include "lorafold.h"
+
 #include "base/dtype.h"
 
 #include <stdbool.h>
@@ -49,6 +51,10 @@ struct made_tensor *made_add(struct made_model *model, uint64_t *rng, const char
 
 /* Two shards of four small tensors, three of them targets, of all dtypes that are computed with. */
 void made_small(struct made_model *model);
+
+/* A merge into several small shards, by two threads.  Nothing is copied. */
+struct lorafold_merge_options made_options(const char *base, const struct lorafold_adapter *adapter,
+                                           const char *output);
 
 /* The header_spaces with which the data of a shard start at a multiple of `alignment`. */
 unsigned made_spaces_to(const struct made_model *model, unsigned shard, unsigned alignment);

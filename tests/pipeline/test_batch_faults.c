@@ -44,19 +44,12 @@ static int add_all(struct lorafold_batch *batch, const struct lorafold_merge_opt
 static int run(const char *engine, enum lorafold_output_state states[OUTPUTS],
                struct lorafold_error *err)
 {
-    struct lorafold_merge_options options;
     const struct lorafold_adapter adapter = { adapter_path, 1.0 };
+    struct lorafold_merge_options options = made_options(base, &adapter, output);
     struct lorafold_batch *batch = NULL;
     int status;
 
-    lorafold_merge_options_init(&options);
-    options.base = base;
-    options.adapters = &adapter;
-    options.adapter_count = 1;
-    options.output = output;
-    options.threads = 2;
     options.io_engine = engine;
-    options.max_shard_bytes = 20000;
     status = lorafold_batch_create(&batch, &options, 0, err);
     if (!status)
         status = add_all(batch, &options, err);

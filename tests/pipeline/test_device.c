@@ -100,19 +100,12 @@ static struct device_ops watched;
 
 static int merge(struct lorafold_error *err)
 {
-    struct lorafold_merge_options options;
     const struct lorafold_adapter adapter = { adapter_path, 1.0 };
+    struct lorafold_merge_options options = made_options(base, &adapter, output);
     struct lorafold_merge *job = NULL;
     int status;
 
-    lorafold_merge_options_init(&options);
-    options.base = base;
-    options.adapters = &adapter;
-    options.adapter_count = 1;
-    options.output = output;
-    options.threads = 2;
     options.device = "sim";
-    options.max_shard_bytes = 20000;
     status = lorafold_merge_open(&job, &options, err);
     if (!status) {
         CHECK(job->machine.ops == &gpu_sim, "not simulated");

@@ -31,17 +31,11 @@ static const char *const method_names[] = {
 
 static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
 {
-    struct lorafold_merge_options options;
     const struct lorafold_adapter adapter = { adapter_path, 1.0 };
+    struct lorafold_merge_options options = made_options(base, &adapter, output);
     struct lorafold_merge *job = NULL;
     int status;
 
-    lorafold_merge_options_init(&options);
-    options.base = base;
-    options.adapters = &adapter;
-    options.adapter_count = 1;
-    options.output = output;
-    options.threads = 2;
     options.io_engine = engine;
     options.overwrite = overwrite;
     options.save_method = save_method;
@@ -49,7 +43,6 @@ static int merge(const char *engine, bool overwrite, struct lorafold_error *err)
     if (save_method == LORAFOLD_MERGED_4BIT)
         options.base_numerics = LORAFOLD_NUMERICS_NF4_ROUNDTRIP;
     options.dtype = save_method == LORAFOLD_LORA ? LORAFOLD_DTYPE_F32 : LORAFOLD_DTYPE_KEEP;
-    options.max_shard_bytes = 20000;
     status = lorafold_merge_open(&job, &options, err);
     if (!status)
         status = lorafold_merge_run(job, err);

@@ -1,8 +1,8 @@
 /*
- * Every allocation, read, write and other call of a fetch, of a push, and of merges that push, fails
- * in turn, against a helper that is a script.  Whatever happens: success means that all files were
- * stored and then committed, once; an output is there whole or not at all; no process, descriptor or
- * work directory is left.
+ * Every allocation, read, write and other call of a fetch, of a push, and of merges that push,
+ * fails in turn, against a helper that is a script.  Whatever happens: success means that all files
+ * were stored and then committed, once; an output is there whole or not at all; no process,
+ * descriptor or work directory is left.
  *
  * usage: test_push_faults [scenario kind number]
  */
@@ -22,11 +22,13 @@
 #include <unistd.h>
 
 #define NUMBER_MAX 5000u
-#define FILES_STORED 6 /* two shards, index, configuration, card, manifest and more: at least these */
+/* Two shards, index, configuration, card, manifest and more: at least these. */
+#define FILES_STORED 6
 
 enum scenario { FETCH, PUSH, MERGE, MERGE_NO_LOCAL, SCENARIOS };
 
-static const char *const scenario_names[SCENARIOS] = { "fetch", "push", "merge", "merge --no-local" };
+static const char *const scenario_names[SCENARIOS] = { "fetch", "push", "merge",
+                                                       "merge --no-local" };
 
 static char base[600];
 static char adapter_path[600];
@@ -65,18 +67,11 @@ static void write_helper(void)
 static int merge(bool push, bool local, const char *to, struct lorafold_error *err)
 {
     const struct lorafold_adapter adapter = { adapter_path, 1.0 };
-    struct lorafold_merge_options options;
+    struct lorafold_merge_options options = made_options(base, &adapter, to);
     struct lorafold_merge *made = NULL;
     int status;
 
-    lorafold_merge_options_init(&options);
-    options.base = base;
-    options.adapters = &adapter;
-    options.adapter_count = 1;
-    options.output = to;
-    options.threads = 2;
     options.io_engine = "threads";
-    options.max_shard_bytes = 20000;
     options.hub.helper = helper;
     options.push_to.repo = push ? "ada/new" : NULL;
     options.no_local = !local;
@@ -176,12 +171,14 @@ static void check_output(enum scenario scenario, int status, const char *what)
     } else {
         CHECK(status || scenario != MERGE, "%s: there is no output", what);
     }
-    if (exists(partial)) /* its removal was the fault, or what needed it: nobody takes it for a model */
+    /* Its removal was the fault, or what needed it: nobody takes it for a model. */
+    if (exists(partial))
         made_remove(partial);
 }
 
 /* One run with one fault; false once the fault is behind the last call. */
-static bool check_one(enum scenario scenario, enum fault_kind kind, unsigned number, unsigned wanted)
+static bool check_one(enum scenario scenario, enum fault_kind kind, unsigned number,
+                      unsigned wanted)
 {
     unsigned before = count_descriptors();
     struct lorafold_error err = { 0 };
@@ -203,8 +200,8 @@ static bool check_one(enum scenario scenario, enum fault_kind kind, unsigned num
           count_descriptors());
     stored = read_record(&commits);
     CHECK(commits <= 1, "%s: %u commits", what, commits);
-    CHECK(commits == 0 || stored == wanted, "%s: %u of %u files were stored before the commit", what,
-          stored, wanted);
+    CHECK(commits == 0 || stored == wanted, "%s: %u of %u files were stored before the commit",
+          what, stored, wanted);
     CHECK(status || scenario == FETCH || commits == 1, "%s: done without a commit", what);
     check_output(scenario, status, what);
     return was_reached;
