@@ -421,9 +421,9 @@ LORAFOLD_API void lorafold_batch_output(const struct lorafold_batch *batch, size
 /* After a run, also one that failed. */
 struct lorafold_batch_report {
     size_t output_count;
-    size_t complete;     /* made in this run */
-    size_t existing;     /* left as they were */
-    size_t failed;       /* and left out */
+    size_t complete; /* made in this run */
+    size_t existing; /* left as they were */
+    size_t failed;   /* and left out */
     /* Of the base, in blocks for all outputs together; what norms and companions of codes (scales,
      * zero points) need beside them, each output reads for itself, and that is not counted. */
     uint64_t bytes_read;
@@ -484,13 +484,12 @@ struct lorafold_verify_report {
 
 /*
  * Re-read every file that lorafold.json in `directory`, or in each directory in it, names and
- * compare sizes and digests; of several, each output that lorafold.batch.json says was complete must
- * be there.  What was cloned from the base has no digest, and is compared with the base
- * if that is asked for.
- * LORAFOLD_DIFFERENT names the first damaged file and block; every other difference is a message
- * of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable manifest.  LORAFOLD_USAGE if
- * the base is not to be found, or is another one.  *report, which may be NULL, is filled in any
- * case, with what is known by then.
+ * compare sizes and digests; of several, each output that lorafold.batch.json says was complete
+ * must be there.  What was cloned from the base has no digest, and is compared with the base if
+ * that is asked for.  LORAFOLD_DIFFERENT names the first damaged file and block; every other
+ * difference is a message of level LORAFOLD_WARNING.  LORAFOLD_FORMAT if there is no usable
+ * manifest.  LORAFOLD_USAGE if the base is not to be found, or is another one.  *report, which may
+ * be NULL, is filled in any case, with what is known by then.
  */
 LORAFOLD_API int lorafold_verify(const char *directory,
                                  const struct lorafold_verify_options *options,

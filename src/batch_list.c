@@ -71,7 +71,8 @@ static int read_items(struct batch_list *out, const cJSON *root, struct error *e
         const cJSON *complete = cJSON_GetObjectItemCaseSensitive(item, "complete");
 
         if (!cJSON_IsString(name) || !cJSON_IsBool(complete))
-            return error_set(err, ERR_FORMAT, "an output has no name, or is not said to be complete");
+            return error_set(err, ERR_FORMAT,
+                             "an output has no name, or is not said to be complete");
         if (batch_check_name(name->valuestring, err))
             return err->code = ERR_FORMAT;
         if (add_item(out, name->valuestring, cJSON_IsTrue(complete), err))
@@ -153,7 +154,8 @@ static int update(const struct lorafold_batch *batch, int directory_fd, struct e
         enum lorafold_output_state state = batch->outputs[i].state;
 
         status = add_item(&list, batch->outputs[i].name,
-                          state == LORAFOLD_OUTPUT_COMPLETE || state == LORAFOLD_OUTPUT_EXISTS, err);
+                          state == LORAFOLD_OUTPUT_COMPLETE || state == LORAFOLD_OUTPUT_EXISTS,
+                          err);
     }
     if (!status)
         status = write_items(&list, directory_fd, err);

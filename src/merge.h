@@ -1,8 +1,8 @@
 /*
  * merge.h - what the parts of a merge share; only files directly in src/ include it
  *
- * merge.c opens and closes; merge_run.c does the work; inputs.c finds base and adapters; sidefiles.c
- * copies what is not a weight; card.c writes the model card; manifest.c writes and
+ * merge.c opens and closes; merge_run.c does the work; inputs.c finds base and adapters;
+ * sidefiles.c copies what is not a weight; card.c writes the model card; manifest.c writes and
  * reads lorafold.json; describe.c prints; clones.c finds what shares the base's storage;
  * lora.c is for outputs that are an adapter.
  *

@@ -46,9 +46,9 @@ int push_check_destination(const struct lorafold_destination *to, const struct l
                            struct error *err);
 
 /*
- * Start the helper, and have it make the repository or see that it can be written.  `is_adapter`: what
- * is pushed is an adapter and not a model.  ERR_USAGE: the destination cannot be as given, or holds the
- * other of the two; offline, no helper.
+ * Start the helper, and have it make the repository or see that it can be written.  `is_adapter`:
+ * what is pushed is an adapter and not a model.  ERR_USAGE: the destination cannot be as given, or
+ * holds the other of the two; offline, no helper.
  */
 int push_open(struct push **out, const struct lorafold_destination *to, bool is_adapter,
               struct remote *remote, struct error *err);

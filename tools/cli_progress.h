@@ -20,7 +20,7 @@ struct cli_progress {
     bool enabled; /* off: nothing is ever written */
     bool visible; /* the line is on the screen now */
     bool started;
-    bool preparing; /* rate is that of the preparation */
+    bool preparing;       /* rate is that of the preparation */
     double drawn_seconds; /* of the progress last drawn */
     double rate_seconds;  /* of the progress that rate was last computed from */
     uint64_t rate_bytes;

@@ -74,8 +74,8 @@ extern const struct encode_ops encode_scalar;
 float encode_nested_offset(const float *absmax, size_t count);
 
 /*
- * codes[count] (NULL: not wanted), and nested[ceil(count / ENCODE_NESTED_BLOCK)]; `map` ascends.  May be called for
- * parts of a tensor that begin with a whole nested block.
+ * codes[count] (NULL: not wanted), and nested[ceil(count / ENCODE_NESTED_BLOCK)]; `map` ascends.
+ * May be called for parts of a tensor that begin with a whole nested block.
  */
 void encode_nested(uint8_t *codes, float *nested, const float *absmax, size_t count, float offset,
                    const float map[256]);

@@ -44,13 +44,13 @@ struct model_ref {
 };
 
 struct model {
-    char *directory; /* NULL if the base is a single file outside a model directory */
+    char *directory;            /* NULL if the base is a single file outside a model directory */
     struct model_shard *shards; /* in the order of their names */
     size_t shard_count;
-    size_t tensor_count;        /* over all shards */
-    uint64_t data_bytes;        /* over all shards */
+    size_t tensor_count; /* over all shards */
+    uint64_t data_bytes; /* over all shards */
     bool has_index;
-    char **ignored;             /* weight files of the directory that are not part of the model */
+    char **ignored; /* weight files of the directory that are not part of the model */
     size_t ignored_count;
 
     struct model_ref *by_name; /* all tensors, sorted by the bytes of their names */

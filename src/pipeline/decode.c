@@ -58,8 +58,7 @@ void decode_expect(const struct job *job, const struct plan_block *block)
         const struct plan_tensor *tensor = &job->plan->tensors[block->tensor_first + i];
 
         if (tensor->quant && tensor->action != PLAN_COPY && tensor->action != PLAN_COMPANION)
-            expect_tensor(job, tensor,
-                          plan_part_elements(tensor, plan_block_part(block, tensor)));
+            expect_tensor(job, tensor, plan_part_elements(tensor, plan_block_part(block, tensor)));
     }
 }
 

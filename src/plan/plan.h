@@ -288,7 +288,7 @@ struct plan_memory {
     uint64_t budget_bytes;
     uint64_t fixed_bytes;   /* program, plan, headers */
     uint64_t passing_bytes; /* beside these while the largest plan was made */
-    uint64_t slot_bytes;  /* one block in flight */
+    uint64_t slot_bytes;    /* one block in flight */
     uint32_t slot_count;
     uint32_t window_count; /* WINDOW_BYTES each; 0 for one output */
     uint32_t thread_count;

@@ -114,8 +114,7 @@ int find_mlx(struct scheme_find *find, const struct scheme_anchor *anchor, struc
 
     if (!find_sibling(find, anchor->stem, anchor->stem_bytes, ".scales", &scales))
         return 0;
-    if (take(find, anchor, scales, &tensor, err) ||
-        read_sizes(&sizes, find, anchor, scales, err) ||
+    if (take(find, anchor, scales, &tensor, err) || read_sizes(&sizes, find, anchor, scales, err) ||
         set_group(find, anchor, &sizes, &group, err))
         return err->code;
     tensor.matrix = (struct quant_matrix){

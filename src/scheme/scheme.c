@@ -80,8 +80,8 @@ static int make(struct scheme_base *base, struct scheme_find *find, struct error
         base->quantised_count += find->items[i].tensor.kind != SCHEME_PLAIN;
     base->companion_count = find->companion_count;
     summarise(base, find);
-    log_say(find->log, LOG_DETAIL, "the base is quantised (%s), with %zu companions",
-            base->summary, base->companion_count);
+    log_say(find->log, LOG_DETAIL, "the base is quantised (%s), with %zu companions", base->summary,
+            base->companion_count);
     return 0;
 }
 

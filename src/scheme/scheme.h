@@ -66,9 +66,9 @@ struct scheme_tensor {
 };
 
 struct scheme_base {
-    bool quantised;               /* false: nothing else is set, the model is used as it is */
-    struct model view;            /* shards, paths and identities of the model; other tensors */
-    struct scheme_tensor *tensors; /* one per tensor of the view: shards in order, tensors in order */
+    bool quantised;    /* false: nothing else is set, the model is used as it is */
+    struct model view; /* shards, paths and identities of the model; other tensors */
+    struct scheme_tensor *tensors; /* as those of the view: shards in order, tensors in order */
     uint32_t *stored; /* for each of them: which tensor of its shard in the model has the codes */
     size_t quantised_count;
     size_t companion_count; /* tensors of the model that the view does not have */
@@ -78,9 +78,9 @@ struct scheme_base {
 /*
  * Look at every header.  `config` is the base's config.json (or NULL), `extra` hf_quant_config.json
  * (or NULL).  ERR_FORMAT names tensor and companion: a companion that is missing or has another
- * shape or dtype, damaged quant_state, a scheme that is not decoded (by its name, with the way out).
- * Values of small companions (quant_state, scalars) are read from the files.  On success the caller
- * releases *out; strings and paths in it are its own, the model may be released.
+ * shape or dtype, damaged quant_state, a scheme that is not decoded (by its name, with the way
+ * out).  Values of small companions (quant_state, scalars) are read from the files.  On success the
+ * caller releases *out; strings and paths in it are its own, the model may be released.
  */
 int scheme_read_base(struct scheme_base *out, const struct model *model, const char *config,
                      size_t config_bytes, const char *extra, size_t extra_bytes,

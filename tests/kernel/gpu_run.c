@@ -7,8 +7,8 @@
 #include "kernel/kernel_check.h"
 
 #define ROOM_BYTES ((size_t)192 << 20)
-#define FRAME_BYTES ((size_t)256) /* around what is copied; also what addresses are alike modulo   \
-                                   */
+/* Around what is copied; also what addresses are alike modulo. */
+#define FRAME_BYTES ((size_t)256)
 #define FRAME_POISON 0x5a
 
 /* The device, if there is one, its memory, and the same memory on the host on its way. */

@@ -96,8 +96,8 @@ static void check_limits(void)
     static const struct {
         const struct quant_matrix *matrix;
         float limit; /* half a step more than the largest code */
-    } cases[] = { { &fp8, 464.0f },      { &fp8_bf16, 464.0f },   { &fp8_f16, 464.0f },
-                  { &fp8_e8m0, 464.0f }, { &mxfp4, 7.0f },        { &nvfp4, 7.0f },
+    } cases[] = { { &fp8, 464.0f },      { &fp8_bf16, 464.0f }, { &fp8_f16, 464.0f },
+                  { &fp8_e8m0, 464.0f }, { &mxfp4, 7.0f },      { &nvfp4, 7.0f },
                   { &int8, 127.5f },     { &int8_bf16, 127.5f } };
     uint64_t seed = 1;
 

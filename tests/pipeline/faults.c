@@ -95,7 +95,8 @@ FAULT(FAULT_MEMORY, void *, mmap, (void *p, size_t n, int a, int b, int c, off_t
       (p, n, a, b, c, d), MAP_FAILED, ENOMEM)
 FAULT(FAULT_READ, ssize_t, pread, (int f, void *p, size_t n, off_t o), (f, p, n, o), -1, EIO)
 FAULT(FAULT_READ, ssize_t, read, (int f, void *p, size_t n), (f, p, n), -1, EIO)
-FAULT(FAULT_WRITE, ssize_t, send, (int f, const void *p, size_t n, int a), (f, p, n, a), -1, ENOBUFS)
+FAULT(FAULT_WRITE, ssize_t, send, (int f, const void *p, size_t n, int a), (f, p, n, a), -1,
+      ENOBUFS)
 FAULT(FAULT_FILE, int, socketpair, (int d, int t, int p, int *f), (d, t, p, f), -1, EMFILE)
 FAULT(FAULT_FILE, int, pipe2, (int *f, int a), (f, a), -1, EMFILE)
 FAULT(FAULT_FILE, int, posix_spawnp,

@@ -15,7 +15,7 @@ enum fault_kind {
     FAULT_MEMORY, /* malloc, calloc, realloc, strdup, strndup, mmap, asprintf, ... */
     FAULT_READ,   /* pread, read, or a finished ring read */
     FAULT_WRITE,  /* pwrite, write, send, or a finished ring write */
-    FAULT_FILE,   /* pipe2, posix_spawnp, open, openat, fstat, fsync, ftruncate, fallocate, mkdirat, rename... */
+    FAULT_FILE,   /* pipe2, posix_spawnp, open, openat, fstat, fsync, ftruncate, rename and their like */
     FAULT_THREAD, /* pthread_create */
     FAULT_WAIT,   /* ring_wait itself */
     FAULT_KINDS

@@ -141,7 +141,8 @@ static void check_seed(uint64_t seed)
     };
     struct made_model model = { 0 };
     uint64_t max_shard_bytes = seed % 4 == 1 ? 3000000 : 5000000000;
-    bool torch_on_device = seed / 4 % 2; /* a simulated device takes its time: one format is enough */
+    /* A simulated device takes its time: one format is enough. */
+    bool torch_on_device = seed / 4 % 2;
     unsigned d = (unsigned)(seed % 4);
     char first[600];
     char second[600];
