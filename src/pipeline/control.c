@@ -1,6 +1,7 @@
 #include "pipeline/control.h"
 
 #include "base/clock.h"
+#include "base/slice.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -413,7 +414,7 @@ static bool is_held(const struct control *control)
     return held;
 }
 
-int control_loop(struct control *control, const atomic_int *cancelled)
+static int take_turns(struct control *control, const atomic_int *cancelled)
 {
     struct ring_request *request;
     struct error err = { 0 };
@@ -445,4 +446,13 @@ int control_loop(struct control *control, const atomic_int *cancelled)
     }
     report_progress(control, true);
     return control->error->code;
+}
+
+int control_loop(struct control *control, const atomic_int *cancelled)
+{
+    uint64_t slice = slice_shorten(); /* workers have started, and keep theirs */
+    int status = take_turns(control, cancelled);
+
+    slice_restore(slice);
+    return status;
 }

@@ -26,15 +26,20 @@ static int read_part(const struct job *job, const struct scheme_part *part, uint
     return 0;
 }
 
+static void expect_bytes(const struct job *job, const struct scheme_part *part, uint64_t offset,
+                         uint64_t bytes)
+{
+    file_will_need(&job->shards[part->shard], part->offset + offset, bytes);
+}
+
 static void expect_part(const struct job *job, const struct scheme_part *part,
                         const struct quant_reads *reads)
 {
-    if (reads->count)
-        file_will_need(&job->shards[part->shard], part->offset + reads->offset,
-                       (reads->count - 1) * reads->stride + reads->bytes);
+    if (reads->count && part->bytes > EXPECTED_BYTES_MAX)
+        expect_bytes(job, part, reads->offset, (reads->count - 1) * reads->stride + reads->bytes);
 }
 
-static void expect_tensor(const struct job *job, const struct plan_tensor *tensor,
+static void expect_pieces(const struct job *job, const struct plan_tensor *tensor,
                           struct plan_elements elements)
 {
     const struct quant_matrix *matrix = &tensor->quant->matrix;
@@ -52,13 +57,33 @@ static void expect_tensor(const struct job *job, const struct plan_tensor *tenso
     }
 }
 
+static void expect_whole(const struct job *job, const struct scheme_tensor *quant)
+{
+    const struct scheme_part *const parts[] = { &quant->parts[QUANT_PART_SCALES],
+                                                &quant->parts[QUANT_PART_ZEROS],
+                                                &quant->map,
+                                                &quant->nested,
+                                                &quant->group_of,
+                                                &quant->whole };
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (parts[i]->bytes && parts[i]->bytes <= EXPECTED_BYTES_MAX)
+            expect_bytes(job, parts[i], 0, parts[i]->bytes);
+    }
+}
+
 void decode_expect(const struct job *job, const struct plan_block *block)
 {
     for (uint64_t i = 0; i < block->tensor_count; i++) {
         const struct plan_tensor *tensor = &job->plan->tensors[block->tensor_first + i];
+        struct plan_elements elements;
 
-        if (tensor->quant && tensor->action != PLAN_COPY && tensor->action != PLAN_COMPANION)
-            expect_tensor(job, tensor, plan_part_elements(tensor, plan_block_part(block, tensor)));
+        if (!tensor->quant || tensor->action == PLAN_COPY || tensor->action == PLAN_COMPANION)
+            continue;
+        elements = plan_part_elements(tensor, plan_block_part(block, tensor));
+        if (elements.first == 0)
+            expect_whole(job, tensor->quant);
+        expect_pieces(job, tensor, elements);
     }
 }
 

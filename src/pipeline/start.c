@@ -132,6 +132,20 @@ static bool start_block(struct control *control, struct output *output, struct s
     return true;
 }
 
+/*
+ * Half of the slots read at most.  All of them would be read at once after they were written at
+ * once, then computed while the disk has nothing to do, and stay in step: disks that answer many
+ * requests together (virtio) keep them so (docs/BENCHMARKS.md).
+ */
+static bool may_read(const struct control *control)
+{
+    unsigned reading = 0;
+
+    for (unsigned i = 0; i < control->slot_count; i++)
+        reading += control->slots[i].state == SLOT_READING;
+    return reading < (control->slot_count + 1) / 2;
+}
+
 void start_blocks(struct control *control)
 {
     for (unsigned i = 0; i < control->slot_count;) {
@@ -141,7 +155,7 @@ void start_blocks(struct control *control)
             i++;
             continue;
         }
-        if (control->failed || control->syncs >= CONTROL_SYNCS_MAX)
+        if (control->failed || control->syncs >= CONTROL_SYNCS_MAX || !may_read(control))
             return;
         output = output_next(control);
         if (!output || !start_block(control, output, &control->slots[i]))
