@@ -1,10 +1,10 @@
 /*
  * slice.h - a thread that is to run as soon as it is woken
  *
- * Where workers keep all processors busy, the kernel lets a thread that wakes up wait for the end of
- * somebody's time slice, milliseconds in which a disk may have nothing to do.  A thread with a
- * shorter slice than theirs does not wait (EEVDF of Linux 6.12 and later); it gets no more time than
- * before.
+ * Where workers keep all processors busy, the kernel lets a thread that wakes up wait for the end
+ * of somebody's time slice, milliseconds in which a disk may have nothing to do.  A thread with a
+ * shorter slice than theirs does not wait (EEVDF of Linux 6.12 and later); it gets no more time
+ * than before.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -35,7 +35,6 @@ static void load_region(struct crew *crew, const struct scratch *scratch, struct
     double began = clock_seconds();
 
     lane_begin(scratch->lane, region->job, NULL);
-    factors_expect(region->job, target);
     region->status = factors_pack(region->job, scratch, target, region->packed, &region->error);
     if (!region->status)
         region->status = lane_upload(

@@ -26,6 +26,9 @@ static int read_part(const struct job *job, const struct scheme_part *part, uint
     return 0;
 }
 
+/* Companions up to this size are fetched with the first block of their tensor, in few requests. */
+#define EXPECTED_BYTES_MAX MIB
+
 static void expect_bytes(const struct job *job, const struct scheme_part *part, uint64_t offset,
                          uint64_t bytes)
 {

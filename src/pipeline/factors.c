@@ -93,20 +93,3 @@ int factors_pack(const struct job *job, const struct scratch *scratch,
     }
     return 0;
 }
-
-void factors_expect(const struct job *job, const struct plan_target *target)
-{
-    for (uint32_t i = 0; i < target->delta_count; i++) {
-        const struct plan_delta *delta = &job->plan->deltas[target->delta_first + i];
-        const struct plan_factor *const factors[] = { &delta->a, &delta->b };
-        const uint64_t lengths[] = { target->cols, target->rows };
-
-        for (size_t k = 0; k < 2; k++) {
-            const struct plan_factor *factor = factors[k];
-            uint64_t bytes = lengths[k] * delta->rank * dtype_bytes(factor->dtype);
-
-            if (bytes <= EXPECTED_BYTES_MAX)
-                file_will_need(file_of(job, factor->input), factor->offset, bytes);
-        }
-    }
-}

@@ -227,15 +227,6 @@ int block_compute(const struct scratch *scratch, struct slot *slot, struct error
 /* Companions that are made from the codes, not copied? */
 bool block_has_companions(const struct plan *plan, const struct plan_block *block);
 
-/*
- * What workers read through the page cache stands behind all that is queued at the disk, so the
- * kernel is told of it before: in one piece up to this size.
- */
-#define EXPECTED_BYTES_MAX MIB
-
-/* Let the kernel fetch A, which is packed next, and B, which the target's blocks need. */
-void factors_expect(const struct job *job, const struct plan_target *target);
-
 /* Fetch and pack all factors A of a target, one behind the other. */
 int factors_pack(const struct job *job, const struct scratch *scratch,
                  const struct plan_target *target, float *packed, struct error *err);
@@ -298,8 +289,9 @@ int run_fold_quant(const struct job *job, const struct scratch *scratch,
                    const struct block_run *run, struct error *err);
 
 /*
- * Let the kernel fetch the companions that workers will read for a block that is started: small ones
- * with the first block of their tensor.
+ * Let the kernel fetch the companions that workers will read for a block that is started: small
+ * ones with the first block of their tensor.  A read of theirs stands behind all that the disk has
+ * to do.
  */
 void decode_expect(const struct job *job, const struct plan_block *block);
 
