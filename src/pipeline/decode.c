@@ -300,7 +300,8 @@ int decode_fetch(const struct job *job, const struct scratch *scratch,
                           scratch->raw, end - run.codes_first, err))
                 return err->code;
         } else {
-            /* Each element of a row may be a piece of its own: four bytes at most. */
+            /* A column of codes comes whole, however few elements of it are wanted. */
+            run.codes = (uint8_t *)scratch->tile_sum;
             part = min_u64(part, tensor->quant->matrix.cols - first % tensor->quant->matrix.cols);
         }
         if (decode_pieces(job, scratch, &run, first, part, copy_decoded, err))

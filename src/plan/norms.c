@@ -10,6 +10,8 @@
 
 #include "base/array.h"
 
+#include <inttypes.h>
+
 static bool has_norms(const struct plan *plan, const struct plan_target *target, bool *of_cols)
 {
     bool found = false;
@@ -22,6 +24,26 @@ static bool has_norms(const struct plan *plan, const struct plan_target *target,
         *of_cols |= delta->norm == EDIT_NORM_OF_COLS;
     }
     return found;
+}
+
+/* Norms are read into a tile, where a column of codes has to fit as a whole. */
+static int check_columns(const struct plan *plan, const struct plan_target *target,
+                         struct error *err)
+{
+    const struct plan_tensor *tensor = &plan->tensors[target->tensor];
+    uint64_t first = target->row_first * target->cols;
+    uint64_t bytes = 0;
+    char quoted[QUOTED_BYTES];
+
+    if (tensor->quant && quant_is_strided(&tensor->quant->matrix))
+        bytes = plan_strided_bytes(tensor, first, first + 1);
+    if (bytes <= PLAN_TILE_FLOATS * sizeof(float))
+        return 0;
+    return error_set(err, ERR_FORMAT,
+                     "tensor '%s' of the base has %" PRIu64 " bytes of codes in a column, and "
+                     "DoRA needs no more than %" PRIu64 " there",
+                     error_quote(quoted, sizeof(quoted), tensor->name, tensor->name_bytes), bytes,
+                     PLAN_TILE_FLOATS * sizeof(float));
 }
 
 /* All factors of a target get places in the table. */
@@ -97,6 +119,8 @@ int plan_set_norms(struct plan *plan, struct error *err)
         target->norms = PLAN_NORMS_NONE;
         if (!has_norms(plan, target, &of_cols))
             continue;
+        if (check_columns(plan, target, err))
+            return err->code;
         if (of_cols || target->cols > PLAN_TILE_FLOATS || plan_needs_panels(target) ||
             plan->tensors[target->tensor].encoding || plan->tensors[target->tensor].roundtrip ||
             (plan->tensors[target->tensor].quant && target->cols > PLAN_DECODED_FLOATS))

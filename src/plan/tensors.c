@@ -1,6 +1,7 @@
 #include "plan/plan_internal.h"
 
 #include "base/array.h"
+#include "compute/quant_layout.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,28 @@ void *plan_keep(struct plan *plan, const void *data, size_t bytes)
     return copy;
 }
 
+/*
+ * Do the scales and the zero points that one element needs fit what is read of them at once?  Where
+ * the tensor lies transposed that is a field of every line, and where fields cross words two lines.
+ */
+static bool companions_fit(const struct quant_matrix *matrix)
+{
+    for (int part = QUANT_PART_SCALES; part < QUANT_PART_COUNT; part++) {
+        struct quant_plane plane;
+        uint64_t bytes;
+
+        if (!quant_plane_of(&plane, matrix, (enum quant_part)part))
+            return false;
+        bytes = plane.packing == QUANT_BYTES ? plane.bits / 8 : 2 * sizeof(uint32_t);
+        if (matrix->transposed && plane.lines > PLAN_COMPANION_BYTES / bytes)
+            return false;
+        if (!matrix->transposed && plane.packing == QUANT_WORDS_DOWN &&
+            plane.line_bytes > PLAN_COMPANION_BYTES - bytes)
+            return false;
+    }
+    return true;
+}
+
 /* A quantised tensor: read its codes, and decode them. */
 static int fill_quant(struct plan_tensor *out, const struct scheme_tensor *quant, struct error *err)
 {
@@ -79,6 +102,12 @@ static int fill_quant(struct plan_tensor *out, const struct scheme_tensor *quant
                          "decoded (%llu)",
                          error_quote(quoted, sizeof(quoted), out->name, out->name_bytes),
                          (unsigned long long)PLAN_GROUPS_MAX);
+    if (!companions_fit(&quant->matrix))
+        return error_set(err, ERR_FORMAT,
+                         "tensor '%s' of the base has more scales or zero points for one weight "
+                         "than are read (%llu bytes)",
+                         error_quote(quoted, sizeof(quoted), out->name, out->name_bytes),
+                         (unsigned long long)PLAN_COMPANION_BYTES);
     out->quant = quant;
     out->input = codes->shard;
     out->in_offset = codes->offset;

@@ -26,7 +26,7 @@ uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_a
         if (size)
             said = size;
     }
-    if (count == 1)
+    if (count == 1 && inputs)
         return inputs;
     if (said) {
         find_refuse(find, anchor->ref, err,
@@ -35,7 +35,7 @@ uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_a
                     count, inputs, said);
         return 0;
     }
-    if (count == 0 || inputs % count) {
+    if (count == 0 || inputs == 0 || inputs % count) {
         find_refuse(find, anchor->ref, err,
                     "it has %" PRIu64 " groups for %" PRIu64 " inputs, which do not divide", count,
                     inputs);
@@ -174,4 +174,32 @@ enum dtype families_dtype_of_scales(const struct scheme_find *find, enum dtype s
     if (scales == DTYPE_BF16 || scales == DTYPE_F16)
         return scales;
     return families_dtype(find, DTYPE_BF16);
+}
+
+int blocks_check_zeros(const struct scheme_find *find, struct model_ref zeros,
+                       struct model_ref scales, struct error *err)
+{
+    const struct st_tensor *tensors[] = { model_tensor(find->model, zeros),
+                                          model_tensor(find->model, scales) };
+    const uint64_t *shapes[] = { st_shape(model_header(find->model, zeros), tensors[0]),
+                                 st_shape(model_header(find->model, scales), tensors[1]) };
+    char texts[2][SHAPE_BYTES];
+    size_t at[2] = { 0, 0 };
+    bool same = true;
+
+    while (same && (at[0] < tensors[0]->shape_count || at[1] < tensors[1]->shape_count)) {
+        uint64_t sizes[2];
+
+        for (int i = 0; i < 2; i++) {
+            while (at[i] < tensors[i]->shape_count && shapes[i][at[i]] == 1)
+                at[i]++;
+            sizes[i] = at[i] < tensors[i]->shape_count ? shapes[i][at[i]++] : 1;
+        }
+        same = sizes[0] == sizes[1];
+    }
+    if (same)
+        return 0;
+    return find_refuse(find, zeros, err, "its shape is %s, and that of the scales %s",
+                       shape_print(texts[0], shapes[0], tensors[0]->shape_count),
+                       shape_print(texts[1], shapes[1], tensors[1]->shape_count));
 }

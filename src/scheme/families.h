@@ -48,6 +48,13 @@ int blocks_set(const struct scheme_find *find, const struct scheme_anchor *ancho
                const uint64_t *shape, size_t shape_count, struct model_ref scales,
                struct quant_matrix *matrix, struct error *err);
 
+/*
+ * Zero points of a byte each lie as the scales do: ERR_FORMAT if they have another shape, but for
+ * dimensions of 1.
+ */
+int blocks_check_zeros(const struct scheme_find *find, struct model_ref zeros,
+                       struct model_ref scales, struct error *err);
+
 /* The size of groups of which `count` cover `inputs`; 0 and ERR_FORMAT if there is none. */
 uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_anchor *anchor,
                            uint64_t inputs, uint64_t count, struct error *err);

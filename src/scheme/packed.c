@@ -63,16 +63,27 @@ static int read_shape(struct scheme_find *find, const struct scheme_anchor *anch
 
 /* Asymmetric: packed along the rows; one for the whole tensor is a byte. */
 static int take_zeros(struct scheme_find *find, const struct scheme_anchor *anchor,
-                      struct scheme_tensor *tensor, struct error *err)
+                      const uint64_t logical[2], struct scheme_tensor *tensor, struct error *err)
 {
-    struct model_ref ref;
+    struct model_ref ref, scales;
+    uint64_t shape[2] = { (logical[0] * tensor->matrix.bits + 31) / 32, 0 };
 
     tensor->matrix.zeros = QUANT_ZEROS_MIDDLE;
     if (!find_sibling(find, anchor->stem, anchor->stem_bytes, ".weight_zero_point", &ref))
         return 0;
-    tensor->matrix.zeros = model_tensor(find->model, ref)->dtype == DTYPE_I8 ? QUANT_ZEROS_BYTES
-                                                                             : QUANT_ZEROS_DOWN;
-    return find_take(find, anchor, ref, DTYPE_MASK(DTYPE_I32) | DTYPE_MASK(DTYPE_I8), NULL, 0,
+    if (find_need(find, anchor, ".weight_scale", &scales, err))
+        return err->code;
+    if (model_tensor(find->model, ref)->dtype == DTYPE_I8) {
+        tensor->matrix.zeros = QUANT_ZEROS_BYTES;
+        if (blocks_check_zeros(find, ref, scales, err))
+            return err->code;
+        return find_take(find, anchor, ref, DTYPE_MASK(DTYPE_I8), NULL, 0,
+                         &tensor->parts[QUANT_PART_ZEROS], err);
+    }
+    tensor->matrix.zeros = QUANT_ZEROS_DOWN;
+    if (logical[0])
+        shape[1] = model_tensor(find->model, scales)->element_count / logical[0];
+    return find_take(find, anchor, ref, DTYPE_MASK(DTYPE_I32), shape, 2,
                      &tensor->parts[QUANT_PART_ZEROS], err);
 }
 
@@ -118,7 +129,8 @@ int find_packed(struct scheme_find *find, const struct scheme_anchor *anchor, st
                            "%" PRIu64 " words do not hold a row of %" PRIu64
                            " weights of any width that the configuration says",
                            shape[1], logical[1]);
-    if (take_scales(find, anchor, logical, &tensor, err) || take_zeros(find, anchor, &tensor, err))
+    if (take_scales(find, anchor, logical, &tensor, err) ||
+        take_zeros(find, anchor, logical, &tensor, err))
         return err->code;
     return find_add(find, anchor, ".weight", logical, 2, &tensor, err);
 }
@@ -141,7 +153,8 @@ int find_int8(struct scheme_find *find, const struct scheme_anchor *anchor, stru
         return err->code;
     if (find_sibling(find, anchor->stem, anchor->stem_bytes, ".weight_zero_point", &zeros)) {
         tensor.matrix.zeros = QUANT_ZEROS_BYTES;
-        if (find_take(find, anchor, zeros, DTYPE_MASK(DTYPE_I8), NULL, 0,
+        if (blocks_check_zeros(find, zeros, scales, err) ||
+            find_take(find, anchor, zeros, DTYPE_MASK(DTYPE_I8), NULL, 0,
                       &tensor.parts[QUANT_PART_ZEROS], err))
             return err->code;
     }

@@ -26,7 +26,8 @@ int find_torchao(struct scheme_find *find, const struct scheme_anchor *anchor, s
         return err->code;
     if (find_sibling(find, anchor->stem, anchor->stem_bytes, "._weight_zero_point", &other)) {
         matrix->zeros = QUANT_ZEROS_BYTES;
-        if (find_take(find, anchor, other, DTYPE_MASK(DTYPE_I8), NULL, 0,
+        if (blocks_check_zeros(find, other, scales, err) ||
+            find_take(find, anchor, other, DTYPE_MASK(DTYPE_I8), NULL, 0,
                       &tensor.parts[QUANT_PART_ZEROS], err))
             return err->code;
     }

@@ -281,7 +281,7 @@ static void test_packed(void **state)
     made_refuses(&base, "weight_g_idx", NULL);
     base = packed();
     made_add(&base, (struct made){ "m.q.weight_zero_point", DTYPE_I32, 2, { 2, 2 }, NULL, 1 });
-    made_refuses(&base, "'m.q.weight_packed'", "zero points", NULL);
+    made_refuses(&base, "'m.q.weight_packed'", "m.q.weight_zero_point", NULL);
     made_drop(&base, "m.q.weight_shape");
     made_refuses(&base, "weight_shape", "missing", NULL);
 }
