@@ -47,11 +47,11 @@ int lorafold_batch_create(struct lorafold_batch **out, const struct lorafold_mer
     struct error inner = { 0 };
 
     if (!batch || flags & ~LORAFOLD_SKIP_EXISTING) {
-        free(batch);
         if (batch)
             error_set(&inner, ERR_USAGE, "a flag of the batch is not known");
         else
             error_no_memory(&inner, "a batch");
+        free(batch);
         return give_error(err, &inner);
     }
     batch->opened_at = clock_seconds();

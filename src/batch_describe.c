@@ -27,6 +27,16 @@ static uint64_t bytes_of(const struct lorafold_batch *batch)
     return bytes;
 }
 
+/* Why it is left out; sentences may hold names as they are. */
+static void add_reason(const struct batch_output *output, struct text *out)
+{
+    const char *sentence = output->error.text;
+    char shown[4 * sizeof(output->error.text)];
+
+    if (output->error.code)
+        text_addf(out, ": %s", error_quote(shown, sizeof(shown), sentence, strlen(sentence)));
+}
+
 static void add_output(const struct batch_output *output, struct text *out)
 {
     const struct lorafold_merge *merge = output->merge;
@@ -36,8 +46,7 @@ static void add_output(const struct batch_output *output, struct text *out)
     text_adds(out, "': ");
     if (!merge) {
         text_adds(out, batch_state_name(output->state));
-        if (output->error.code)
-            text_addf(out, ": %s", output->error.text);
+        add_reason(output, out);
         text_adds(out, "\n");
         return;
     }
@@ -252,8 +261,7 @@ static void add_summary(const struct lorafold_batch *batch, struct text *out)
         text_addf(out, "%-10s'", batch_state_name(output->state));
         describe_quoted(out, output->name);
         text_adds(out, "'");
-        if (output->error.code)
-            text_addf(out, ": %s", output->error.text);
+        add_reason(output, out);
         text_adds(out, "\n");
     }
     text_addf(out, "wrote     %zu of %zu outputs in ", report->complete, report->output_count);

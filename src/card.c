@@ -12,7 +12,35 @@
 /* Fields of the base's card that go with the weights. */
 static const char *const kept_fields[] = { "license:", "license_name:", "license_link:" };
 
-/* Copy such lines out of the YAML block at the head of a README.md. */
+static bool is_kept(const char *line)
+{
+    bool kept = false;
+
+    for (size_t i = 0; i < sizeof(kept_fields) / sizeof(kept_fields[0]); i++)
+        kept |= strncmp(line, kept_fields[i], strlen(kept_fields[i])) == 0;
+    return kept;
+}
+
+/* Such fields of a YAML block, with the lines that go on with a value: of a list, or indented. */
+static void add_kept(const char *block, struct text *out)
+{
+    bool kept = false;
+
+    for (const char *line = block; *line && strncmp(line, "---", 3) != 0;) {
+        size_t bytes = strcspn(line, "\r\n");
+
+        kept = *line == ' ' || *line == '-' ? kept : is_kept(line);
+        if (kept) {
+            text_add(out, line, bytes);
+            text_adds(out, "\n");
+        }
+        line += bytes;
+        line += *line == '\r';
+        line += *line == '\n';
+    }
+}
+
+/* Copy them out of the head of a README.md. */
 static void add_license(const char *directory, struct text *out)
 {
     struct error ignored = { 0 };
@@ -24,19 +52,8 @@ static void add_license(const char *directory, struct text *out)
         snprintf(path, sizeof(path), "%s/README.md", directory) >= (int)sizeof(path) ||
         file_read_all(&card, &bytes, path, CARD_BYTES_MAX, &ignored))
         return; /* a model without a card is common */
-    if (strncmp(card, "---\n", 4) == 0) {
-        for (const char *line = card + 4; *line && strncmp(line, "---", 3) != 0;) {
-            size_t line_bytes = strcspn(line, "\n");
-
-            for (size_t i = 0; i < sizeof(kept_fields) / sizeof(kept_fields[0]); i++) {
-                if (strncmp(line, kept_fields[i], strlen(kept_fields[i])) == 0) {
-                    text_add(out, line, line_bytes);
-                    text_adds(out, "\n");
-                }
-            }
-            line += line_bytes + (line[line_bytes] == '\n');
-        }
-    }
+    if (strncmp(card, "---\n", 4) == 0 || strncmp(card, "---\r\n", 5) == 0)
+        add_kept(card + strcspn(card, "\n") + 1, out);
     free(card);
 }
 

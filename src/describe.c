@@ -99,8 +99,10 @@ void describe_base(const struct lorafold_merge *merge, struct text *out)
     }
     if (merge->base->scheme.quantised)
         text_addf(out, ", quantised: %s", merge->base->scheme.summary);
-    if (merge->base->facts.architecture[0])
-        text_addf(out, ", %s", merge->base->facts.architecture);
+    if (merge->base->facts.architecture[0]) {
+        text_adds(out, ", ");
+        describe_quoted(out, merge->base->facts.architecture);
+    }
     text_adds(out, "\n");
 }
 

@@ -145,7 +145,7 @@ int merge_push_explain(struct lorafold_merge *merge, struct error *err)
     struct lorafold_push_report ignored;
     struct error inner = { 0 };
 
-    if (err->code != ERR_CANCELLED || !push_has_failed(merge->push->push))
+    if (err->code != ERR_CANCELLED || !has_no_output(merge) || !push_has_failed(merge->push->push))
         return err->code;
     *err = inner;
     push_end(merge->push->push, &merge->push->remote, &ignored, err);
@@ -184,11 +184,16 @@ static void add_advice(const struct lorafold_merge *merge, struct error *err)
 
     push_add_command(&command, options->output, &options->push_to, &options->hub);
     if (command.failed)
-        return;
-    if (has_no_output(merge))
+        text_adds(&sentence, err->text);
+    else if (has_no_output(merge))
         text_addf(&sentence,
                   "%s; what the Hub has of it stays there, and the same command sends the rest",
                   err->text);
+    else if (err->code == ERR_DIFFERENT)
+        text_addf(&sentence,
+                  "'%s' is written, but not as it was computed, and nothing was pushed: %s; the "
+                  "storage may be failing, make it again",
+                  options->output, err->text);
     else
         text_addf(&sentence, "'%s' is complete, but it was not pushed: %s; push it with: %s",
                   options->output, err->text, command.data);

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define DESCRIPTION_SHOWN_MAX 200u /* bytes */
 #define WAIT_NANOSECONDS 100000000 /* between looks at a cancellation */
 
 /* The log of the thread and of its helper: sentences wait for push_tell(). */
@@ -59,6 +60,43 @@ void push_tell(struct push *push)
     free(messages);
 }
 
+static void add_list(struct text *out, const char *name, const char *const *list, size_t count)
+{
+    text_addf(out, ",\"%s\":[", name);
+    for (size_t i = 0; i < count; i++) {
+        text_adds(out, i ? "," : "");
+        text_add_json(out, list[i], strlen(list[i]));
+    }
+    text_adds(out, "]");
+}
+
+void push_add_commit(struct text *out, const struct lorafold_destination *to)
+{
+    const char *message = to->commit_message ? to->commit_message
+                                             : "Upload a model made by lorafold";
+    const char *description = to->commit_description ? to->commit_description : "";
+
+    text_adds(out, "\"message\":");
+    text_add_json(out, message, strlen(message));
+    text_adds(out, ",\"description\":");
+    text_add_json(out, description, strlen(description));
+    add_list(out, "tags", to->tags, to->tag_count);
+    add_list(out, "datasets", to->datasets, to->dataset_count);
+}
+
+/* The commit is the last request of all, and must not be refused then. */
+static int check_commit(const struct lorafold_destination *to, struct error *err)
+{
+    struct text members = { 0 };
+    int status;
+
+    push_add_commit(&members, to);
+    status = members.failed ? error_no_memory(err, "a request to the Hub helper")
+                            : hub_helper_check_request("commit", members.data, err);
+    text_release(&members);
+    return status;
+}
+
 int push_check_destination(const struct lorafold_destination *to, const struct lorafold_hub *hub,
                            struct error *err)
 {
@@ -78,7 +116,7 @@ int push_check_destination(const struct lorafold_destination *to, const struct l
         return error_set(err, ERR_USAGE, "offline (%s), and a push to '%s' asks the Hub",
                          hub->offline ? "--offline" : "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE",
                          to->repo);
-    return 0;
+    return check_commit(to, err);
 }
 
 struct waiting {
@@ -372,20 +410,30 @@ static void add_word(struct text *out, const char *word)
     text_adds(out, "'");
 }
 
+static void add_option(struct text *out, const char *option, const char *value)
+{
+    if (!value)
+        return;
+    text_addf(out, " %s", option);
+    add_word(out, value);
+}
+
 void push_add_command(struct text *out, const char *directory,
                       const struct lorafold_destination *to, const struct lorafold_hub *hub)
 {
     text_adds(out, "lorafold push");
     add_word(out, directory);
     add_word(out, to->repo);
-    if (to->revision) {
-        text_adds(out, " --revision");
-        add_word(out, to->revision);
-    }
+    add_option(out, "--revision", to->revision);
     text_adds(out, to->create_pr ? " --create-pr" : "");
     text_adds(out, to->is_private ? " --private" : "");
-    if (hub->token_file) {
-        text_adds(out, " --token-file");
-        add_word(out, hub->token_file);
-    }
+    add_option(out, "--commit-message", to->commit_message);
+    /* A long one would leave no room for the sentence that the command is part of. */
+    if (to->commit_description && strlen(to->commit_description) <= DESCRIPTION_SHOWN_MAX)
+        add_option(out, "--commit-description", to->commit_description);
+    for (size_t i = 0; i < to->tag_count; i++)
+        add_option(out, "--tag", to->tags[i]);
+    for (size_t i = 0; i < to->dataset_count; i++)
+        add_option(out, "--dataset", to->datasets[i]);
+    add_option(out, "--token-file", hub->token_file);
 }

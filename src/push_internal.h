@@ -1,5 +1,6 @@
 /*
- * push_internal.h - what the parts of a push share: push.c, push_thread.c, push_check.c
+ * push_internal.h - what the parts of a push share: push.c, push_thread.c, push_check.c,
+ * push_directory.c
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -80,6 +81,9 @@ bool push_is_given_up(struct push *push);
  * differs. ERR_CANCELLED when the push is given up.
  */
 int push_check(struct push *push, const struct push_file *file, struct error *err);
+
+/* The members of the request that makes the commit. */
+void push_add_commit(struct text *out, const struct lorafold_destination *to);
 
 /* The file, opened for reading, where it is now. */
 int push_open_file(const struct push *push, const struct push_file *file, int *fd,

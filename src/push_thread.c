@@ -75,11 +75,10 @@ static int add_path(struct push *push, struct push_send *send, struct text *out,
         text_addf(&path, "/proc/%ld/fd/%d/%s", (long)getpid(),
                   push->directories[push->directories[1] >= 0], file->name);
     }
-    if (path.failed)
-        return error_no_memory(err, "a path");
-    text_add_json(out, path.data, path.bytes);
+    if (!path.failed)
+        text_add_json(out, path.data, path.bytes);
     text_release(&path);
-    return 0;
+    return path.failed ? error_no_memory(err, "a path") : 0;
 }
 
 static int store(struct push *push, struct push_send *send, struct error *err)
@@ -100,31 +99,12 @@ static int store(struct push *push, struct push_send *send, struct error *err)
     return status;
 }
 
-static void add_list(struct text *out, const char *name, const char *const *list, size_t count)
-{
-    text_addf(out, ",\"%s\":[", name);
-    for (size_t i = 0; i < count; i++) {
-        text_adds(out, i ? "," : "");
-        text_add_json(out, list[i], strlen(list[i]));
-    }
-    text_adds(out, "]");
-}
-
 static int commit(struct push *push, uint64_t *id, struct error *err)
 {
-    const struct lorafold_destination *to = &push->to;
-    const char *message = to->commit_message ? to->commit_message
-                                             : "Upload a model made by lorafold";
-    const char *description = to->commit_description ? to->commit_description : "";
     struct text members = { 0 };
     int status;
 
-    text_adds(&members, "\"message\":");
-    text_add_json(&members, message, strlen(message));
-    text_adds(&members, ",\"description\":");
-    text_add_json(&members, description, strlen(description));
-    add_list(&members, "tags", to->tags, to->tag_count);
-    add_list(&members, "datasets", to->datasets, to->dataset_count);
+    push_add_commit(&members, &push->to);
     status = members.failed ? error_no_memory(err, "a request to the Hub helper")
                             : hub_helper_request(push->helper, "commit", members.data, id, err);
     text_release(&members);
@@ -204,7 +184,6 @@ static int listen(struct push *push, uint64_t commit_id, bool *done, struct erro
 {
     struct hub_answer answer = { 0 };
     struct push_send *send;
-    const cJSON *bytes;
     int status = hub_helper_answer(push->helper, &answer, PUSH_STEP_MS, err);
 
     if (status)
@@ -214,9 +193,8 @@ static int listen(struct push *push, uint64_t commit_id, bool *done, struct erro
     case HUB_ANSWER_NONE:
         break;
     case HUB_ANSWER_PROGRESS:
-        bytes = cJSON_GetObjectItemCaseSensitive(answer.body, "bytes");
-        if (send && cJSON_IsNumber(bytes) && bytes->valuedouble > 0)
-            note_bytes(push, send, (uint64_t)bytes->valuedouble);
+        if (send)
+            note_bytes(push, send, hub_answer_number(&answer, "bytes"));
         break;
     case HUB_ANSWER_DONE:
         if (send)

@@ -169,9 +169,11 @@ static int scan_entry(struct side_files *files, const char *directory, const cha
             (int)sizeof(name))
         return error_set(err, ERR_FORMAT, "'%s/%s': the path is too long", directory, entry);
     if (stat(path, &st) < 0) {
-        if (tokenizer_only ? is_tokenizer_file(entry) : is_model_file(files, entry))
-            return error_set(err, ERR_FORMAT, "'%s' is a link to a file that is not there", path);
-        return 0;
+        if (!(tokenizer_only ? is_tokenizer_file(entry) : is_model_file(files, entry)))
+            return 0;
+        if (errno != ENOENT)
+            return error_set_errno(err, "cannot look at '%s'", path);
+        return error_set(err, ERR_FORMAT, "'%s' is a link to a file that is not there", path);
     }
     if (S_ISDIR(st.st_mode) && *inside == '\0' && is_side_directory(entry) &&
         (!tokenizer_only || strcmp(entry, CHAT_TEMPLATES) == 0))

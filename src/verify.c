@@ -380,8 +380,10 @@ static int run_workers(struct verify *verify, double started, struct error *err)
     count = (unsigned)min_u64(min_u64(count, THREADS_MAX), max_u64(most, 1));
     workers = calloc(count, sizeof(*workers));
     if (!workers || pool_open(&pool, count * buffers * PLAN_BLOCK_BYTES, true, err)) {
+        if (!workers)
+            error_no_memory(err, "the workers");
         free(workers);
-        return workers ? err->code : error_no_memory(err, "the workers");
+        return err->code;
     }
     verify->running = count;
     for (unsigned i = 0; i < count; i++) {

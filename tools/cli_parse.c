@@ -255,6 +255,9 @@ static int check_arguments(struct cli_arguments *out, struct lorafold_error *err
         out->base = out->positional;
     if (check_batch(out, err) || check_device(out, err))
         return err->code;
+    if (out->save_method == LORAFOLD_LORA && out->max_shard_bytes)
+        return cli_fail(err, LORAFOLD_USAGE,
+                        "'--max-shard-size' is for models: an adapter is one file");
     if (!out->adapter_count && !out->adapters_dir && !out->jobs)
         return cli_fail(err, LORAFOLD_USAGE, "no adapter given; add -a ADAPTER");
     if (check_push(out, err))

@@ -64,7 +64,8 @@ const char *error_quote(char *buf, size_t buf_bytes, const char *text, size_t te
 
     for (size_t i = 0; i < text_bytes;) {
         size_t length = text_utf8_length(text + i, text_bytes - i);
-        bool plain = length > 1 || (length == 1 && p[i] >= 0x20 && p[i] != 0x7f);
+        bool is_c1 = length == 2 && p[i] == 0xc2 && p[i + 1] < 0xa0; /* U+0080 to U+009F */
+        bool plain = (length > 1 && !is_c1) || (length == 1 && p[i] >= 0x20 && p[i] != 0x7f);
         size_t needed = plain ? length : 4;
 
         if (used + needed + 4 > buf_bytes) { /* room for "..." and the NUL */

@@ -34,7 +34,10 @@ static bool is_name_part(const char *text, size_t bytes)
     return true;
 }
 
-/* Components of a path below a directory: none empty, none "." or "..". */
+/*
+ * Components of a path below a directory: none empty, none "." or "..".  Nor anything that a shell
+ * does not take as it stands, because commands with it are offered for copying.
+ */
 static bool is_revision(const char *text)
 {
     const char *component = text;
@@ -45,7 +48,7 @@ static bool is_revision(const char *text)
         size_t bytes = (size_t)(c - component);
 
         if (*c != '/' && *c != '\0') {
-            if ((unsigned char)*c <= ' ' || *c == '\\' || *c == 0x7f)
+            if ((unsigned char)*c <= ' ' || *c == 0x7f || strchr("\\$`;|&<>()'\"!*?[]{}~#", *c))
                 return false;
             continue;
         }

@@ -41,40 +41,56 @@ static int send_line(struct hub_helper *helper, const struct text *line, struct 
     return 0;
 }
 
+/* The line of a request; the caller releases it, also after an error. */
+static int make_line(struct text *line, uint64_t id, const char *verb, const char *members,
+                     struct error *err)
+{
+    struct error reason = { 0 };
+
+    text_addf(line, "{\"id\":%llu,\"do\":", (unsigned long long)id);
+    text_add_json(line, verb, strlen(verb));
+    text_addf(line, "%s%s}\n", *members ? "," : "", members);
+    if (line->failed)
+        return error_no_memory(err, "a request to the Hub helper");
+    if (line->bytes > HUB_LINE_BYTES_MAX)
+        return error_set(err, ERR_USAGE,
+                         "a request to the Hub has %zu bytes, and the limit is %d (is the "
+                         "description of the commit very long?)",
+                         line->bytes, HUB_LINE_BYTES_MAX);
+    if (memchr(line->data, '\n', line->bytes - 1) ||
+        json_check(line->data, line->bytes - 1, 0, &reason))
+        return error_set(err, ERR_USAGE, "a request to the Hub cannot be written: %s",
+                         reason.code ? reason.text : "it has more than one line");
+    return 0;
+}
+
+int hub_helper_check_request(const char *verb, const char *members, struct error *err)
+{
+    struct text line = { 0 };
+    int status = make_line(&line, UINT64_MAX, verb, members, err);
+
+    text_release(&line);
+    return status;
+}
+
 int hub_helper_request(struct hub_helper *helper, const char *verb, const char *members,
                        uint64_t *id, struct error *err)
 {
     struct text line = { 0 };
-    struct error reason = { 0 };
     int status;
 
     if (helper->broken.code)
         return helper_broken(helper, err);
-    text_addf(&line, "{\"id\":%llu,\"do\":", (unsigned long long)helper->last_id + 1);
-    text_add_json(&line, verb, strlen(verb));
-    text_addf(&line, "%s%s}", *members ? "," : "", members);
-    if (line.failed)
-        status = error_no_memory(err, "a request to the Hub helper");
-    else if (line.bytes + 1 > HUB_LINE_BYTES_MAX)
-        status = error_set(err, ERR_USAGE,
-                           "a request to the Hub has %zu bytes, and the limit is %d (is the "
-                           "description of the commit very long?)",
-                           line.bytes + 1, HUB_LINE_BYTES_MAX);
-    else if (memchr(line.data, '\n', line.bytes) || json_check(line.data, line.bytes, 0, &reason))
-        status = error_set(err, ERR_USAGE, "a request to the Hub cannot be written: %s",
-                           reason.code ? reason.text : "it has more than one line");
-    else {
-        text_adds(&line, "\n");
-        status = line.failed ? error_no_memory(err, "a request to the Hub helper")
-                             : send_line(helper, &line, err);
-    }
+    status = make_line(&line, helper->last_id + 1, verb, members, err);
+    if (!status)
+        status = send_line(helper, &line, err);
     if (!status)
         *id = ++helper->last_id;
     text_release(&line);
     return status;
 }
 
-static uint64_t answer_number(const struct hub_answer *answer, const char *name)
+uint64_t hub_answer_number(const struct hub_answer *answer, const char *name)
 {
     const cJSON *number = cJSON_GetObjectItemCaseSensitive(answer->body, name);
 
@@ -107,8 +123,8 @@ int helper_ask(struct hub_helper *helper, const char *verb, const char *members,
             status = error_set(err, ERR_FAILED, "the Hub helper '%s' has not answered for %d s",
                                helper->program, timeout_ms / 1000);
         else if (!status && answer.kind == HUB_ANSWER_PROGRESS && who->progress)
-            who->progress(who->context, answer_number(&answer, "bytes"),
-                          answer_number(&answer, "total"));
+            who->progress(who->context, hub_answer_number(&answer, "bytes"),
+                          hub_answer_number(&answer, "total"));
         hub_answer_release(&answer);
     }
     if (status)

@@ -91,6 +91,9 @@ int hub_helper_start(struct hub_helper **out, const struct hub_helper_options *o
 int hub_helper_request(struct hub_helper *helper, const char *verb, const char *members,
                        uint64_t *id, struct error *err);
 
+/* Could such a request be sent?  To be asked before work that would be in vain. */
+int hub_helper_check_request(const char *verb, const char *members, struct error *err);
+
 /*
  * The next answer to any request, waiting at most timeout_ms.  A request that failed is no error
  * of this function: see HUB_ANSWER_FAILED.  ERR_FAILED: the helper ended or talks nonsense; it is
@@ -99,6 +102,9 @@ int hub_helper_request(struct hub_helper *helper, const char *verb, const char *
 int hub_helper_answer(struct hub_helper *helper, struct hub_answer *out, int timeout_ms,
                       struct error *err);
 void hub_answer_release(struct hub_answer *answer);
+
+/* A count in the body; 0 if it has none, or one that no file can have. */
+uint64_t hub_answer_number(const struct hub_answer *answer, const char *name);
 
 /*
  * Ask, and wait for the last answer to that, whose body is given to the caller; answers to other
