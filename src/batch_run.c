@@ -147,6 +147,8 @@ static int run_pipeline(struct lorafold_batch *batch, struct error *err)
         return err->code;
     status = pipeline_run(batch->orders, batch->made_count, &batch->memory, &options, &batch->stop,
                           &batch->result, err);
+    if (batch->result.abandoned)
+        batch->machine = (struct machine){ 0 }; /* leaked, as the slots are */
     /* Where it ended without telling. */
     for (size_t i = 0; i < batch->made_count; i++) {
         if (batch->made[i]->state == LORAFOLD_OUTPUT_PLANNED)

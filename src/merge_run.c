@@ -244,8 +244,11 @@ static int run_pipeline(struct lorafold_merge *merge, struct outdir *outdir, str
                                              .clone_always = merge->options.clone ==
                                                              LORAFOLD_CLONE_ALWAYS };
     if (pipeline_run(&merge->order, 1, &merge->plan.memory, &options, &merge->stop, &merge->result,
-                     err))
+                     err)) {
+        if (merge->result.abandoned)
+            merge->machine = (struct machine){ 0 }; /* leaked, as the slots are */
         return err->code;
+    }
     log_say(&merge->log, LOG_DETAIL, "I/O: %s%s%s%s, %s reads, %s writes; kernels: %s",
             result->ring_name, result->ring_reason[0] ? " (" : "", result->ring_reason,
             result->ring_reason[0] ? ")" : "", result->direct_in ? "direct" : "buffered",

@@ -6,7 +6,8 @@
  * only call that waits.  So until then the host's side of a transfer must neither be read (of a
  * download) nor written, and the memory of a device is never looked at by the host.
  *
- * Threads: open and close are called by one thread; take, pin and stream before there are others.
+ * Threads: open and close are called by one thread; take, pin and stream while no
+ * other thread uses the device.
  * Each stream is used by one thread at a time, different streams by different threads at once.
  *
  * Errors: ERR_FAILED with a sentence that names the device and the call.  After one a device may
@@ -75,6 +76,6 @@ struct device_ops {
     double (*seconds)(struct device_stream *stream, unsigned from, unsigned to);
 };
 
-#define DEVICE_MARKS 64u
+#define DEVICE_MARKS 256u
 
 #endif

@@ -19,7 +19,7 @@
 #define QUANT_SIDE 32u
 #define QUANT_SIDE_ROWS (GPU_THREADS / QUANT_SIDE) /* of a square, at a time */
 
-/* A task with what is the same for all elements worked out (grid_quant.c). */
+/* A task with what is the same for all elements worked out (grid.c). */
 struct quant_work {
     float *dst;
     struct quant_matrix matrix;

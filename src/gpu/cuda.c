@@ -113,8 +113,10 @@ static double find_link_rate(int number)
 {
     char bus[32] = "";
 
-    if (cudaDeviceGetPCIBusId(bus, sizeof(bus), number) != cudaSuccess)
+    if (cudaDeviceGetPCIBusId(bus, sizeof(bus), number) != cudaSuccess) {
+        (void)cudaGetLastError(); /* nothing failed that has to be done */
         return 0;
+    }
     for (char *at = bus; *at; at++)
         *at = (char)(*at >= 'A' && *at <= 'F' ? *at + ('a' - 'A') : *at);
     return read_number(bus, "max_link_speed") * 1e9 / 8 * read_number(bus, "max_link_width") *

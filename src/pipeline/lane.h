@@ -28,7 +28,7 @@ struct slot;
 
 #define LANE_CHECKS_MAX 1024u /* before the lane waits for its stream */
 #define LANE_WRITES_MAX 64u
-#define LANE_STEPS_MAX (DEVICE_MARKS - 2) /* that are traced */
+#define LANE_STEPS_MAX (DEVICE_MARKS - 2) /* that are traced; a mark for the end, one for a cut */
 
 enum lane_check_kind {
     LANE_CHECK_RESULT, /* a number of the output */
@@ -90,6 +90,7 @@ struct lane {
     struct trace *trace; /* NULL: none */
     unsigned number;     /* for it */
     unsigned step_count;
+    bool steps_cut; /* those behind the last one are not traced */
     enum trace_kind steps[LANE_STEPS_MAX];
 };
 

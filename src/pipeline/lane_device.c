@@ -111,10 +111,13 @@ static int trace_step(struct lane *lane, enum trace_kind kind, struct error *err
 {
     unsigned count = lane->step_count;
 
-    if (!lane->trace || count == LANE_STEPS_MAX || (count && lane->steps[count - 1] == kind))
+    if (!lane->trace || lane->steps_cut || (count && lane->steps[count - 1] == kind))
         return 0;
-    lane->steps[count] = kind;
-    lane->step_count = count + 1;
+    lane->steps_cut = count == LANE_STEPS_MAX; /* this mark ends the last one */
+    if (!lane->steps_cut) {
+        lane->steps[count] = kind;
+        lane->step_count = count + 1;
+    }
     return lane->ops->mark(lane->stream, MARK_END + 1 + count, err);
 }
 
@@ -125,13 +128,15 @@ static void trace_steps(struct lane *lane)
     uint64_t block = lane->slot ? lane->slot->block.number : TRACE_NO_BLOCK;
 
     for (unsigned i = 0; i < lane->step_count; i++) {
-        unsigned next = i + 1 < lane->step_count ? MARK_END + 2 + i : MARK_END;
+        bool is_last = i + 1 == lane->step_count && !lane->steps_cut;
+        unsigned next = is_last ? MARK_END : MARK_END + 2 + i;
 
         trace_add(lane->trace, lane->steps[i], lane->number, block,
                   now - lane->ops->seconds(lane->stream, MARK_END + 1 + i, MARK_END),
                   now - (next == MARK_END ? 0 : lane->ops->seconds(lane->stream, next, MARK_END)));
     }
     lane->step_count = 0;
+    lane->steps_cut = false;
 }
 
 /* ---- waiting ---- */
@@ -201,10 +206,15 @@ void lane_abandon(struct lane *lane)
         return;
     lane->write_count = 0;
     (void)drain(lane, &ignored); /* a lost device has nothing under way any more */
+    if (lane->busy) {            /* it ended before its wait: the stream may still use the slot */
+        (void)lane->ops->mark(lane->stream, MARK_END, &ignored);
+        (void)lane->ops->wait(lane->stream, MARK_END, &ignored);
+    }
     lane->busy = false;
     lane->check_count = 0;
     lane->staging_used = 0;
     lane->step_count = 0;
+    lane->steps_cut = false;
 }
 
 /* ---- transfers ---- */

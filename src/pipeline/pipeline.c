@@ -52,8 +52,6 @@ static int take_slots(struct control *control, const struct plan_memory *memory,
     if (!control->slots || !control->destinations)
         return error_no_memory(err, "the slots");
     control->slot_count = memory->slot_count;
-    control->result->pool_bytes = control->pool.bytes;
-    control->result->huge_bytes = control->pool.huge_bytes;
     slots = control->options->device_ops ? pin_slots(control) : control->pool.memory;
     for (unsigned i = 0; i < control->slot_count; i++) {
         control->slots[i].memory = slots + i * memory->slot_bytes;
@@ -89,6 +87,7 @@ static void close_all(struct control *control)
     const struct pipeline_options *options = control->options;
 
     crew_close(&control->crew); /* workers wake the ring: they end first */
+    control->result->abandoned = control->abandoned;
     if (control->abandoned)
         return; /* rather leaked than written to by the kernel after it is freed */
     if (control->pool_pinned)

@@ -116,8 +116,7 @@ struct pipeline_result {
     char ring_reason[160]; /* why not io_uring, or "" */
     bool direct_in;
     bool direct_out;
-    uint64_t huge_bytes; /* of the pool */
-    uint64_t pool_bytes;
+    bool abandoned; /* transfers may still go on in memory of the device: it must not be closed */
 };
 
 /*

@@ -23,6 +23,7 @@ static unsigned calls;
 static unsigned failing; /* the call that fails; 0: none */
 static int held;         /* of everything that is given back */
 static bool set_failed;
+static int streams; /* that may be at work */
 static bool waited; /* for the stream, before its memory is given back */
 
 static bool fails(void)
@@ -184,12 +185,14 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags)
 cudaError_t cudaFree(void *memory)
 {
     (void)memory;
+    CHECK(streams == 0, "memory of a stream that may be at work");
     return take_back();
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
     (void)memory;
+    CHECK(streams == 0, "memory of a stream that may be at work");
     return take_back();
 }
 
@@ -208,8 +211,11 @@ cudaError_t cudaHostUnregister(void *memory)
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
+    cudaError_t code = give((void **)stream);
+
     CHECK(flags == cudaStreamNonBlocking, "a stream that waits for the default one");
-    return give((void **)stream);
+    streams += code == cudaSuccess;
+    return code;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
@@ -222,6 +228,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     CHECK(stream && waited, "a stream that may be at work");
+    streams--;
     return take_back();
 }
 
@@ -299,6 +306,7 @@ static int work(struct device *device, struct error *err)
         return status;
     check_error(status, err);
     is_pinned = gpu_cuda.pin(device, host, BYTES);
+    CHECK(is_pinned || failing, "the pages are not pinned");
     check_error(0, err);
     status = gpu_cuda.stream(device, &stream, err);
     check_error(status, err);
@@ -337,7 +345,7 @@ static unsigned check(unsigned number)
 
     calls = 0;
     failing = number;
-    held = 0;
+    held = streams = 0;
     set_failed = waited = false;
     status = gpu_cuda.open(&device, DEVICE, &err);
     check_error(status, &err);

@@ -1,7 +1,7 @@
 /*
  * What a device may do to a merge, on the simulated one: the n-th of its calls fails, for
  * every n, alone or with all behind it, as when it is lost; and a wait that is left out,
- * for every wait: the bytes are then not those of the processor, which proves that these
+ * for every wait of a block: the bytes are then not those of the processor, which proves that these
  * tests would see such a mistake.
  *
  * usage: test_device [n]
