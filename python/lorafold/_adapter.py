@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from typing import Any
 from lorafold._errors import UsageError
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def unwrap(model: Any) -> Any:
@@ -132,12 +130,3 @@ def replace_weights(path: Path, tensors: Mapping[str, Any]) -> None:
         who = "the state_dict lacks" if odd in wanted else "the adapter does not have"
         raise UsageError(f"{who} '{odd}': the names in the state_dict must be those of the adapter")
     save_file({name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}, str(path))
-
-
-def base_named_by(path: Path) -> str | None:
-    """What an adapter's configuration says it was made for."""
-    try:
-        named = json.loads((path / CONFIG).read_bytes()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return named if isinstance(named, str) else None

@@ -256,12 +256,13 @@ def library() -> Any:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise ImportError(f"the library of lorafold cannot be loaded: {error}") from None
+    loaded.lorafold_version.restype, loaded.lorafold_version.argtypes = FUNCTIONS["version"]
+    found = loaded.lorafold_version().decode()
+    if found != __version__:  # before the others, which another version may not have
+        raise ImportError(f"'{path}' is lorafold {found}, and this package is {__version__}: install both anew")
     for name, (result, arguments) in FUNCTIONS.items():
         function = getattr(loaded, f"lorafold_{name}")
         function.restype, function.argtypes = result, arguments
-    found = loaded.lorafold_version().decode()
-    if found != __version__:
-        raise ImportError(f"'{path}' is lorafold {found}, and this package is {__version__}: install both anew")
     return loaded
 
 

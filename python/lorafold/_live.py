@@ -54,7 +54,7 @@ def read_base(directory: Path) -> dict[str, Stored]:
         else:
             names = ["model.safetensors"]
         return {name: one for file in names for name, one in read_header(directory / file)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
         return {}
 
 
@@ -133,7 +133,8 @@ def check_unchanged(model: Any, adapters: list[str], stored: dict[str, Stored], 
 def is_comparable(torch: Any, parameter: Any, before: Stored) -> bool:
     """Plain numbers, here, as many as in the file and not in another arrangement."""
     return (
-        before.dtype in DTYPES
+        isinstance(before.dtype, str)
+        and before.dtype in DTYPES
         and type(parameter) in (torch.nn.Parameter, torch.Tensor)
         and parameter.dtype in (torch.bfloat16, torch.float16, torch.float32)
         and parameter.device.type != "meta"

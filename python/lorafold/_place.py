@@ -80,9 +80,11 @@ class Place:
                 raise UsageError(f"'{self.directory}' holds a whole model, which loaders would not find beside an adapter; "
                                  "save into another directory")
             self.lock = take_lock(self.work)
-            for stale in self.work.iterdir():
-                if stale.name != LOCK:
-                    shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+            try:
+                self.remove_stale()
+            except BaseException:  # __exit__ is not called then
+                os.close(self.lock)
+                raise
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"'{self.directory}' is a file, not a directory") from None
         except OSError as error:
@@ -92,6 +94,11 @@ class Place:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         unbroken(lambda: self.leave(failed=kind is not None))
+
+    def remove_stale(self) -> None:
+        for stale in self.work.iterdir():
+            if stale.name != LOCK:
+                shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
 
     def leave(self, *, failed: bool) -> None:
         if not self.is_kept:

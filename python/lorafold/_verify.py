@@ -69,6 +69,6 @@ def inspect(path: Path, *, all_tensors: bool = False) -> dict[str, Any]:
     library, text, error = lib.library(), ctypes.c_void_p(), lib.Error()
     status = library.lorafold_inspect(encode(path, "path"), lib.JSON, all_tensors, ctypes.byref(text), error)
     lib.check(status, error)
-    found, *tensors = [json.loads(line) for line in lib.take_text(text.value).splitlines()]
+    found, *tensors = [json.loads(line) for line in lib.take_text(text.value).split("\n") if line]
     about: dict[str, Any] = found | ({"all": tensors} if all_tensors else {})
     return about

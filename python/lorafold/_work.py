@@ -78,9 +78,7 @@ def run(
         outcome = _listen(events, shown, say)
         thread.join()
     except BaseException:
-        cancel()
-        if thread.ident is not None:
-            unbroken(thread.join)
+        unbroken(lambda: end(thread, cancel))
         raise
     finally:
         if isinstance(shown, Bar):
@@ -88,6 +86,12 @@ def run(
     if outcome.error is not None:
         raise outcome.error
     return cast(Result, outcome.value)
+
+
+def end(thread: threading.Thread, cancel: Callable[[], None]) -> None:
+    cancel()
+    if thread.ident is not None:
+        thread.join()
 
 
 def unbroken(work: Callable[[], Result]) -> Result:

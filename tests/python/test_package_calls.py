@@ -142,13 +142,33 @@ def test_unknown_options_are_a_type_error(pair: Path):
         lorafold.plan(pair / "base", pair / "adapter", quick=True)
 
 
-@pytest.mark.parametrize("method", ["merged_4bit", "merged_4bit_forced", "lora", "same"])
-def test_other_save_methods_reach_the_library(method: str, pair: Path, tmp_path: Path):
-    try:
-        lorafold.merge(pair / "base", pair / "adapter", tmp_path / "out", save_method=method)
-    except lorafold.UsageError as error:
-        pytest.skip(f"the library: {error}")
-    assert any((tmp_path / "out").iterdir())
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"save_method": "lora"}, ["--save-method", "lora"]),
+        ({"save_method": "same"}, ["--save-method", "same"]),
+        ({"save_method": "merged_4bit"}, ["--save-method", "merged_4bit"]),
+        (
+            {"save_method": "merged_4bit", "skip": ["q_proj", "up_proj"], "quant_type": "fp4", "single_quant": True},
+            ["--save-method", "merged_4bit", "--skip", "q_proj", "--skip", "up_proj", "--quant-type", "fp4", "--no-double-quant"],
+        ),
+    ],
+    ids=["lora", "same", "4bit", "4bit_with_options"],
+)
+def test_save_methods_are_those_of_the_program(
+    asked: dict, options: list[str], pair: Path, tmp_path: Path, lorafold_run: Run
+):
+    lorafold.merge(pair / "base", pair / "adapter", tmp_path / "ours", **asked)
+    lorafold_run("merge", pair / "base", "-a", pair / "adapter", "-o", tmp_path / "theirs", *options)
+    assert files_of(tmp_path / "ours") == files_of(tmp_path / "theirs")
+
+
+def test_offline_asks_nothing(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(lorafold.UsageError, match="offline"):
+        lorafold.merge("nobody/nothing", pair / "adapter", tmp_path / "out", offline=True)
 
 
 def test_progress_and_messages_come_on_the_calling_thread(pair: Path, tmp_path: Path):
