@@ -62,11 +62,6 @@ struct work {
     float zeros[QUANT_RUN + QUANT_SLACK];
 };
 
-static uint64_t quant_lesser(uint64_t x, uint64_t y)
-{
-    return x < y ? x : y;
-}
-
 /* ---------------------------------------------------------------------- scales and zero points */
 
 static void load_scales(struct work *work, uint64_t line, uint64_t cell, size_t count)
@@ -148,7 +143,7 @@ static void spread(float *out, const float *cells, uint64_t block_cols, uint64_t
         return;
     }
     for (size_t k = 0; k < count; left = block_cols) {
-        size_t end = k + (size_t)quant_lesser(left, count - k);
+        size_t end = k + (size_t)min_u64(left, count - k);
         QUANT_VECTOR x = q_set(*cells++);
 
         for (size_t i = k; i < end; i += QUANT_WIDTH)
@@ -313,7 +308,7 @@ static bool decode_run(struct work *work, float *dst, uint64_t matrix, uint64_t 
 /* From column `col` of a row, `limit` at most, ending where fields begin at a byte. */
 static size_t run_count(uint64_t col, uint64_t left, size_t limit)
 {
-    return (size_t)quant_lesser(left, limit - col % 8);
+    return (size_t)min_u64(left, limit - col % 8);
 }
 
 static bool decode_rows(struct work *work, float *dst, uint64_t first, size_t count)
@@ -326,7 +321,7 @@ static bool decode_rows(struct work *work, float *dst, uint64_t first, size_t co
     bool bad = false;
 
     while (count) {
-        size_t run = run_count(col, quant_lesser(grid->cols - col, count), QUANT_RUN);
+        size_t run = run_count(col, min_u64(grid->cols - col, count), QUANT_RUN);
 
         bad |= decode_run(work, dst, matrix, row, col, run);
         dst += run;
@@ -355,7 +350,7 @@ static void turn_tile(const struct turn *turn, const float *tile, uint64_t row, 
     for (size_t r = 0; r < rows; r++) {
         uint64_t index = (row + r) * turn->width + col;
         uint64_t begin = index < turn->first ? turn->first - index : 0;
-        uint64_t end = index < turn->end ? quant_lesser(cols, turn->end - index) : 0;
+        uint64_t end = index < turn->end ? min_u64(cols, turn->end - index) : 0;
 
         if (begin == 0 && end == QUANT_TILE_ROWS) {
             float *out = turn->dst + (index - turn->first);
@@ -383,7 +378,7 @@ static bool decode_transposed(struct work *work, float *dst, uint64_t first, siz
     for (uint64_t row = turn.first / turn.width; row < row_end; row += rows) {
         rows = run_count(row, row_end - row, QUANT_TILE_COLS);
         for (uint64_t col = 0; col < turn.width; col += cols) {
-            cols = (size_t)quant_lesser(turn.width - col, QUANT_TILE_ROWS);
+            cols = (size_t)min_u64(turn.width - col, QUANT_TILE_ROWS);
             for (size_t c = 0; c < cols; c++)
                 bad |= decode_run(work, tile + c * QUANT_TILE_COLS, matrix, col + c, row, rows);
             turn_tile(&turn, tile, row, rows, col, cols);

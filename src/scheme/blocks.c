@@ -1,4 +1,5 @@
 #include "base/bytes.h"
+#include "compute/quant_layout.h"
 #include "scheme/families.h"
 
 #include <inttypes.h>
@@ -7,9 +8,11 @@
 /* Of FP8 in blocks, where no configuration says it. */
 #define BLOCK_USUAL 128u
 
-static uint64_t ceil_div(uint64_t value, uint64_t unit)
+bool blocks_fill_words(uint64_t count, uint64_t bits, uint64_t words)
 {
-    return value / unit + (value % unit != 0);
+    uint64_t all;
+
+    return mul_u64(count, bits, &all) && quant_ceil(all, 32) == words;
 }
 
 uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_anchor *anchor,
@@ -21,7 +24,7 @@ uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_a
     for (size_t i = 0; i < config->group_count; i++) {
         uint64_t size = config->groups[i].group_size;
 
-        if (size && ceil_div(inputs, size) == count)
+        if (size && quant_ceil(inputs, size) == count)
             return size;
         if (size)
             said = size;
@@ -48,8 +51,8 @@ uint64_t blocks_group_size(const struct scheme_find *find, const struct scheme_a
 static bool covers(const struct quant_matrix *matrix, uint64_t block_rows, uint64_t block_cols,
                    uint64_t down, uint64_t across)
 {
-    return ceil_div(matrix->rows, block_rows) == down &&
-           ceil_div(matrix->cols, block_cols) == across;
+    return quant_ceil(matrix->rows, block_rows) == down &&
+           quant_ceil(matrix->cols, block_cols) == across;
 }
 
 static bool configured(const struct scheme_find *find, struct quant_matrix *matrix, uint64_t down,

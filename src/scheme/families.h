@@ -48,6 +48,9 @@ int blocks_set(const struct scheme_find *find, const struct scheme_anchor *ancho
                const uint64_t *shape, size_t shape_count, struct model_ref scales,
                struct quant_matrix *matrix, struct error *err);
 
+/* Do so many codes of this width, one after another, take `words` words of 32 bits? */
+bool blocks_fill_words(uint64_t count, uint64_t bits, uint64_t words);
+
 /*
  * Zero points of a byte each lie as the scales do: ERR_FORMAT if they have another shape, but for
  * dimensions of 1.

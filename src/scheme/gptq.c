@@ -34,13 +34,6 @@ static int check_method(const struct scheme_find *find, const struct scheme_anch
     return 0;
 }
 
-static bool fits(const struct sizes *sizes, uint64_t bits)
-{
-    uint64_t all;
-
-    return mul_u64(sizes->inputs, bits, &all) && all / 32 + (all % 32 != 0) == sizes->words;
-}
-
 /* From g_idx, which has an element for each input, or from the configuration. */
 static int set_bits(const struct scheme_find *find, const struct scheme_anchor *anchor,
                     struct sizes *sizes, struct error *err)
@@ -58,7 +51,7 @@ static int set_bits(const struct scheme_find *find, const struct scheme_anchor *
                                sizes->words, said);
         sizes->inputs = all / said;
     }
-    if (!fits(sizes, said))
+    if (!blocks_fill_words(sizes->inputs, said, sizes->words))
         return find_refuse(find, anchor->ref, err,
                            "%" PRIu64 " inputs of %" PRIu64 " bits, as the configuration says, do "
                            "not take %" PRIu64 " words",

@@ -3,14 +3,6 @@
 
 #include <inttypes.h>
 
-/* Do `cols` codes of this width, one after another, take `words` words of 32 bits? */
-static bool fills(uint64_t cols, uint64_t bits, uint64_t words)
-{
-    uint64_t all;
-
-    return mul_u64(cols, bits, &all) && all / 32 + (all % 32 != 0) == words;
-}
-
 /*
  * The width of the codes: that of the configuration which fits the shapes, or the only one that
  * fits; 0 if there is none.
@@ -23,11 +15,11 @@ static unsigned bits_of(const struct scheme_find *find, uint64_t cols, uint64_t 
     for (size_t i = 0; i < config->group_count; i++) {
         uint64_t bits = config->groups[i].bits;
 
-        if (bits && bits <= 8 && fills(cols, bits, words))
+        if (bits && bits <= 8 && blocks_fill_words(cols, bits, words))
             return (unsigned)bits;
     }
     for (unsigned bits = 2; bits <= 8; bits++) {
-        if (fills(cols, bits, words)) {
+        if (blocks_fill_words(cols, bits, words)) {
             if (found)
                 return 0;
             found = bits;
