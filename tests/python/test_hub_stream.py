@@ -172,9 +172,11 @@ def test_the_hub_says_no_before_the_work(hub: TestHub, program: Program) -> None
 
 def test_a_push_that_fails_leaves_the_output(hub: TestHub, program: Program) -> None:
     hub.fail("POST", "/commit/", times=99, status=403)
-    sentence = program.refused(1, *PUSH, "ada/new", "-o", "out dir", "--revision", "v1")
+    asked = ("--revision", "v1", "--commit-message", "all of it", "--tag", "x", "--dataset", "ada/data")
+    sentence = program.refused(1, *PUSH, "ada/new", "-o", "out dir", *asked)
     assert "'out dir' is complete, but it was not pushed: " in sentence
-    assert sentence.endswith("push it with: lorafold push 'out dir' ada/new --revision v1")
+    command = "lorafold push 'out dir' ada/new --revision v1 --commit-message 'all of it' --tag x --dataset ada/data"
+    assert sentence.endswith(f"push it with: {command}")
     assert files_of(program.root / "out dir") == files_of(program.root / "plain")
     hub.faults.clear()
     uploads = len(hub.state.uploads)
@@ -235,6 +237,7 @@ def test_what_is_not_what_was_written(hub: TestHub, program: Program) -> None:
         one.hold.set()
     done = program.finish(process)
     assert done.status == 5 and f"'{last}' is not what was written" in done.stderr, done
+    assert "'out' is written, but not as it was computed" in done.stderr
     assert hub.count("POST", "/commit/") == 0
 
 
