@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import package_help
 import shards
 from conftest import Run
 from test_directory import into_cache
@@ -189,6 +190,14 @@ def test_untouched_bytes_take_no_space(direct: str, disk: Disk, out: Path, writt
     check_same(out, written)
     assert verify(lorafold, out)["bytes_unread"] == report["bytes_cloned"]
     assert verify(lorafold, out, "--deep")["bytes_shared"] == report["bytes_cloned"]
+
+
+def test_verification_from_python(disk: Disk, out: Path, lorafold: Run):
+    report = merge(lorafold, disk, out)
+    code = "import sys, lorafold; r = lorafold.verify(sys.argv[1], deep=sys.argv[2] == 'deep'); print(r.bytes_shared, r.bytes_unread)"
+    cloned = report["bytes_cloned"]
+    assert package_help.python(code, out, "deep").split() == [str(cloned), "0"]
+    assert package_help.python(code, out, "not").split() == ["0", str(cloned)]
 
 
 def test_never(disk: Disk, out: Path, written: Path, lorafold: Run):
