@@ -79,7 +79,9 @@ static bool companions_fit(const struct quant_matrix *matrix)
 
         if (!quant_plane_of(&plane, matrix, (enum quant_part)part))
             return false;
-        bytes = plane.packing == QUANT_BYTES ? plane.bits / 8 : 2 * sizeof(uint32_t);
+        if (plane.lines == 0) /* there are none */
+            continue;
+        bytes = plane.packing == QUANT_BYTES ? max_u64(plane.bits / 8, 1) : 2 * sizeof(uint32_t);
         if (matrix->transposed && plane.lines > PLAN_COMPANION_BYTES / bytes)
             return false;
         if (!matrix->transposed && plane.packing == QUANT_WORDS_DOWN &&

@@ -202,7 +202,7 @@ int blocks_check_zeros(const struct scheme_find *find, struct model_ref zeros,
     }
     if (same)
         return 0;
-    return find_refuse(find, zeros, err, "its shape is %s, and that of the scales %s",
+    return find_refuse(find, zeros, err, "its zero points have shape %s, and the scales %s",
                        shape_print(texts[0], shapes[0], tensors[0]->shape_count),
                        shape_print(texts[1], shapes[1], tensors[1]->shape_count));
 }
