@@ -134,6 +134,15 @@ static int compute_part(const struct job *job, const struct scratch *scratch, st
     return 0;
 }
 
+/*
+ * Before the processor writes to the slot: input of earlier tensors may lie there that has not gone
+ * to the device yet.
+ */
+static int settle(const struct scratch *scratch, const struct slot *slot, struct error *err)
+{
+    return slot->block.in_place ? 0 : lane_finish(scratch->lane, err);
+}
+
 /* What no delta changes: bytes as they are, or converted. */
 static int pass_part(const struct job *job, const struct scratch *scratch, struct slot *slot,
                      const struct plan_tensor *tensor, struct plan_part part, uint8_t *out,
@@ -141,9 +150,11 @@ static int pass_part(const struct job *job, const struct scratch *scratch, struc
 {
     if (tensor->dtype_in != tensor->dtype_out || tensor->quant || tensor->roundtrip)
         return compute_part(job, scratch, slot, tensor, NULL, part, out, err);
+    if (settle(scratch, slot, err))
+        return err->code;
     if (!slot->block.in_place)
-        memcpy(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
-               part.end - part.first);
+        memmove(out, slot->memory + plan_block_position(&slot->block, tensor, part.first),
+                part.end - part.first);
     return 0;
 }
 
@@ -222,6 +233,9 @@ static int make_part(const struct job *job, const struct scratch *scratch, struc
     if (part.first == part.end)
         return 0;
     slot->tensor = tensor;
+    if ((tensor->action == PLAN_PATCH || tensor->action == PLAN_COMPANION) &&
+        settle(scratch, slot, err))
+        return err->code;
     if (tensor->action == PLAN_PATCH)
         return patches_apply(job, scratch, tensor, (enum dtype)tensor->dtype_out, part.first,
                              part.end, out, err);

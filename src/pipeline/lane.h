@@ -118,7 +118,10 @@ void lane_abandon(struct lane *lane);
 
 /* ---- transfers ---- */
 
-/* Host to device, from memory that stays as it is until the lane is finished. */
+/*
+ * Host to device, from memory that stays as it is until the lane is finished, but for what is
+ * fetched into it later: transfers go one after the other.
+ */
 int lane_upload(struct lane *lane, const void *host, size_t bytes, struct error *err);
 /* The same from memory that may change right after. */
 int lane_send(struct lane *lane, const void *host, size_t bytes, struct error *err);

@@ -180,10 +180,13 @@ static void read_in_place(const struct plan *plan, struct plan_block *block)
  */
 #define GAP_BYTES_MAX (256 * KIB)
 
-/* Reads into the area behind the output; false if there would be more than PLAN_READS_MAX. */
-static bool read_beside(const struct plan *plan, struct plan_block *block)
+/*
+ * Reads one behind the other, as if the slot began with them; false if there would be more than
+ * PLAN_READS_MAX.
+ */
+static bool list_reads(const struct plan *plan, struct plan_block *block)
 {
-    uint64_t position = PLAN_BLOCK_BYTES;
+    uint64_t position = 0;
     struct plan_read *read = NULL;
 
     for (uint64_t i = 0; i < block->tensor_count; i++) {
@@ -232,6 +235,69 @@ static bool read_beside(const struct plan *plan, struct plan_block *block)
         position = read->position + read->bytes;
     }
     block->room_position = position;
+    return true;
+}
+
+/*
+ * Are results made from the first byte to the last, each from input that is not needed again, and
+ * by way of the scratch?  Other tensors are folded in tiles, straight from the slot to the slot.
+ */
+static bool is_sequential(const struct plan_tensor *tensor)
+{
+    if (tensor->quant)
+        return !quant_is_strided(&tensor->quant->matrix);
+    return tensor->action == PLAN_ENCODE || tensor->roundtrip;
+}
+
+/* Pieces may share a word of codes, or a block of quantisation of a tensor that goes through it. */
+#define SHARED_BYTES (PLAN_ENCODING_BLOCK * sizeof(float))
+
+/*
+ * The least distance of the reads from the start of the slot at which no result of this tensor, nor
+ * of those before it, goes over input that is still needed.  Input and output advance evenly, so
+ * what holds of the first byte and of the last holds of all between.
+ */
+static uint64_t distance_of(const struct plan_block *block, const struct plan_tensor *tensor)
+{
+    struct plan_part part = plan_block_part(block, tensor);
+    struct plan_part input = part_input(tensor, part);
+    uint64_t begin = tensor->out_offset + part.first - block->offset;
+    uint64_t end = begin + (part.end - part.first);
+    uint64_t from = plan_block_position(block, tensor, input.first - tensor->in_offset);
+    uint64_t to = from + (input.end - input.first);
+
+    if (tensor->action == PLAN_COPY) /* moved as a whole */
+        return begin > from ? begin - from : 0;
+    if (!is_sequential(tensor))
+        return end > from ? end - from : 0;
+    begin += SHARED_BYTES;
+    end += SHARED_BYTES;
+    return max_u64(begin > from ? begin - from : 0, end > to ? end - to : 0);
+}
+
+/* Reads as near to the start of the slot as they may be; false: too many. */
+static bool read_behind(const struct plan *plan, struct plan_block *block)
+{
+    uint64_t distance = 0;
+
+    if (!list_reads(plan, block))
+        return false;
+    for (uint64_t i = 0; i < block->tensor_count; i++) {
+        const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
+        struct plan_part part = plan_block_part(block, tensor);
+
+        if (part.first == part.end || tensor->action == PLAN_PATCH ||
+            tensor->action == PLAN_COMPANION)
+            continue;
+        if (tensor->whole)
+            distance = PLAN_BLOCK_BYTES;
+        else
+            distance = max_u64(distance, distance_of(block, tensor));
+    }
+    distance = align_up(distance, PAGE_BYTES);
+    for (uint32_t i = 0; i < block->read_count; i++)
+        block->reads[i].position += distance;
+    block->room_position += distance;
     return true;
 }
 
@@ -322,7 +388,7 @@ static bool make_block(const struct plan *plan, uint32_t file_index, uint64_t in
         read_in_place(plan, block);
         return true;
     }
-    return read_beside(plan, block);
+    return read_behind(plan, block);
 }
 
 void plan_block(const struct plan *plan, uint32_t file, uint64_t index, struct plan_block *out)
@@ -351,10 +417,21 @@ uint64_t plan_block_position(const struct plan_block *block, const struct plan_t
     return 0; /* nothing is read for an empty part */
 }
 
+/* Where what is read into a slot ends. */
+static uint64_t end_of_inputs(const struct plan_block *block)
+{
+    uint64_t end = block->room_position + align_up(block->room_bytes, PAGE_BYTES);
+
+    for (uint32_t i = 0; i < block->read_count; i++)
+        end = max_u64(end, block->reads[i].position + block->reads[i].bytes);
+    return end;
+}
+
 int plan_count_blocks(struct plan *plan, struct error *err)
 {
     plan->in_place_blocks = 0;
     plan->in_bytes_max = 0;
+    plan->slot_bytes = PLAN_BLOCK_BYTES;
     for (uint32_t f = 0; f < plan->file_count; f++) {
         for (uint64_t i = 0; i < plan->files[f].block_count; i++) {
             struct plan_block block;
@@ -371,6 +448,7 @@ int plan_count_blocks(struct plan *plan, struct error *err)
                 in_bytes += block.reads[r].bytes;
             in_bytes += align_up(block.room_bytes, PAGE_BYTES);
             plan->in_bytes_max = max_u64(plan->in_bytes_max, in_bytes);
+            plan->slot_bytes = max_u64(plan->slot_bytes, end_of_inputs(&block));
         }
     }
     return 0;

@@ -264,7 +264,8 @@ int plan_add_memory(struct plan_memory *memory, struct plan *plan, uint64_t extr
     memory->encoders |= plan->encoded || plan->roundtrips;
     memory->scale_count = max_u64(memory->scale_count, plan->scale_count);
     memory->fixed_bytes += extra_bytes + plan_bytes(plan) + norm_bytes(plan);
-    memory->slot_bytes = max_u64(memory->slot_bytes, PLAN_BLOCK_BYTES + plan->in_bytes_max);
+    memory->slot_bytes = max_u64(memory->slot_bytes, plan->slot_bytes);
+    memory->in_bytes_max = max_u64(memory->in_bytes_max, plan->in_bytes_max);
     memory->passing_bytes = max_u64(memory->passing_bytes, plan->passing_bytes);
     memory->scratch_bytes = worker_bytes(memory);
     /* The pool is rounded up to huge pages of 2 MiB. */
@@ -323,8 +324,7 @@ int plan_fit_memory_of(struct plan_memory *memory, struct plan *const *plans, si
         return err->code;
     left -= regions;
     if (count > 1) {
-        windows_wanted = WINDOWS_ENOUGH + (memory->slot_bytes - PLAN_BLOCK_BYTES) / WINDOW_BYTES -
-                         WINDOWS_MIN;
+        windows_wanted = WINDOWS_ENOUGH + memory->in_bytes_max / WINDOW_BYTES - WINDOWS_MIN;
         windows_wanted = min_u64(windows_wanted,
                                  (left - slots * memory->slot_bytes) / WINDOW_BYTES);
         memory->window_count += (uint32_t)windows_wanted;

@@ -289,6 +289,7 @@ struct plan_memory {
     uint64_t fixed_bytes;   /* program, plan, headers */
     uint64_t passing_bytes; /* beside these while the largest plan was made */
     uint64_t slot_bytes;    /* one block in flight */
+    uint64_t in_bytes_max;  /* read for one block that is not folded in place */
     uint32_t slot_count;
     uint32_t window_count; /* WINDOW_BYTES each; 0 for one output */
     uint32_t thread_count;
@@ -365,6 +366,7 @@ struct plan {
     uint64_t bytes_cloned; /* of bytes_out */
     uint64_t in_place_blocks;
     uint64_t in_bytes_max; /* of one block that is not folded in place */
+    uint64_t slot_bytes;   /* that a block needs at most: its output and what it is made of */
     uint32_t *residents;   /* target index of each resident target */
     size_t resident_count;
     uint64_t vocab_from; /* rows of the embedding in the base and in the output, if they differ */
@@ -487,8 +489,10 @@ struct plan_elements {
 };
 
 /*
- * Block `index` of a file.  A slot is [0, PLAN_BLOCK_BYTES) for the output, and behind that the
- * input of blocks that are not folded in place.
+ * Block `index` of a file.  A slot is [0, PLAN_BLOCK_BYTES) for the output.  The input of a block
+ * that is not folded in place begins as near to the start of the slot as it can, if its tensors are
+ * made one after the other, and each from its first byte to its last: what is written then goes
+ * over input that is not needed any more (docs/ARCHITECTURE.md).
  */
 void plan_block(const struct plan *plan, uint32_t file, uint64_t index, struct plan_block *out);
 

@@ -40,7 +40,7 @@ static void check_part(const struct plan_block *block, const struct plan_tensor 
 
 static void check_block(const struct plan *plan, const struct plan_block *block)
 {
-    uint64_t end_of_last = block->in_place ? 0 : PLAN_BLOCK_BYTES;
+    uint64_t end_of_last = 0;
     uint64_t covered = 0;
 
     for (uint32_t i = 0; i < block->read_count; i++) {
@@ -54,7 +54,7 @@ static void check_block(const struct plan *plan, const struct plan_block *block)
         end_of_last = read->position + read->bytes;
         assert_true(read->offset + read->needed <= plan->inputs[read->input].identity.bytes);
     }
-    assert_true(end_of_last <= PLAN_BLOCK_BYTES + (block->in_place ? 0 : plan->in_bytes_max));
+    assert_true(end_of_last <= plan->slot_bytes);
     for (uint64_t i = 0; i < block->tensor_count; i++) {
         const struct plan_tensor *tensor = &plan->tensors[block->tensor_first + i];
         struct plan_part part = plan_block_part(block, tensor);
@@ -142,7 +142,7 @@ static void test_plan__data_that_start_at_an_odd_byte_get_a_clean_layout(void **
     end(fixture);
 }
 
-static void test_plan__another_width_is_read_beside(void **state)
+static void test_plan__another_width_is_read_behind(void **state)
 {
     static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F16, DTYPE_F32 };
 
@@ -155,6 +155,7 @@ static void test_plan__another_width_is_read_beside(void **state)
 
         assert_int_equal(make_plan(fixture, &options, -1), 0);
         assert_true(fixture->plan.in_bytes_max <= 2 * PLAN_BLOCK_BYTES + 2 * PAGE_BYTES);
+        assert_true(fixture->plan.slot_bytes <= 3 * PLAN_BLOCK_BYTES + 3 * PAGE_BYTES);
         check_blocks(&fixture->plan);
         end(fixture);
     }
@@ -526,7 +527,7 @@ int main(void)
         cmocka_unit_test(test_plan__a_shard_is_folded_in_place),
         cmocka_unit_test(test_plan__a_large_shard_is_cut_between_tensors),
         cmocka_unit_test(test_plan__data_that_start_at_an_odd_byte_get_a_clean_layout),
-        cmocka_unit_test(test_plan__another_width_is_read_beside),
+        cmocka_unit_test(test_plan__another_width_is_read_behind),
         cmocka_unit_test(test_plan__empty_tensors_are_kept_and_not_read),
         cmocka_unit_test(test_plan__very_many_tiny_tensors_share_a_block),
         cmocka_unit_test(test_plan__a_block_with_copies_finds_each_read),
