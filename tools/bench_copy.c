@@ -6,11 +6,12 @@
  * everything synced before the clock stops.  Blocks are read and written in the order of the
  * files; each of the slots goes read -> write -> next block, across the borders of files.
  *
- * usage: bench_copy SOURCE DESTINATION_DIR [BYTES]
+ * usage: bench_copy SOURCE DESTINATION_DIR [BYTES [ADAPTER]]
  *
  * With BYTES so many are written in the place of what was read, shared among the files by their
  * sizes: what a merge moves whose output is larger or smaller than the base.  A block is then
- * 4 MiB on the larger side.
+ * 4 MiB on the larger side.  The files of ADAPTER are read as well, and nothing is written for
+ * them.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -42,6 +43,7 @@ struct job {
     char path[PATH_BYTES];
     char name[256];
     struct file in, out;
+    bool only_read;
     uint64_t out_bytes;
     uint64_t in_step, out_step; /* of a block, multiples of PAGE_BYTES */
 };
@@ -99,6 +101,7 @@ static int add_job(struct copy *copy, const char *directory, const char *name, s
 static int find_jobs(struct copy *copy, const char *source, struct error *err)
 {
     static const char suffix[] = ".safetensors";
+    size_t before = copy->job_count;
     struct dirent *entry;
     struct stat st;
     DIR *directory;
@@ -124,9 +127,19 @@ static int find_jobs(struct copy *copy, const char *source, struct error *err)
             status = add_job(copy, source, entry->d_name, err);
     }
     closedir(directory);
-    if (!status && !copy->job_count)
+    if (!status && copy->job_count == before)
         status = error_set(err, ERR_USAGE, "'%s' has no safetensors files", source);
-    qsort(copy->jobs, copy->job_count, sizeof(*copy->jobs), compare_jobs);
+    qsort(copy->jobs + before, copy->job_count - before, sizeof(*copy->jobs), compare_jobs);
+    return status;
+}
+
+static int find_adapter(struct copy *copy, const char *source, struct error *err)
+{
+    size_t before = copy->job_count;
+    int status = find_jobs(copy, source, err);
+
+    for (size_t i = before; i < copy->job_count; i++)
+        copy->jobs[i].only_read = true;
     return status;
 }
 
@@ -151,6 +164,8 @@ static void set_steps(struct job *job)
     uint64_t blocks = (max_u64(in, job->out_bytes) + SLOT_BYTES - 1) / SLOT_BYTES;
 
     job->in_step = job->out_step = SLOT_BYTES;
+    if (job->only_read)
+        return;
     if (in < job->out_bytes)
         job->in_step = align_up(max_u64(in / blocks, 1), PAGE_BYTES);
     else if (in > job->out_bytes)
@@ -164,13 +179,19 @@ static int open_jobs(struct copy *copy, struct error *err)
     for (size_t i = 0; i < copy->job_count; i++) {
         if (file_open_input(&copy->jobs[i].in, copy->jobs[i].path, FILE_DIRECT_AUTO, err))
             return err->code;
-        all += copy->jobs[i].in.identity.bytes;
+        if (!copy->jobs[i].only_read)
+            all += copy->jobs[i].in.identity.bytes;
     }
     for (size_t i = 0; i < copy->job_count; i++) {
         struct job *job = &copy->jobs[i];
         uint64_t in = job->in.identity.bytes;
         int status;
 
+        copy->bytes_in += in;
+        if (job->only_read) {
+            set_steps(job);
+            continue;
+        }
         job->out_bytes = in;
         if (copy->wanted) /* a double is exact to the byte up to 8 PiB */
             job->out_bytes = (uint64_t)((double)copy->wanted * ((double)in / (double)all));
@@ -181,7 +202,6 @@ static int open_jobs(struct copy *copy, struct error *err)
             status = file_open_output(&job->out, copy->directory, job->name, FILE_DIRECT_AUTO, err);
         if (status)
             return status;
-        copy->bytes_in += in;
         copy->bytes_out += job->out_bytes;
     }
     return 0;
@@ -270,8 +290,11 @@ static int finish_jobs(struct copy *copy, struct error *err)
 {
     for (size_t i = 0; i < copy->job_count; i++) {
         struct job *job = &copy->jobs[i];
-        int status = file_truncate(&job->out, job->out_bytes, err);
+        int status;
 
+        if (job->only_read)
+            continue;
+        status = file_truncate(&job->out, job->out_bytes, err);
         if (!status)
             status = file_sync(&job->out, err);
         if (status)
@@ -286,7 +309,8 @@ static void report(const struct copy *copy, double seconds)
     bool direct = true;
 
     for (size_t i = 0; i < copy->job_count; i++)
-        direct = direct && copy->jobs[i].in.direct && copy->jobs[i].out.direct;
+        direct = direct && copy->jobs[i].in.direct &&
+                 (copy->jobs[i].only_read || copy->jobs[i].out.direct);
     getrusage(RUSAGE_SELF, &usage);
     printf("%" PRIu64 " bytes in, %" PRIu64 " out, %.3f s, %.3f GB/s read, peak RSS %.1f MiB, %s, "
            "%s\n",
@@ -302,14 +326,16 @@ int main(int argc, char **argv)
     double start;
     int status;
 
-    if (argc == 4)
+    if (argc > 3)
         copy.wanted = strtoull(argv[3], NULL, 10);
-    if (argc < 3 || argc > 4 || (argc == 4 && copy.wanted == 0)) {
-        fputs("usage: bench_copy SOURCE DESTINATION_DIR [BYTES]\n", stderr);
+    if (argc < 3 || argc > 5 || (argc > 3 && copy.wanted == 0)) {
+        fputs("usage: bench_copy SOURCE DESTINATION_DIR [BYTES [ADAPTER]]\n", stderr);
         return 2;
     }
     copy.jobs = calloc(FILES_MAX, sizeof(*copy.jobs));
     status = copy.jobs ? find_jobs(&copy, argv[1], &err) : error_no_memory(&err, "the files");
+    if (!status && argc > 4)
+        status = find_adapter(&copy, argv[4], &err);
     if (!status && mkdir(argv[2], 0777) && errno != EEXIST)
         status = error_set_errno(&err, "cannot make '%s'", argv[2]);
     if (!status) {
