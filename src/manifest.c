@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #define XXH_STATIC_LINKING_ONLY /* for a state that is not on the heap */
-#include <xxhash.h>
+#include "base/hash.h"
 
 static struct digest from_xxh(XXH128_hash_t hash)
 {

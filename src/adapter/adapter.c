@@ -2,13 +2,12 @@
 
 #include "adapter/directory.h"
 #include "adapter/pairs.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "format/torch_file.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
 /* The last component of the directory's path; of its real path if that is "." or "..". */
 static char *directory_name(const char *directory)
 {

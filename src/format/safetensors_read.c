@@ -1,11 +1,10 @@
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "format/safetensors.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
 /* What people give instead of a safetensors file, by how it begins. */
 static const struct {
     const char *begin;

@@ -1,13 +1,12 @@
 #include "format/torch_file.h"
 
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "format/torch_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
 struct reader {
     const struct torch_source *source;
     struct torch_zip zip;

@@ -1,10 +1,9 @@
 #include "base/checksum.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "pipeline/internal.h"
 
 #include <string.h>
-
-#include <xxhash.h>
 
 /*
  * An element that a block boundary cuts: its result is made apart, and the bytes that belong to
